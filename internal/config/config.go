@@ -1,0 +1,197 @@
+// Package config is the configuration file: its fields, their defaults, and
+// what makes them wrong. Only cmd and internal/app import it; every other
+// part is given plain values.
+package config
+
+import (
+	"path/filepath"
+	"time"
+)
+
+// Config is the whole configuration file. config.example.yaml at the root of
+// the repository describes each field for operators.
+type Config struct {
+	Mode     Mode     `yaml:"mode"`
+	State    string   `yaml:"state"`
+	Hostname string   `yaml:"hostname"`
+	Logs     []Log    `yaml:"logs"`
+	Accounts Accounts `yaml:"accounts"`
+	Queue    Queue    `yaml:"queue"`
+	Gate     Gate     `yaml:"gate"`
+	Postfix  Postfix  `yaml:"postfix"`
+	Rules    Rules    `yaml:"rules"`
+	API      API      `yaml:"api"`
+	Notify   Notify   `yaml:"notify"`
+	Keep     Keep     `yaml:"keep"`
+}
+
+// Mode says whether decisions are carried out.
+type Mode string
+
+// The modes. A new installation observes.
+const (
+	ModeObserve Mode = "observe"
+	ModeEnforce Mode = "enforce"
+)
+
+// A Log is one place that mail server log lines come from: a file or the
+// journal.
+type Log struct {
+	Path     string   `yaml:"path"`
+	Journal  []string `yaml:"journal"`
+	TimeZone string   `yaml:"time_zone"`
+}
+
+// Name tells logs apart in positions, metrics and messages.
+func (l Log) Name() string {
+	if l.Path != "" {
+		return l.Path
+	}
+	return "journal"
+}
+
+// Accounts says who is who.
+type Accounts struct {
+	Realm   string   `yaml:"realm"`
+	Shared  []string `yaml:"shared"`
+	Trusted []string `yaml:"trusted"`
+	Exempt  []string `yaml:"exempt"`
+	Aliases Aliases  `yaml:"aliases"`
+}
+
+// Aliases is an optional source of further addresses of the accounts.
+type Aliases struct {
+	File    string   `yaml:"file"`
+	Driver  string   `yaml:"driver"`
+	DSN     Secret   `yaml:"dsn"`
+	Query   string   `yaml:"query"`
+	Refresh Duration `yaml:"refresh"`
+}
+
+// Queue says which mail queue is sampled, and how often.
+type Queue struct {
+	Postfix string   `yaml:"postfix"`
+	Exim    string   `yaml:"exim"`
+	Every   Duration `yaml:"every"`
+	Timeout Duration `yaml:"timeout"`
+}
+
+// Gate is where mail servers ask.
+type Gate struct {
+	Listen         []string `yaml:"listen"`
+	MaxConnections int      `yaml:"max_connections"`
+	ThrottleEvery  Duration `yaml:"throttle_every"`
+	ThrottleBurst  int      `yaml:"throttle_burst"`
+	RejectText     string   `yaml:"reject_text"`
+	ThrottleText   string   `yaml:"throttle_text"`
+	HoldText       string   `yaml:"hold_text"`
+}
+
+// Postfix is the table that Postfix reads by itself, and its commands.
+type Postfix struct {
+	SASLAccess string   `yaml:"sasl_access"`
+	TableType  string   `yaml:"table_type"`
+	ConfigDir  string   `yaml:"config_dir"`
+	Timeout    Duration `yaml:"timeout"`
+}
+
+// Rules are the operator's rule files and the limits around them.
+type Rules struct {
+	Dir        string   `yaml:"dir"`
+	BlastMax   int      `yaml:"blast_max"`
+	BlastPer   Duration `yaml:"blast_per"`
+	StaleAfter Duration `yaml:"stale_after"`
+}
+
+// API is the JSON interface that the commands use.
+type API struct {
+	Listen    string `yaml:"listen"`
+	Token     Secret `yaml:"token"`
+	TokenFile string `yaml:"token_file"`
+}
+
+// Notify is how people are told.
+type Notify struct {
+	Mail     Mail     `yaml:"mail"`
+	Webhook  Webhook  `yaml:"webhook"`
+	From     string   `yaml:"from_action"`
+	StormMax int      `yaml:"storm_max"`
+	StormPer Duration `yaml:"storm_per"`
+}
+
+// Mail is the e-mail channel.
+type Mail struct {
+	Server   string   `yaml:"server"`
+	TLS      string   `yaml:"tls"`
+	User     string   `yaml:"user"`
+	Password Secret   `yaml:"password"`
+	From     string   `yaml:"from"`
+	To       []string `yaml:"to"`
+	Timeout  Duration `yaml:"timeout"`
+}
+
+// Webhook is the webhook channel.
+type Webhook struct {
+	URL     Secret   `yaml:"url"`
+	Secret  Secret   `yaml:"secret"`
+	Timeout Duration `yaml:"timeout"`
+}
+
+// Keep is how long what is stored.
+type Keep struct {
+	Findings Duration `yaml:"findings"`
+	Journal  Duration `yaml:"journal"`
+	Accounts Duration `yaml:"accounts"`
+}
+
+// Default is the configuration of a new installation: it observes.
+func Default() Config {
+	return Config{
+		Mode:  ModeObserve,
+		State: "/var/lib/vedetta",
+		Logs:  []Log{{Path: "/var/log/mail.log"}},
+		Accounts: Accounts{
+			Aliases: Aliases{Refresh: Duration(5 * time.Minute)},
+		},
+		Queue: Queue{Every: Duration(time.Minute), Timeout: Duration(30 * time.Second)},
+		Gate: Gate{
+			Listen:         []string{"inet:127.0.0.1:9998"},
+			MaxConnections: 1000,
+			ThrottleEvery:  Duration(30 * time.Second),
+			ThrottleBurst:  5,
+			RejectText:     "Sending from this account is blocked after unusual activity; please contact support",
+			ThrottleText:   "This account sends unusually much mail; please try again later",
+			HoldText:       "Held for review after unusual activity",
+		},
+		Postfix: Postfix{ConfigDir: "/etc/postfix", Timeout: Duration(10 * time.Second)},
+		Rules: Rules{
+			BlastMax:   20,
+			BlastPer:   Duration(time.Hour),
+			StaleAfter: Duration(15 * time.Minute),
+		},
+		API: API{Listen: "127.0.0.1:9190"},
+		Notify: Notify{
+			Mail:     Mail{TLS: "starttls", Timeout: Duration(30 * time.Second)},
+			Webhook:  Webhook{Timeout: Duration(10 * time.Second)},
+			From:     "throttle",
+			StormMax: 10,
+			StormPer: Duration(5 * time.Minute),
+		},
+		Keep: Keep{
+			Findings: Duration(90 * 24 * time.Hour),
+			Journal:  Duration(365 * 24 * time.Hour),
+			Accounts: Duration(180 * 24 * time.Hour),
+		},
+	}
+}
+
+// Database is the path of the SQLite file.
+func (c Config) Database() string { return filepath.Join(c.State, "vedetta.db") }
+
+// TokenPath is where the API token is kept when none is configured.
+func (c Config) TokenPath() string {
+	if c.API.TokenFile != "" {
+		return c.API.TokenFile
+	}
+	return filepath.Join(c.State, "api-token")
+}

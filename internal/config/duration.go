@@ -1,0 +1,43 @@
+package config
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// A Duration is a time.Duration that is written as Go writes it ("90s",
+// "1h30m") or in whole days ("30d").
+type Duration time.Duration
+
+// UnmarshalYAML reads a duration; the error names what was written.
+func (d *Duration) UnmarshalYAML(node *yaml.Node) error {
+	text := node.Value
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		if n, err := strconv.Atoi(days); err == nil && n >= 0 && n <= 36500 {
+			*d = Duration(time.Duration(n) * 24 * time.Hour)
+			return nil
+		}
+	}
+	parsed, err := time.ParseDuration(text)
+	if err != nil {
+		return &yaml.TypeError{Errors: []string{
+			fmt.Sprintf("line %d: %q is no duration: write 30s, 5m, 12h or 90d", node.Line, text)}}
+	}
+	*d = Duration(parsed)
+	return nil
+}
+
+// MarshalYAML writes the duration as it would be read.
+func (d Duration) MarshalYAML() (any, error) { return d.String(), nil }
+
+func (d Duration) String() string {
+	day := 24 * time.Hour
+	if t := time.Duration(d); t >= day && t%day == 0 {
+		return strconv.Itoa(int(t/day)) + "d"
+	}
+	return time.Duration(d).String()
+}

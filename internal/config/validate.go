@@ -1,0 +1,190 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/mail"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// A problem is a value that cannot be right, and the path of its field.
+type problem struct{ field, text string }
+
+type problems []problem
+
+func (p *problems) add(field, format string, args ...any) {
+	*p = append(*p, problem{field, fmt.Sprintf(format, args...)})
+}
+
+// need adds a problem unless ok.
+func (p *problems) need(ok bool, field, format string, args ...any) {
+	if !ok {
+		p.add(field, format, args...)
+	}
+}
+
+// problems lists everything that is wrong with c, in the order of the file.
+func (c Config) problems() []problem {
+	var p problems
+	p.need(c.Mode == ModeObserve || c.Mode == ModeEnforce, "mode", "%q is neither observe nor enforce", c.Mode)
+	p.need(c.State != "", "state", "needs a directory for the database")
+	c.checkLogs(&p)
+	c.checkAccounts(&p)
+	c.checkQueue(&p)
+	c.checkGate(&p)
+	c.checkRules(&p)
+	c.checkAPI(&p)
+	c.checkNotify(&p)
+	p.between("keep.findings", c.Keep.Findings, 24*time.Hour, 0)
+	p.between("keep.journal", c.Keep.Journal, 24*time.Hour, 0)
+	p.between("keep.accounts", c.Keep.Accounts, 14*24*time.Hour, 0)
+	return p
+}
+
+// between checks a duration; a most of 0 is no limit.
+func (p *problems) between(field string, d Duration, least, most time.Duration) {
+	t := time.Duration(d)
+	p.need(t >= least, field, "%s is too short: at least %s", d, Duration(least))
+	p.need(most == 0 || t <= most, field, "%s is too long: at most %s", d, Duration(most))
+}
+
+func (c Config) checkLogs(p *problems) {
+	p.need(len(c.Logs) > 0, "logs", "needs at least one log to read")
+	seen := map[string]bool{}
+	for i, log := range c.Logs {
+		at := fmt.Sprintf("logs[%d]", i)
+		p.need((log.Path == "") != (len(log.Journal) == 0), at, "needs either path or journal")
+		p.need(!seen[log.Name()], at, "%s is listed twice", log.Name())
+		seen[log.Name()] = true
+		if log.TimeZone != "" {
+			_, err := time.LoadLocation(log.TimeZone)
+			p.need(err == nil, at+".time_zone", "%q is no time zone: write Europe/Rome or UTC", log.TimeZone)
+		}
+	}
+}
+
+func (c Config) checkAccounts(p *problems) {
+	p.need(!strings.ContainsAny(c.Accounts.Realm, "@ "), "accounts.realm", "%q is no domain", c.Accounts.Realm)
+	for i, prefix := range c.Accounts.Trusted {
+		_, err := netip.ParsePrefix(prefix)
+		p.need(err == nil, fmt.Sprintf("accounts.trusted[%d]", i), "%q is no network: write 192.0.2.0/24", prefix)
+	}
+	a := c.Accounts.Aliases
+	if a.Driver == "" {
+		p.need(a.Query == "" && a.DSN == "", "accounts.aliases.driver", "needs mysql or postgres for a query")
+		return
+	}
+	p.need(a.Driver == "mysql" || a.Driver == "postgres", "accounts.aliases.driver", "%q is neither mysql nor postgres", a.Driver)
+	p.need(a.DSN != "", "accounts.aliases.dsn", "needs the database's address")
+	p.need(a.Query != "", "accounts.aliases.query", "needs a query that returns address and login")
+	p.need(a.File == "", "accounts.aliases.file", "choose a file or a database, not both")
+	p.between("accounts.aliases.refresh", a.Refresh, 10*time.Second, 24*time.Hour)
+}
+
+func (c Config) checkQueue(p *problems) {
+	p.need(c.Queue.Postfix == "" || c.Queue.Exim == "", "queue.exim", "choose one queue, postfix or exim")
+	p.between("queue.every", c.Queue.Every, time.Second, time.Hour)
+	p.between("queue.timeout", c.Queue.Timeout, time.Second, time.Hour)
+}
+
+func (c Config) checkGate(p *problems) {
+	for i, addr := range c.Gate.Listen {
+		p.need(validListener(addr), fmt.Sprintf("gate.listen[%d]", i),
+			"%q: write inet:127.0.0.1:9998 or unix:/path/to/socket", addr)
+	}
+	p.need(c.Gate.MaxConnections > 0, "gate.max_connections", "must be positive")
+	p.between("gate.throttle_every", c.Gate.ThrottleEvery, time.Second, 24*time.Hour)
+	p.need(c.Gate.ThrottleBurst > 0, "gate.throttle_burst", "must be positive")
+	p.between("postfix.timeout", c.Postfix.Timeout, time.Second, 5*time.Minute)
+}
+
+func validListener(addr string) bool {
+	kind, rest, ok := strings.Cut(addr, ":")
+	if !ok || rest == "" {
+		return false
+	}
+	switch kind {
+	case "unix":
+		return strings.HasPrefix(rest, "/")
+	case "inet":
+		_, _, err := net.SplitHostPort(rest)
+		return err == nil
+	}
+	return false
+}
+
+func (c Config) checkRules(p *problems) {
+	p.need(c.Rules.BlastMax > 0, "rules.blast_max", "must be positive")
+	p.between("rules.blast_per", c.Rules.BlastPer, time.Minute, 24*time.Hour)
+	p.between("rules.stale_after", c.Rules.StaleAfter, time.Minute, 0)
+}
+
+func (c Config) checkAPI(p *problems) {
+	if c.API.Listen == "" {
+		return
+	}
+	host, _, err := net.SplitHostPort(c.API.Listen)
+	p.need(err == nil, "api.listen", "%q is no host:port", c.API.Listen)
+	if err != nil {
+		return
+	}
+	addr, err := netip.ParseAddr(host)
+	loopback := host == "localhost" || err == nil && addr.IsLoopback()
+	p.need(loopback, "api.listen", "%q is not on loopback: put a TLS proxy in front instead", c.API.Listen)
+	p.need(c.API.Token == "" || len(c.API.Token) >= 16, "api.token", "is shorter than 16 characters")
+	p.need(c.API.Token == "" || c.API.TokenFile == "", "api.token_file", "choose token or token_file, not both")
+}
+
+func (c Config) checkNotify(p *problems) {
+	switch c.Notify.From {
+	case "observe", "throttle", "hold", "block":
+	default:
+		p.add("notify.from_action", "%q is none of observe, throttle, hold, block", c.Notify.From)
+	}
+	p.need(c.Notify.StormMax > 0, "notify.storm_max", "must be positive")
+	p.between("notify.storm_per", c.Notify.StormPer, time.Second, time.Hour)
+	c.Notify.Mail.check(p)
+	w := c.Notify.Webhook
+	if w.URL == "" {
+		return
+	}
+	u, err := url.Parse(string(w.URL))
+	p.need(err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "", "notify.webhook.url", "is no http or https URL")
+	p.need(len(w.Secret) >= 16, "notify.webhook.secret", "needs at least 16 characters, with which messages are signed")
+	p.between("notify.webhook.timeout", w.Timeout, time.Second, 5*time.Minute)
+}
+
+func (m Mail) check(p *problems) {
+	if m.Server == "" {
+		p.need(len(m.To) == 0, "notify.mail.server", "needs host:port to send to %s", strings.Join(m.To, ", "))
+		return
+	}
+	_, _, err := net.SplitHostPort(m.Server)
+	p.need(err == nil, "notify.mail.server", "%q is no host:port", m.Server)
+	switch m.TLS {
+	case "starttls", "implicit", "none":
+	default:
+		p.add("notify.mail.tls", "%q is none of starttls, implicit, none", m.TLS)
+	}
+	p.need(validAddress(m.From), "notify.mail.from", "%q is no address", m.From)
+	p.need(len(m.To) > 0, "notify.mail.to", "needs at least one address")
+	for i, to := range m.To {
+		p.need(validAddress(to), fmt.Sprintf("notify.mail.to[%d]", i), "%q is no address", to)
+	}
+	p.need(m.User == "" || m.TLS != "none" || loopbackServer(m.Server), "notify.mail.tls", "none would send the password in clear text")
+	p.between("notify.mail.timeout", m.Timeout, time.Second, 5*time.Minute)
+}
+
+func validAddress(s string) bool {
+	addr, err := mail.ParseAddress(s)
+	return err == nil && addr.Address == s
+}
+
+func loopbackServer(server string) bool {
+	host, _, _ := net.SplitHostPort(server)
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.IsLoopback()
+}
