@@ -1,0 +1,340 @@
+package incident
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/vedetta-watch/vedetta/rules"
+)
+
+var t0 = time.Date(2026, 3, 20, 10, 0, 7, 0, time.UTC)
+
+// finding is one of alice's first episode, noticed minutes after t0.
+func finding(minutes int) rules.Finding {
+	since := t0.Add(-26 * time.Second)
+	return rules.Finding{
+		ID: rules.FindingID("hijacked-mailbox", "alice@shop.test", since), Rule: "hijacked-mailbox",
+		Subject: "alice@shop.test", Class: "login", Time: t0.Add(time.Duration(minutes) * time.Minute), Since: since,
+		Score: 17.2 + float64(minutes), Messages: 9, Rcpts: 9,
+		Evidence: []rules.Evidence{{Kind: "novelty", Score: 9.1, Text: "9 of 9 recipients never written to before"}},
+	}
+}
+
+func decide(f rules.Finding, a rules.Action, enforce bool, until time.Duration) rules.Decision {
+	d := rules.Decision{ID: rules.DecisionID(f.ID, a), Finding: f.ID, Rule: f.Rule, Subject: f.Subject, Action: a, Time: f.Time, Enforce: enforce}
+	if until > 0 {
+		d.Until = f.Time.Add(until)
+	}
+	if !enforce {
+		d.HeldBack = "mode is observe"
+	}
+	return d
+}
+
+// A step does one thing to a book and returns what is to be told, as
+// "kind id-without-the-incident".
+type step struct {
+	what string
+	do   func(b *Book) []Change
+	want []string
+}
+
+func one(c Change, tell bool) []Change {
+	if !tell {
+		return nil
+	}
+	return []Change{c}
+}
+
+func record(minutes int, a rules.Action, enforce bool) func(*Book) []Change {
+	return func(b *Book) []Change {
+		f := finding(minutes)
+		return one(b.Record(f, decide(f, a, enforce, time.Hour), f.Time))
+	}
+}
+
+func hard(minutes int, rule string) func(*Book) []Change {
+	return func(b *Book) []Change {
+		f := finding(minutes)
+		f.Hard = rule
+		return one(b.Record(f, decide(f, rules.Block, true, time.Hour), f.Time))
+	}
+}
+
+func fail(minutes int, a rules.Action, why string) func(*Book) []Change {
+	return func(b *Book) []Change {
+		f := finding(minutes)
+		return one(b.Failed(f, decide(f, a, true, time.Hour), why, f.Time))
+	}
+}
+
+func tick(minutes int) func(*Book) []Change {
+	return func(b *Book) []Change { return b.Tick(t0.Add(time.Duration(minutes) * time.Minute)) }
+}
+
+func release(minutes int) func(*Book) []Change {
+	return func(b *Book) []Change {
+		return b.Released("alice@shop.test", "bob", t0.Add(time.Duration(minutes)*time.Minute))
+	}
+}
+
+func undo(minutes int) func(*Book) []Change {
+	return func(b *Book) []Change {
+		return b.Undone("alice@shop.test", "bob", t0.Add(time.Duration(minutes)*time.Minute))
+	}
+}
+
+var stories = map[string][]step{
+	"each rung is told once": {
+		{"observe", record(0, rules.Observe, true), []string{"opened observe"}},
+		{"observe again", record(1, rules.Observe, true), nil},
+		{"throttle", record(2, rules.Throttle, true), []string{"escalated throttle"}},
+		{"block", record(3, rules.Block, true), []string{"escalated block"}},
+		{"block again", record(4, rules.Block, true), nil},
+		{"weaker", record(5, rules.Throttle, true), nil},
+		{"an old one", record(0, rules.Observe, true), nil},
+	},
+	"observing is told once, acting once more": {
+		{"would block", record(0, rules.Block, false), []string{"opened would-block"}},
+		{"would block again", record(1, rules.Block, false), nil},
+		{"would throttle", record(1, rules.Throttle, false), nil},
+		{"blocks now", record(2, rules.Block, true), []string{"escalated block"}},
+		{"held back later", record(3, rules.Block, false), nil},
+		{"would reset", record(4, rules.Reset, false), []string{"escalated would-reset"}},
+	},
+	"nothing is no incident": {
+		{"nothing", record(0, rules.Nothing, true), nil},
+	},
+	"a hard rule is told again": {
+		{"block", record(0, rules.Block, true), []string{"opened block"}},
+		{"hard", hard(1, "five-countries"), []string{"escalated block-five-countries"}},
+		{"hard again", hard(2, "five-countries"), nil},
+		{"another", hard(3, "twenty-ips"), []string{"escalated block-twenty-ips"}},
+	},
+	"a failure is told once, success after it once": {
+		{"fails", fail(0, rules.Block, "postmap: no space left on device"), []string{"failed block-failed"}},
+		{"fails again", fail(1, rules.Block, "postmap: exit status 1"), nil},
+		{"works", record(2, rules.Block, true), []string{"recovered block-recovered"}},
+		{"works again", record(3, rules.Block, true), nil},
+		{"fails to be renewed", fail(4, rules.Block, "gone"), nil},
+		{"a stronger one fails", fail(5, rules.Reset, "panel"), []string{"failed reset-failed"}},
+	},
+	"a release ends it": {
+		{"block", record(0, rules.Block, true), []string{"opened block"}},
+		{"release", release(5), []string{"released released"}},
+		{"release again", release(6), nil},
+		{"the same lines read again", record(0, rules.Block, true), nil},
+		{"a later finding of the episode", record(7, rules.Block, true), []string{"reopened block-2"}},
+		{"the same lines read a third time", record(0, rules.Block, true), nil},
+		{"undo", undo(8), []string{"undone undone-2"}},
+		{"later still", record(9, rules.Hold, true), []string{"reopened hold-3"}},
+	},
+	"it resolves when expired and quiet": {
+		{"block for an hour", record(0, rules.Block, true), []string{"opened block"}},
+		{"not expired", tick(59), nil},
+		{"expired", tick(60), []string{"resolved resolved"}},
+		{"again", tick(61), nil},
+		{"read again", record(0, rules.Block, true), nil},
+		{"later", record(90, rules.Block, true), []string{"reopened block-2"}},
+	},
+	"an action that expired under fire is told again": {
+		{"block for an hour", record(0, rules.Block, true), []string{"opened block"}},
+		{"still going", record(30, rules.Block, true), nil},
+		{"and after the hour of the second", record(91, rules.Block, true), []string{"reopened block-2"}},
+	},
+	"a backlog read after the end is not lost": {
+		{"block for an hour", record(0, rules.Block, true), []string{"opened block"}},
+		{"a day later", tick(24 * 60), []string{"resolved resolved"}},
+		{"from the backlog", record(120, rules.Block, false), []string{"reopened would-block-2"}},
+	},
+	"only telling ends silently": {
+		{"would block", record(0, rules.Block, false), []string{"opened would-block"}},
+		{"quiet", tick(60), nil},
+		{"later", record(61, rules.Block, false), []string{"reopened would-block-2"}},
+	},
+}
+
+func tell(changes []Change) (list []string) {
+	for _, c := range changes {
+		list = append(list, c.Kind.String()+" "+c.ID[len(c.Incident.ID)+1:])
+	}
+	return list
+}
+
+func TestStories(t *testing.T) {
+	for name, steps := range stories {
+		t.Run(name, func(t *testing.T) {
+			b := &Book{}
+			for _, s := range steps {
+				if diff := cmp.Diff(tell(s.do(b)), s.want); diff != "" {
+					t.Fatalf("%s (-got +want):\n%s", s.what, diff)
+				}
+			}
+		})
+	}
+}
+
+// reload is a restart: what was saved, through JSON, in a new Book.
+func reload(t *testing.T, b *Book, saved map[string]Incident) *Book {
+	t.Helper()
+	for in := range b.Changed {
+		text, err := json.Marshal(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back Incident
+		if err := json.Unmarshal(text, &back); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(back, in); diff != "" {
+			t.Errorf("through JSON (-got +want):\n%s", diff)
+		}
+		saved[in.ID] = back
+	}
+	next := &Book{}
+	for _, in := range saved {
+		next.Restore(in)
+	}
+	return next
+}
+
+// A restart after every step, and every step done twice, tell the same.
+func TestStoriesOverRestarts(t *testing.T) {
+	for name, steps := range stories {
+		t.Run(name, func(t *testing.T) {
+			b, saved := &Book{}, map[string]Incident{}
+			for _, s := range steps {
+				if diff := cmp.Diff(tell(s.do(b)), s.want); diff != "" {
+					t.Fatalf("%s (-got +want):\n%s", s.what, diff)
+				}
+				b = reload(t, b, saved)
+				if again := s.do(b); len(again) > 0 {
+					t.Fatalf("%s, done again, tells %v", s.what, tell(again))
+				}
+				b = reload(t, b, saved)
+			}
+		})
+	}
+}
+
+// A whole story read twice, as after a crash that lost nothing but the
+// position in the log, tells nothing the second time.
+func TestReadTwice(t *testing.T) {
+	b := &Book{}
+	for _, s := range stories["each rung is told once"] {
+		s.do(b)
+	}
+	for _, s := range stories["each rung is told once"] {
+		if again := s.do(b); len(again) > 0 {
+			t.Errorf("%s told again: %v", s.what, tell(again))
+		}
+	}
+}
+
+func TestStates(t *testing.T) {
+	b := &Book{}
+	state := func() State { return b.All()[0].State }
+	record(0, rules.Throttle, true)(b)
+	id := b.All()[0].ID
+	for _, s := range []struct {
+		what string
+		do   func()
+		want State
+	}{
+		{"recorded", func() {}, Opened},
+		{"another incident's message", func() { b.Notified("i-other", t0) }, Opened},
+		{"a channel took it", func() { b.Notified(id, t0) }, Notified},
+		{"more of the same", func() { record(1, rules.Throttle, true)(b) }, Notified},
+		{"acknowledged", func() { b.Acknowledge(id, "bob", t0) }, Acknowledged},
+		{"a late receipt", func() { b.Notified(id, t0) }, Acknowledged},
+		{"stronger", func() { record(2, rules.Block, true)(b) }, Escalated},
+		{"told", func() { b.Notified(id, t0) }, Notified},
+		{"released", func() { release(3)(b) }, Resolved},
+		{"acknowledged too late", func() { b.Acknowledge(id, "bob", t0) }, Resolved},
+	} {
+		s.do()
+		if state() != s.want {
+			t.Errorf("%s: got %v, want %v", s.what, state(), s.want)
+		}
+	}
+	if b.Acknowledge(id, "bob", t0) {
+		t.Error("a resolved incident was acknowledged")
+	}
+}
+
+// A change is a value: what happens later does not alter it.
+func TestChangeIsAValue(t *testing.T) {
+	b := &Book{}
+	c := hard(0, "a")(b)[0]
+	hard(1, "b")(b)
+	if diff := cmp.Diff(c.Incident.Hard, []string{"a"}); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func other(i int) rules.Finding {
+	f := finding(0)
+	f.Subject = fmt.Sprintf("user%d@shop.test", i)
+	f.ID = rules.FindingID(f.Rule, f.Subject, f.Since)
+	f.Time = f.Time.Add(time.Duration(i) * time.Second)
+	return f
+}
+
+func TestBounded(t *testing.T) {
+	b := &Book{Max: 100}
+	first := other(0)
+	b.Record(first, decide(first, rules.Block, true, 0), first.Time)
+	for i := 1; i < 1000; i++ {
+		f := other(i)
+		if _, tell := b.Record(f, decide(f, rules.Block, true, 0), f.Time); !tell {
+			t.Fatalf("account %d is not told", i)
+		}
+		if i == 50 { // an incident that is over goes before any open one
+			b.Released(other(50).Subject, "bob", f.Time)
+		}
+		if i == 101 {
+			for _, in := range b.All() {
+				if in.Subject() == other(50).Subject {
+					t.Error("the resolved incident was kept before open ones")
+				}
+			}
+		}
+	}
+	if n := len(b.All()); n > 100 || n < 90 || n+b.Evicted() != 1000 {
+		t.Errorf("holds %d and has let go %d", n, b.Evicted())
+	}
+	again, _ := b.Record(first, decide(first, rules.Block, true, 0), first.Time)
+	if want := ID(first.ID) + "/block"; again.ID != want {
+		t.Errorf("forgotten and told again as %q, want %q", again.ID, want)
+	}
+}
+
+func TestForgets(t *testing.T) {
+	b := &Book{}
+	record(0, rules.Block, true)(b)
+	release(1)(b)
+	week := t0.Add(8 * 24 * time.Hour)
+	b.Tick(week)
+	if len(b.All()) != 1 {
+		t.Error("forgot an incident that was never saved")
+	}
+	for range b.Changed {
+	}
+	b.Tick(week)
+	if len(b.All()) != 0 {
+		t.Error("a resolved incident is remembered for ever")
+	}
+}
+
+func TestNoEndNeedsAPerson(t *testing.T) {
+	b := &Book{}
+	f := finding(0)
+	b.Record(f, decide(f, rules.Reset, true, 0), t0)
+	if told := b.Tick(t0.Add(1000 * time.Hour)); len(told) > 0 {
+		t.Errorf("an action without an end ended by itself: %v", tell(told))
+	}
+}
