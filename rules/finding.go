@@ -3,7 +3,7 @@
 // from the one to the other.
 //
 // Nothing here does anything: detectors, checks and list watchers make
-// findings, [Set.Decide] makes decisions, and enforce carries them out.
+// findings, [Policy.Decide] makes decisions, and enforce carries them out.
 package rules
 
 import (

@@ -1,0 +1,75 @@
+package rules
+
+import (
+	"slices"
+	"strings"
+)
+
+// The rules: the values of [Finding.Rule]. The set is closed, so that a
+// misspelt name in a rule file is a mistake and not a rule that never speaks.
+const (
+	HijackedMailbox = "hijacked-mailbox" // an account sends as its owner would not
+	AbusedScript    = "abused-script"    // a web script does
+	QueueGrowth     = "queue-growth"     // the queue grows, by one account or without a culprit
+	LostCoverage    = "lost-coverage"    // log lines were lost before they were read
+	Blind           = "blind"            // a probe could not tell for too long
+)
+
+// The families of evidence: the values of [Evidence.Kind]. Two families are
+// independent of each other, two signals of one family are not.
+const (
+	Novelty  = "novelty"  // recipients never written to before
+	Rate     = "rate"     // faster than the account's own past
+	Spread   = "spread"   // recipient domains never written to before
+	Failures = "failures" // recipients that do not exist
+	Replies  = "replies"  // what the recipients' servers answer
+	Logins   = "logins"   // networks and places that log in
+	Sender   = "sender"   // sender addresses that do not belong to the login
+	Origin   = "origin"   // where a script lies and who drives it
+	Queue    = "queue"    // what waits in the queue
+)
+
+// ruleTable names every rule and the strongest action that a rule file may
+// map it to: what is not about one account can only be told, and what has no
+// password cannot have it changed.
+var ruleTable = [...]struct {
+	name string
+	most Action
+}{
+	{HijackedMailbox, Reset},
+	{AbusedScript, Block},
+	{QueueGrowth, Block},
+	{LostCoverage, Observe},
+	{Blind, Observe},
+}
+
+var familyNames = [...]string{Novelty, Rate, Spread, Failures, Replies, Logins, Sender, Origin, Queue}
+
+// classNames are the values of [Finding.Class] that a condition may ask for.
+var classNames = [...]string{"", "login", "script", "forward", "user", "uid", "client"}
+
+// Names returns the known rules.
+func Names() []string {
+	names := make([]string, len(ruleTable))
+	for i, r := range ruleTable {
+		names[i] = r.name
+	}
+	return names
+}
+
+// Families returns the known families of evidence.
+func Families() []string { return slices.Clone(familyNames[:]) }
+
+// strongest returns the strongest action that a file may map the rule to,
+// Nothing if there is no such rule.
+func strongest(rule string) Action {
+	for _, r := range ruleTable {
+		if r.name == rule {
+			return r.most
+		}
+	}
+	return Nothing
+}
+
+// oneOf lists names for a message.
+func oneOf(names []string) string { return strings.Join(names, ", ") }

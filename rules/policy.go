@@ -1,0 +1,239 @@
+package rules
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/expr-lang/expr/vm"
+)
+
+// A Mode says whether decisions are carried out. The zero Mode only observes.
+type Mode uint8
+
+// The modes.
+const (
+	ModeObserve Mode = iota // say what would be done
+	ModeEnforce             // do it
+)
+
+func (m Mode) String() string {
+	if m == ModeEnforce {
+		return "enforce"
+	}
+	return "observe"
+}
+
+// MarshalText writes the mode's name.
+func (m Mode) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// UnmarshalText reads a mode's name.
+func (m *Mode) UnmarshalText(text []byte) error {
+	switch string(text) {
+	case "observe":
+		*m = ModeObserve
+	case "enforce":
+		*m = ModeEnforce
+	default:
+		return fmt.Errorf("unknown mode %q: want observe or enforce", text)
+	}
+	return nil
+}
+
+// Why a decision is not carried out, or not in full: the beginnings of
+// [Decision.HeldBack].
+const (
+	HeldShared  = "shared identity"
+	HeldNobody  = "not an account"
+	HeldExempt  = "exempt"
+	HeldBacklog = "backlog"
+	HeldMode    = "mode is observe"
+	HeldBlast   = "blast limit"
+)
+
+// ErrNoRule means that no rule answers a finding.
+var ErrNoRule = errors.New("no rule answers")
+
+// A Policy decides what findings deserve. It does no I/O and never changes;
+// any number of goroutines may use it.
+type Policy struct {
+	Set    *Set
+	Mode   Mode
+	Exempt []string // see [CheckExempt]
+}
+
+// Decide returns what f deserves: the strongest rung of its rule's ladder
+// whose condition holds, and behind a block the reset if that was asked for
+// too. It returns nothing if no rung holds.
+//
+// An error is a condition that could not tell, or [ErrNoRule]. A rung whose
+// condition could not tell does not hold; the decisions beside the error are
+// good and are to be carried out.
+//
+// A decision keeps its action but is not to be carried out (Enforce is false,
+// HeldBack says why) when the mode is observe, the subject is exempt, or the
+// finding is old news. A shared identity, and a subject that is no account,
+// is observed at most. To observe is never enforced: there is nothing to do.
+func (p *Policy) Decide(f Finding) ([]Decision, error) {
+	r := p.Set.rule(f.Rule)
+	if r == nil {
+		return nil, fmt.Errorf("rules: %w: %q about %q", ErrNoRule, f.Rule, f.Subject)
+	}
+	best, reset, err := r.answer(&f)
+	if best == nil {
+		return nil, err
+	}
+	d := p.decision(&f, r, best)
+	if reset == nil || d.Action != Block {
+		return []Decision{d}, err
+	}
+	d.Until = time.Time{} // the block does not expire before the reset
+	return []Decision{d, p.decision(&f, r, reset)}, err
+}
+
+func (s *Set) rule(name string) *rule {
+	if s == nil {
+		return nil
+	}
+	return s.rules[name]
+}
+
+// answer returns the strongest rung below a reset that holds, and the reset
+// if that holds as well. A reset is only for what has a password.
+func (r *rule) answer(f *Finding) (best, reset *rung, err error) {
+	var machine vm.VM
+	env := newEnvironment(f)
+	for i := len(r.ladder) - 1; i >= 0 && best == nil; i-- {
+		step := &r.ladder[i]
+		if step.do == Reset && f.Class != "login" {
+			continue
+		}
+		holds, e := step.when.holds(&machine, env)
+		if e != nil {
+			err = errors.Join(err, fmt.Errorf("rules: %s: %s of %q: could not tell: %w", step.at, step.do, f.Subject, e))
+		}
+		switch {
+		case !holds:
+		case step.do == Reset:
+			reset = step
+		default:
+			best = step
+		}
+	}
+	return best, reset, err
+}
+
+// decision is the decision of a rung, held back where it must be.
+func (p *Policy) decision(f *Finding, r *rule, step *rung) Decision {
+	d := Decision{
+		ID: DecisionID(f.ID, step.do), Finding: f.ID, Rule: f.Rule, Subject: f.Subject,
+		Action: step.do, Time: f.Time, Why: why(f, step),
+	}
+	if step.term > 0 {
+		d.Until = f.Time.Add(step.term)
+	}
+	d.HeldBack = p.heldBack(f, r, step.do)
+	if step.do > Observe && (f.Shared || f.Class == "") {
+		d.ID, d.Action, d.Until = DecisionID(f.ID, Observe), Observe, time.Time{}
+	}
+	d.Enforce = d.Action > Observe && d.HeldBack == ""
+	return d
+}
+
+// heldBack says why the action is not carried out; of several reasons the one
+// that would stay the longest. It is empty if there is none.
+func (p *Policy) heldBack(f *Finding, r *rule, do Action) string {
+	if entry := exempting(f, p.Exempt, r.exempt); entry != "" {
+		return HeldExempt + ": " + entry
+	}
+	switch {
+	case do <= Observe:
+		return ""
+	case f.Shared:
+		return HeldShared + ": " + do.String() + " would stop others too"
+	case f.Class == "":
+		return HeldNobody + ": there is nobody to " + do.String()
+	case f.Backlog:
+		return HeldBacklog + ": old news proposes, it does not act"
+	case p.Mode != ModeEnforce:
+		return HeldMode
+	}
+	return ""
+}
+
+// exempting returns the entry that exempts the finding's subject, if any.
+func exempting(f *Finding, lists ...[]string) string {
+	for _, list := range lists {
+		for _, entry := range list {
+			if exempts(entry, f) {
+				return entry
+			}
+		}
+	}
+	return ""
+}
+
+func exempts(entry string, f *Finding) bool {
+	if domain, ok := strings.CutPrefix(entry, "@"); ok {
+		return domain != "" && strings.EqualFold(domain, f.domain())
+	}
+	if beginning, ok := strings.CutSuffix(entry, "*"); ok {
+		return beginning != "" && strings.HasPrefix(f.Subject, beginning)
+	}
+	if f.Class == "login" {
+		return strings.EqualFold(entry, f.Subject)
+	}
+	return entry == f.Subject
+}
+
+// why says in one line what the finding had and what the rung asked for.
+func why(f *Finding, step *rung) string {
+	b := make([]byte, 0, 160)
+	if f.Hard != "" {
+		b = append(b, "hard rule "...)
+		b = append(b, f.Hard...)
+		b = append(b, ", "...)
+	}
+	b = append(b, "score "...)
+	b = strconv.AppendFloat(b, f.Score, 'f', 1, 64)
+	b = append(b, ", families "...)
+	b = strconv.AppendInt(b, int64(f.Families), 10)
+	b = append(b, ", recipients "...)
+	b = strconv.AppendInt(b, int64(f.Rcpts), 10)
+	b = append(b, ": "...)
+	b = append(b, step.do.String()...)
+	b = append(b, " when "...)
+	b = append(b, step.when.text...)
+	return string(b)
+}
+
+// domain is the domain of the subject's address, empty if it has none. Only
+// logins and forwarding mailboxes are addresses: the path of a script may hold
+// an @ that somebody chose.
+func (f *Finding) domain() string {
+	if f.Class != "login" && f.Class != "forward" {
+		return ""
+	}
+	return f.Subject[strings.LastIndexByte(f.Subject, '@')+1:]
+}
+
+// age is how long ago the episode began, at the time of the finding.
+func (f *Finding) age() time.Duration {
+	if f.Since.IsZero() {
+		return 0
+	}
+	return max(0, f.Time.Sub(f.Since))
+}
+
+// evidence is the score of one family, 0 if it does not speak.
+func (f *Finding) evidence(family string) float64 {
+	var sum float64
+	for _, e := range f.Evidence {
+		if e.Kind == family {
+			sum += e.Score
+		}
+	}
+	return sum
+}
