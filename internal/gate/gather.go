@@ -129,10 +129,7 @@ func (g *gatherer) beginLocked(in instance, now time.Time) *message {
 	for g.oldest != nil && (len(g.messages) >= maxMessages || now.Sub(g.oldest.begun) > maxMessageAge) {
 		g.evictLocked(g.oldest)
 	}
-	m := new(message)
-	if last := len(g.spare) - 1; last >= 0 {
-		m, g.spare = g.spare[last], g.spare[:last]
-	}
+	m := g.blankLocked()
 	*m = message{instance: in, begun: now, recipients: m.recipients[:0], older: g.newest}
 	if g.newest == nil {
 		g.oldest = m
@@ -144,6 +141,16 @@ func (g *gatherer) beginLocked(in instance, now time.Time) *message {
 		g.messages = make(map[instance]*message)
 	}
 	g.messages[in] = m
+	return m
+}
+
+func (g *gatherer) blankLocked() *message {
+	last := len(g.spare) - 1
+	if last < 0 {
+		return new(message)
+	}
+	m := g.spare[last]
+	g.spare = g.spare[:last]
 	return m
 }
 

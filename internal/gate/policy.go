@@ -129,7 +129,7 @@ func (p *Policy) serve(ctx context.Context, conn net.Conn) {
 		}
 	}()
 	s := &session{
-		Policy: p, conn: conn, buf: make([]byte, firstRequest),
+		Policy: p, conn: conn, buf: make([]byte, firstRequest), dunno: []byte(wireDunno),
 		idle:    orDefault(p.IdleTimeout, 15*time.Minute),
 		request: orDefault(p.RequestTimeout, 5*time.Second),
 		write:   orDefault(p.WriteTimeout, 5*time.Second),
@@ -151,6 +151,7 @@ type session struct {
 
 	login, account string // the latest login, and its account as it was then
 	subject        []byte // scratch
+	dunno          []byte // the answer about most
 }
 
 // turn reads one request and answers it. It returns an error when the
@@ -164,14 +165,14 @@ func (s *session) turn() error {
 	switch {
 	case errors.Is(err, errTooLong), errors.Is(err, errMalformed):
 		s.counters.malformed.Add(1)
-		s.reply([]byte(wireDunno), Dunno, began) //nolint:errcheck // the connection is closed in any case
+		s.reply(s.dunno, Dunno, began) // the connection is closed in any case
 		return err
 	case err != nil:
 		return err
 	}
 	verdict, answer, m := s.decide(began)
 	defer s.gathered.release(m)
-	out := []byte(wireDunno)
+	out := s.dunno
 	if answer != Dunno {
 		verdict.given.Add(1)
 		out = verdict.wire

@@ -124,12 +124,13 @@ func (q *query) field(name []byte) *[]byte {
 // request copies what outlives the buffer. All its strings share one
 // allocation.
 func (q *query) request(recipients []byte, n int) Request {
-	text := make([]byte, 0, len(q.state)+len(q.instance)+len(q.queueID)+len(q.login)+
-		len(q.sender)+len(q.client)+len(q.clientName)+len(recipients))
-	for _, part := range [][]byte{q.state, q.instance, q.queueID, q.login, q.sender, q.client, q.clientName, recipients} {
-		text = append(text, part...)
+	var text strings.Builder
+	text.Grow(len(q.state) + len(q.instance) + len(q.queueID) + len(q.login) +
+		len(q.sender) + len(q.client) + len(q.clientName) + len(recipients))
+	for _, part := range [...][]byte{q.state, q.instance, q.queueID, q.login, q.sender, q.client, q.clientName, recipients} {
+		text.Write(part)
 	}
-	rest := string(text)
+	rest := text.String()
 	next := func(n int) (s string) {
 		s, rest = rest[:n], rest[n:]
 		return s
