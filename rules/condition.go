@@ -146,8 +146,8 @@ func plain(err error) string {
 }
 
 // A grammar walks a condition and notes what the language has but conditions
-// have not (loops, ranges, indexes: all that could cost or fail), and names
-// that are outside of their closed set.
+// have not (loops, ranges, indexes, variables that could double a text: all
+// that could cost or fail), and names that are outside of their closed set.
 type grammar struct {
 	source   file.Source
 	mistakes []conditionMistake
@@ -157,7 +157,8 @@ type grammar struct {
 func (g *grammar) Visit(node *ast.Node) {
 	switch n := (*node).(type) {
 	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.StringNode, *ast.UnaryNode,
-		*ast.ConditionalNode, *ast.ArrayNode, *ast.VariableDeclaratorNode:
+		*ast.ConditionalNode, *ast.ArrayNode:
+	case *ast.PredicateNode, *ast.PointerNode: // parts of a loop, which is refused as a whole
 	case *ast.IdentifierNode:
 		if n.Value == "$env" {
 			g.reject(n, "$env cannot be used in a condition")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path"
 	"slices"
 	"strconv"
@@ -35,17 +36,24 @@ type Mistake struct {
 func (m *Mistake) Error() string { return fmt.Sprintf("%s:%d: %s", m.File, m.Line, m.Text) }
 
 // Load reads every *.yml and *.yaml at the top of fsys as a rule file. It
-// returns all mistakes of all files joined, each a [*Mistake]; the set is nil
-// if there are any. A directory without rule files is an empty set.
-func Load(fsys fs.FS) (*Set, error) {
+// returns all mistakes of all files joined, each a [*Mistake] unless a file
+// could not be read; the set is nil if there are any. A directory without
+// rule files is an empty set.
+func Load(fsys fs.FS) (*Set, error) { return load(fsys, "") }
+
+// LoadDir is [Load] of a directory, whose files are named with their path.
+func LoadDir(dir string) (*Set, error) { return load(os.DirFS(dir), dir) }
+
+// load is Load for files that are called by their path below prefix.
+func load(fsys fs.FS, prefix string) (*Set, error) {
 	entries, err := fs.ReadDir(fsys, ".")
 	if err != nil {
-		return nil, fmt.Errorf("rules: %w", err)
+		return nil, fmt.Errorf("rules: %s: %w", prefix, err)
 	}
 	l := &loader{set: &Set{rules: map[string]*rule{}}}
 	for _, e := range entries {
 		if ext := path.Ext(e.Name()); !e.IsDir() && (ext == ".yml" || ext == ".yaml") {
-			l.file(fsys, e.Name())
+			l.file(fsys, e.Name(), path.Join(prefix, e.Name()))
 		}
 	}
 	if len(l.errs) > 0 {
@@ -125,11 +133,12 @@ func (l *loader) mistake(line int, format string, args ...any) {
 	l.here = append(l.here, &Mistake{l.name, max(line, 1), fmt.Sprintf(format, args...)})
 }
 
-func (l *loader) file(fsys fs.FS, name string) {
-	l.name, l.root, l.here = name, &yaml.Node{}, nil
+// file reads the file of that name, which people know as called.
+func (l *loader) file(fsys fs.FS, name, called string) {
+	l.name, l.root, l.here = called, &yaml.Node{}, nil
 	data, err := readBounded(fsys, name)
 	if err != nil {
-		l.errs = append(l.errs, fmt.Errorf("rules: %w", err))
+		l.errs = append(l.errs, fmt.Errorf("rules: %s: %w", called, err))
 		return
 	}
 	if content, ok := l.decode(data); ok {
@@ -153,13 +162,10 @@ func readBounded(fsys fs.FS, name string) ([]byte, error) {
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
 	if len(data) > maxFile {
-		return nil, fmt.Errorf("%s: larger than %d bytes", name, maxFile)
+		return nil, fmt.Errorf("larger than %d bytes", maxFile)
 	}
-	return data, nil
+	return data, err
 }
 
 // decode reads the file twice: as a tree, which knows the lines, and into our
@@ -198,11 +204,19 @@ func (l *loader) yamlMistakes(err error) {
 	}
 	for _, text := range texts {
 		line, text := cutLine(strings.TrimPrefix(text, "yaml: "))
-		if field, rest, ok := strings.Cut(strings.TrimPrefix(text, "field "), " not found in type "); ok {
-			text = fmt.Sprintf("%s has no field %q", rest, field)
-		}
-		l.mistake(line, "%s", yamlTypes.Replace(text))
+		l.mistake(line, "%s", inOurWords(text))
 	}
+}
+
+// inOurWords says what the YAML decoder found without the names of Go types.
+func inOurWords(text string) string {
+	if field, kind, ok := strings.Cut(text, " not found in type "); ok {
+		return fmt.Sprintf("%s has no field %q", yamlTypes.Replace(kind), strings.TrimPrefix(field, "field "))
+	}
+	if i := strings.LastIndex(text, " into "); i >= 0 {
+		return text[:i] + " into " + yamlTypes.Replace(text[i+len(" into "):])
+	}
+	return text
 }
 
 // cutLine cuts the "line N: " off that the YAML decoder puts before a message.
@@ -212,7 +226,21 @@ func cutLine(text string) (int, string) {
 	if !ok || err != nil {
 		return 1, text
 	}
+	if countsFromZero(rest) {
+		line++
+	}
 	return line, rest
+}
+
+// countsFromZero reports whether the YAML decoder numbers the line of this
+// message from 0. It does so in what its parser finds, and only there.
+func countsFromZero(text string) bool {
+	for _, s := range [...]string{"key", "',' or", "'-' indicator", "node content", "<document start>"} {
+		if strings.HasPrefix(text, "did not find expected "+s) {
+			return true
+		}
+	}
+	return strings.HasPrefix(text, "found undefined tag handle") || strings.HasPrefix(text, "found duplicate %")
 }
 
 // node returns the part of the file that path leads to, or the closest one

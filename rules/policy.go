@@ -185,7 +185,7 @@ func exempts(entry string, f *Finding) bool {
 	if f.Class == "login" {
 		return strings.EqualFold(entry, f.Subject)
 	}
-	return entry == f.Subject
+	return entry != "" && entry == f.Subject
 }
 
 // why says in one line what the finding had and what the rung asked for.

@@ -49,7 +49,7 @@ func Shipped() *Set {
 	if err != nil {
 		panic(err)
 	}
-	set, err := Load(files)
+	set, err := load(files, "shipped")
 	if err != nil {
 		panic(err)
 	}
