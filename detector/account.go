@@ -1,0 +1,184 @@
+package detector
+
+import (
+	"time"
+
+	"github.com/vedetta-watch/vedetta/mailq"
+)
+
+// Nanosecond spans, for arithmetic on event times.
+const (
+	minute = int64(time.Minute)
+	hour   = int64(time.Hour)
+	day    = 24 * hour
+)
+
+// A class tells accounts apart whose ordinary days differ: people's
+// mailboxes, and everything that sends by program.
+type class uint8
+
+const (
+	people class = iota
+	machines
+	classes
+)
+
+func classOf(a mailq.Account) class {
+	if a.Kind() == mailq.KindLogin {
+		return people
+	}
+	return machines
+}
+
+// An account is what is remembered of one account. Times are Unix
+// nanoseconds of the mail server's clock.
+type account struct {
+	name   mailq.Account
+	class  class
+	shared bool
+	dirty  bool // changed since Changed last told
+	gone   bool // forgotten
+
+	first, last int64
+	messages    uint32 // submitted in all
+
+	ep    episode
+	known known
+	nov   novelty
+	spr   domains
+	rate  rate
+	fail  failures
+	reply replies
+	log   logins
+	from  senders
+	like  likeness
+	scr   scripts
+
+	ring  []message // latest messages
+	next  uint8
+	steps []step // latest steps that led somewhere
+	mercy mercy
+}
+
+// An episode begins with the first event that counts while the charts are at
+// rest, and ends when they have come to rest again or an operator releases
+// the account.
+type episode struct {
+	onset       int64 // 0: at rest
+	msgs, rcpts uint32
+	told        float32 // highest score told
+	toldAt      int64
+	toldFam     uint8
+	top         float32 // highest score
+	hard        hardRule
+	speak       [families]float32
+	rose        bool              // by the event at hand
+	share       [families]float32 // as of the last step
+
+	// What the account did above the floor is learnt only when the
+	// episode fades or is released.
+	pending  *filter
+	fresh    float32 // new recipients, in messages
+	expected float32 // of which the account's past explains
+}
+
+// A message is what is remembered of one of the account's latest messages,
+// so that its parts, which a log may tell one by one, count as one.
+type message struct {
+	id      uint32
+	at      int64
+	counted uint16 // recipients, as the server counted or as they were named
+	named   uint16
+	fresh   uint16  // new recipients
+	sum     float32 // uncapped evidence of novelty
+	applied float32 // what of it was put into the charts
+	blamed  bool    // a reply has called it spam
+}
+
+const ringMax = 8
+
+// find returns the message with this id, if it is one of the latest.
+func (a *account) find(id uint64) *message {
+	for i := range a.ring {
+		if a.ring[i].id == fold(id) && id != 0 {
+			return &a.ring[i]
+		}
+	}
+	return nil
+}
+
+// push makes room for a new message and returns it.
+func (a *account) push(id uint64, at int64, rcpts int) *message {
+	m := message{id: fold(id), at: at, counted: uint16(min(max(rcpts, 0), 1<<16-1))}
+	if len(a.ring) < ringMax {
+		a.ring = append(a.ring, m)
+		return &a.ring[len(a.ring)-1]
+	}
+	a.next %= ringMax
+	a.ring[a.next] = m
+	a.next++
+	return &a.ring[a.next-1]
+}
+
+func fold(id uint64) uint32 { return uint32(id) ^ uint32(id>>32) }
+
+// open reports whether an episode is under way.
+func (a *account) open() bool { return a.ep.onset != 0 }
+
+// begin opens an episode at the message m (nil: at now), counting what was
+// accepted since.
+func (a *account) begin(m *message, now int64) {
+	if a.open() {
+		return
+	}
+	a.ep.onset = now
+	if m == nil {
+		return
+	}
+	a.ep.onset = m.at
+	for i := range a.ring {
+		if a.ring[i].at >= m.at {
+			a.ep.msgs++
+			a.ep.rcpts += uint32(a.ring[i].counted)
+		}
+	}
+}
+
+// say sets what family f now contributes; a rise is noted.
+func (a *account) say(f family, score float32) {
+	if score > a.ep.speak[f] {
+		a.ep.rose = true
+	}
+	a.ep.speak[f] = score
+}
+
+// A chart is a cumulative sum that never falls below zero.
+type chart struct {
+	s  float32
+	at int64 // when it last rose
+}
+
+// add moves the chart by x, at most up to top.
+func (c *chart) add(x, top float32, now int64) {
+	if x > 0 {
+		c.at = now
+	}
+	c.s = min(max(c.s+x, 0), top)
+}
+
+// rest resets a chart that has not risen for so long.
+func (c *chart) rest(idle, now int64) {
+	if c.s > 0 && now-c.at >= idle {
+		c.s = 0
+	}
+}
+
+// hashOf is FNV-1a, folded; for text that is compared, never looked up in a
+// table that a stranger could fill.
+func hashOf(s string) uint32 {
+	h := uint64(14695981039346656037)
+	for i := range len(s) {
+		h = (h ^ uint64(s[i])) * 1099511628211
+	}
+	return uint32(h ^ h>>32)
+}

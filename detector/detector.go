@@ -1,0 +1,366 @@
+// Package detector decides who has gone bad: mail servers' events go in,
+// findings come out.
+//
+// For every account it keeps what the account's own past is like (whom it
+// writes to, how fast, from where, with what success) and, as mail goes
+// by, how much more likely the present is for a hijacked account than for
+// its owner. Each family of evidence is a cumulative sum of
+// log-likelihoods in a file of its own; [account.fuse] takes them together.
+// Rules, elsewhere, say what a score deserves.
+//
+// The package does no I/O and never asks the clock: an event's time is the
+// mail server's, and the same events give the same findings. It is meant for
+// one goroutine.
+package detector
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/vedetta-watch/vedetta/mailq"
+	"github.com/vedetta-watch/vedetta/rules"
+)
+
+// A Config sets the detector's bounds. Use [Default] and change what differs.
+type Config struct {
+	// Floor is the score from which findings are made, and above which
+	// nothing is learnt as ordinary. Rules may not act below it.
+	Floor float32
+	// Verdict is the score from which an episode that fades by itself is
+	// taken for a hijack that was stopped, and not learnt.
+	Verdict float32
+	// MaxAccounts bounds the accounts that are remembered. Only accounts
+	// that have been silent for Window make room for others.
+	MaxAccounts int
+	Window      time.Duration
+	// FleetRecipients is how many recipients of all accounts together are
+	// remembered in each of two generations, at two bytes each.
+	FleetRecipients int
+	// Locate names the country (two letters) and the autonomous system of
+	// an address; nil where there is no database. Empty and 0 mean unknown.
+	Locate func(netip.Addr) (country string, asn uint32)
+}
+
+// Default is the configuration for an ordinary server.
+func Default() Config {
+	return Config{
+		Floor:           6,
+		Verdict:         12,
+		MaxAccounts:     2_000_000,
+		Window:          30 * 24 * time.Hour,
+		FleetRecipients: 1 << 20,
+	}
+}
+
+// A Detector watches the accounts of one installation, or of one partition
+// of it.
+type Detector struct {
+	cfg      Config
+	dir      Directory
+	accounts map[mailq.Account]*account
+	order    []*account // for eviction, in order of arrival
+	hand     int
+	changed  []*account
+	fleet    fleet
+	fails    wrong
+	marks    marks
+	lost     lost
+	queue    queues
+	stats    Stats
+}
+
+// Stats are the detector's own figures.
+type Stats struct {
+	Events    uint64
+	Accounts  int
+	Evicted   uint64 // accounts forgotten after a long silence
+	Untracked uint64 // events of accounts for which there was no room
+}
+
+// New makes a detector that knows nothing yet. dir may be nil: then no
+// sender is foreign and no identity shared.
+func New(cfg Config, dir Directory) *Detector {
+	return &Detector{
+		cfg:      cfg,
+		dir:      dir,
+		accounts: make(map[mailq.Account]*account),
+		fleet:    newFleet(cfg.FleetRecipients),
+		fails:    wrong{slot: make([]attempt, wrongSlots)},
+	}
+}
+
+// Stats returns the detector's own figures.
+func (d *Detector) Stats() Stats {
+	s := d.stats
+	s.Accounts = len(d.accounts)
+	return s
+}
+
+// Observe takes one event, in the order of the log. It returns a finding
+// whenever the event raised the account's score, at or above Config.Floor,
+// to a new height of its episode, or a hard rule fired.
+func (d *Detector) Observe(ev *mailq.Event) (rules.Finding, bool) {
+	d.stats.Events++
+	if ev.Kind == mailq.Lost {
+		return d.blind(ev)
+	}
+	if ev.Account == "" || ev.Kind == mailq.Unknown {
+		return rules.Finding{}, false
+	}
+	now := ev.Time.UnixNano()
+	if ev.Kind == mailq.LoginFailed {
+		d.guessed(ev, now)
+		return rules.Finding{}, false
+	}
+	a := d.account(ev.Account, now)
+	if a == nil {
+		d.stats.Untracked++
+		return rules.Finding{}, false
+	}
+	now = max(now, a.last) // a clock that went back
+	d.advance(a, now)
+	d.take(a, ev, now)
+	return d.judge(a, now)
+}
+
+// guessed notes a wrong password from a network that the account is not
+// used from: an office with one stale password does not guess, and when
+// the password check itself is down everybody fails from where he always is.
+func (d *Detector) guessed(ev *mailq.Event, now int64) {
+	a := d.accounts[ev.Account]
+	if a == nil || !ev.Client.IsValid() {
+		return
+	}
+	net := networkOf(ev.Client)
+	if !a.log.knows(net, now) {
+		d.fails.note(a.name, net, now)
+	}
+}
+
+// account returns the account's state, made if there is room.
+func (d *Detector) account(name mailq.Account, now int64) *account {
+	if a := d.accounts[name]; a != nil {
+		return a
+	}
+	if len(d.accounts) >= d.cfg.MaxAccounts && !d.evict(now) {
+		return nil
+	}
+	if d.fleet.first == 0 {
+		d.fleet.first = now
+	}
+	a := &account{name: name, class: classOf(name), first: now, last: now}
+	a.shared = d.dir != nil && d.dir.IsShared(name)
+	d.insert(a)
+	return a
+}
+
+func (d *Detector) insert(a *account) {
+	d.accounts[a.name] = a
+	d.order = append(d.order, a)
+}
+
+// evict forgets one account that has been silent for the window. It looks
+// at a few at a time; the hand goes round.
+func (d *Detector) evict(now int64) bool {
+	for range min(64, len(d.order)) {
+		d.hand %= len(d.order)
+		a := d.order[d.hand]
+		if now-a.last > int64(d.cfg.Window) {
+			delete(d.accounts, a.name)
+			last := len(d.order) - 1
+			d.order[d.hand], d.order[last] = d.order[last], nil
+			d.order = d.order[:last]
+			d.stats.Evicted++
+			a.dirty, a.gone = true, true
+			d.changed = append(d.changed, a)
+			return true
+		}
+		d.hand++
+	}
+	return false
+}
+
+// advance lets time pass for the account: charts come to rest, a day is
+// closed, an episode fades.
+func (d *Detector) advance(a *account, now int64) {
+	a.last = now
+	a.ep.rose = false
+	if !a.dirty {
+		a.dirty = true
+		d.changed = append(d.changed, a)
+	}
+	if a.open() {
+		d.fade(a, now)
+	}
+	a.rate.turn(now, a.ep.top >= d.cfg.Floor, &d.fleet.norms[a.class])
+}
+
+// fade lets an open episode's charts come to rest, and ends it when all have.
+func (d *Detector) fade(a *account, now int64) {
+	if now-a.nov.lastMsg >= fastIdle {
+		a.nov.fast.s = 0
+	}
+	a.nov.slow.rest(slowIdle, now)
+	for _, c := range []*chart{&a.spr.chart, &a.rate.odd, &a.like.chart} {
+		c.rest(fastIdle, now)
+	}
+	for _, c := range []*chart{&a.fail.chart, &a.reply.chart, &a.log.chart, &a.from.chart, &a.scr.chart} {
+		c.rest(feedbackLag, now)
+	}
+	if a.ep.hard != hardNone && now-a.ep.toldAt >= feedbackLag {
+		a.ep.hard = hardNone
+	}
+	d.pace(a, now)
+	a.speakAll()
+	if a.ep.hard == hardNone && a.fuse().score < atRest {
+		d.end(a)
+	}
+}
+
+// atRest is the score below which an episode is over.
+const atRest = .1
+
+// speakAll sets what every family says from its chart.
+func (a *account) speakAll() {
+	a.ep.speak[familyNovelty] = a.noveltyScore()
+	a.ep.speak[familySpread] = a.spr.s
+	a.ep.speak[familyHours] = a.rate.odd.s
+	a.ep.speak[familyFailures] = a.fail.s
+	a.ep.speak[familyReplies] = a.reply.s
+	a.ep.speak[familyLogins] = a.log.s
+	a.ep.speak[familySender] = a.from.s
+	a.ep.speak[familyLikeness] = a.like.s
+	a.ep.speak[familyScript] = a.scr.s
+}
+
+// end closes an episode that came to rest by itself. What it did is learnt
+// as the account's own, unless it was as good as convicted.
+func (d *Detector) end(a *account) {
+	if a.ep.top < d.cfg.Verdict {
+		a.learnPending()
+	}
+	a.ep = episode{}
+	a.nov.count, a.nov.strangers = 0, 0
+}
+
+// learnPending makes the recipients of the episode the account's own.
+func (a *account) learnPending() {
+	if a.ep.pending == nil {
+		return
+	}
+	a.known.taught = a.ep.pending
+	a.nov.fresh.hits += a.ep.fresh
+	a.nov.fresh.of += a.ep.expected
+	a.nov.fresh.limit(60)
+}
+
+// take gives the event to the families that it concerns.
+func (d *Detector) take(a *account, ev *mailq.Event, now int64) {
+	switch ev.Kind {
+	case mailq.Submitted:
+		d.submitted(a, ev, now)
+	case mailq.Addressed:
+		d.named(a, ev, now)
+	case mailq.Delivered, mailq.Deferred, mailq.Bounced:
+		d.named(a, ev, now)
+		if !a.mercy.old(a, ev.Message) {
+			d.failed(a, ev, now)
+			d.answered(a, ev, now)
+		}
+	case mailq.Refused:
+		d.failed(a, ev, now)
+	case mailq.LoginSucceeded:
+		d.used(a, ev.Client, false, now)
+	}
+}
+
+// submitted takes a new message.
+func (d *Detector) submitted(a *account, ev *mailq.Event, now int64) {
+	a.messages++
+	m := a.push(ev.Message, now, max(ev.Rcpts, len(ev.New)))
+	if a.open() {
+		a.ep.msgs++
+		a.ep.rcpts += uint32(m.counted)
+	}
+	d.used(a, ev.Client, true, now)
+	d.sentAs(a, ev.Sender, now)
+	d.ran(a, ev.Script, now)
+	d.resembles(a, ev.Size, ev.Subject, now)
+	a.rate.sent(max(int(m.counted), 1), now)
+	d.pace(a, now)
+	if a.ep.speak[familyRate] > 0 {
+		a.begin(m, now)
+	}
+	if a.open() {
+		a.rate.odd.add(a.rate.hours.odd(now), hoursTop, now)
+		a.say(familyHours, a.rate.odd.s)
+	}
+	if a.ep.top < d.cfg.Floor {
+		a.rate.hours.learn(now)
+	}
+	d.addressed(a, m, ev.New, now)
+	a.nov.lastMsg = now
+}
+
+// pace sets what the account's speed says now.
+func (d *Detector) pace(a *account, now int64) {
+	a.rate.decay(now)
+	norms := &d.fleet.norms[a.class]
+	s, _ := a.rate.speed(norms)
+	a.say(familyRate, s)
+	a.say(familyFanout, a.rate.fanout(norms))
+}
+
+// named takes recipients that became known after the message did.
+func (d *Detector) named(a *account, ev *mailq.Event, now int64) {
+	if len(ev.New) == 0 {
+		return
+	}
+	m := a.find(ev.Message)
+	if m == nil {
+		if a.mercy.old(a, ev.Message) {
+			return
+		}
+		// Not among the latest any more: weighed as a message of its own.
+		m = a.push(ev.Message, now, len(ev.New))
+	}
+	d.addressed(a, m, ev.New, now)
+}
+
+// judge takes all evidence together when some of it rose, and makes a finding
+// of a new height at or above the floor.
+func (d *Detector) judge(a *account, now int64) (rules.Finding, bool) {
+	if !a.ep.rose || !a.open() {
+		return rules.Finding{}, false
+	}
+	v := a.fuse()
+	a.ep.top = max(a.ep.top, v.score)
+	d.note(a, v, now)
+	if v.score < d.cfg.Floor && a.ep.hard == hardNone {
+		return rules.Finding{}, false
+	}
+	higher := v.score > a.ep.told || uint8(v.families) > a.ep.toldFam
+	if !higher && now-a.ep.toldAt < tellAgain {
+		return rules.Finding{}, false
+	}
+	a.ep.told, a.ep.toldFam = max(a.ep.told, v.score), max(a.ep.toldFam, uint8(v.families))
+	a.ep.toldAt = now
+	if v.score >= d.cfg.Verdict || a.ep.hard != hardNone {
+		d.mark(a, now)
+	}
+	return d.finding(a, v, now), true
+}
+
+// tellAgain is how long after the last finding of an episode one that is no
+// higher is made again, so that a verdict that has run out meanwhile is
+// renewed while the account goes on.
+const tellAgain = 10 * minute
+
+// mark remembers the networks that a convicted account was used from.
+func (d *Detector) mark(a *account, now int64) {
+	for i := range a.log.recent {
+		if r := &a.log.recent[i]; r.unknown && r.sent {
+			d.marks.add(r.net, now)
+		}
+	}
+}

@@ -1,0 +1,201 @@
+package detector
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/vedetta-watch/vedetta/rules"
+)
+
+// A family is one kind of evidence.
+type family uint8
+
+const (
+	familyNovelty family = iota
+	familySpread
+	familyRate
+	familyFanout
+	familyHours
+	familyFailures
+	familyReplies
+	familyLogins
+	familySender
+	familyLikeness
+	familyScript
+	families
+)
+
+// kinds names the families as findings do, and says to which independent
+// group each belongs: two families of one group are one oddity told twice.
+var kinds = [families]struct {
+	name  string
+	group group
+}{
+	familyNovelty:  {"novelty", groupWhom},
+	familySpread:   {"domains", groupWhom},
+	familyRate:     {"rate", groupPace},
+	familyFanout:   {"fanout", groupPace},
+	familyHours:    {"hours", groupPace},
+	familyFailures: {"failures", groupFailures},
+	familyReplies:  {"replies", groupReplies},
+	familyLogins:   {"logins", groupLogins},
+	familySender:   {"sender", groupSender},
+	familyLikeness: {"likeness", groupContent},
+	familyScript:   {"script", groupScript},
+}
+
+// A group is a set of families that an honest reason would move together.
+type group uint8
+
+const (
+	groupWhom group = iota
+	groupPace
+	groupFailures
+	groupReplies
+	groupLogins
+	groupSender
+	groupContent
+	groupScript
+	groups
+)
+
+// A hardRule convicts by itself.
+type hardRule uint8
+
+const (
+	hardNone hardRule = iota
+	hardManyNetworks
+	hardManyCountries
+)
+
+var hardNames = [...]string{
+	hardNone:          "",
+	hardManyNetworks:  "mail from more than 20 networks within 24 hours",
+	hardManyCountries: "mail from 5 or more countries within 24 hours",
+}
+
+func (a *account) fire(r hardRule, now int64) {
+	if a.ep.hard == r {
+		return
+	}
+	a.begin(nil, now)
+	a.ep.hard, a.ep.rose = r, true
+}
+
+// A verdict is all evidence taken together.
+type verdict struct {
+	score    float32
+	families int
+	share    [families]float32 // what each family contributes
+}
+
+// fuse takes all evidence together. It is the only place that does: the
+// score is the sum of what the groups say, as natural log-likelihoods; of
+// families that belong together the strongest speaks.
+func (a *account) fuse() verdict {
+	v := verdict{share: a.ep.speak}
+	v.share[familySpread] = min(v.share[familySpread], v.share[familyNovelty]/2)
+	if v.share[familyRate] >= v.share[familyFanout] {
+		v.share[familyFanout] = 0
+	} else {
+		v.share[familyRate] = 0
+	}
+	if v.share[familyNovelty] < speaks {
+		v.share[familyLikeness], v.share[familyHours] = 0, 0
+	}
+	var by [groups]float32
+	for f, s := range v.share {
+		by[kinds[f].group] += s
+	}
+	by[groupPace] = min(by[groupPace], paceTop)
+	for _, s := range by {
+		v.score += s
+		if s >= speaks {
+			v.families++
+		}
+	}
+	return v
+}
+
+const (
+	speaks  = 2.0 // a family speaks from here on
+	paceTop = 9.5
+)
+
+// finding makes a finding of the account's state.
+func (d *Detector) finding(a *account, v verdict, now int64) rules.Finding {
+	rule := "hijacked-mailbox"
+	kind := a.name.Kind()
+	if kind == "script" || kind == "user" || kind == "uid" {
+		rule = "abused-script"
+	}
+	since := time.Unix(0, a.ep.onset).UTC()
+	return rules.Finding{
+		ID:       rules.FindingID(rule, string(a.name), since),
+		Rule:     rule,
+		Subject:  string(a.name),
+		Time:     time.Unix(0, now).UTC(),
+		Since:    since,
+		Score:    round(v.score),
+		Families: v.families,
+		Hard:     hardNames[a.ep.hard],
+		Class:    kind,
+		Shared:   a.shared,
+		Messages: int(a.ep.msgs),
+		Rcpts:    int(a.ep.rcpts),
+		Evidence: d.evidence(a, v),
+	}
+}
+
+// evidence puts what each family says into words, the weightiest first.
+func (d *Detector) evidence(a *account, v verdict) []rules.Evidence {
+	var all []rules.Evidence
+	for f, s := range v.share {
+		if s < .05 {
+			continue
+		}
+		all = append(all, rules.Evidence{Kind: kinds[f].name, Score: round(s), Text: d.words(a, family(f))})
+	}
+	slices.SortStableFunc(all, func(x, y rules.Evidence) int { return cmp.Compare(y.Score, x.Score) })
+	return all
+}
+
+func (d *Detector) words(a *account, f family) string {
+	switch f {
+	case familyNovelty:
+		return a.noveltyText()
+	case familySpread:
+		return a.spreadText()
+	case familyRate:
+		return a.rateText(&d.fleet)
+	case familyFanout:
+		return a.fanoutText(&d.fleet)
+	case familyHours:
+		return "at hours when this account hardly ever sends"
+	case familyFailures:
+		return a.failuresText()
+	case familyReplies:
+		return a.repliesText()
+	case familyLogins:
+		return a.loginsText()
+	case familySender:
+		return a.senderText()
+	case familyLikeness:
+		return a.likenessText()
+	case familyScript:
+		return a.scriptText()
+	}
+	return ""
+}
+
+func round(x float32) float64 { return math.Round(float64(x)*100) / 100 }
+
+// decayed is what is left of 1 after dt, with the time constant span.
+func decayed(dt, span int64) float32 {
+	if dt <= 0 {
+		return 1
+	}
+	return float32(math.Exp(-float64(dt) / float64(span)))
+}

@@ -1,0 +1,89 @@
+package detector
+
+import "math"
+
+// A share is how often something happens, as decayed counts.
+type share struct{ hits, of float32 }
+
+// add counts one more observation of weight w.
+func (s *share) add(hit bool, w float32) {
+	if hit {
+		s.hits += w
+	}
+	s.of += w
+}
+
+// limit keeps the memory to the latest n or so observations.
+func (s *share) limit(n float32) {
+	if s.of > n {
+		s.hits *= n / s.of
+		s.of = n
+	}
+}
+
+// mean is the posterior mean under a Beta prior of mean prior worth k
+// observations.
+func (s *share) mean(prior, k float32) float32 { return (k*prior + s.hits) / (k + s.of) }
+
+// A habit is what an account's days are like in one respect: mean and
+// variance of the logarithm of each day's peak.
+type habit struct{ mean, vari float32 }
+
+// learn takes one more day's peak; n is how many days were learnt before.
+func (h *habit) learn(peak, n float32) {
+	y := float32(math.Log(float64(max(peak, 1))))
+	w := 1 / (n + 1)
+	d := y - h.mean
+	h.mean += w * d
+	h.vari += w * (d*d*(1-w) - h.vari)
+}
+
+// A norm is what the habits of a kind of account are like: the prior of
+// those that are not known yet.
+type norm struct {
+	mean    float32 // of the logarithm of a day's peak
+	within  float32 // variance of one account's days
+	between float32 // variance of the accounts' means
+	days    float32
+}
+
+// learn takes one account's day: its peak and the account's own mean before it.
+func (p *norm) learn(peak float32, h habit, n float32) {
+	y := float32(math.Log(float64(max(peak, 1))))
+	w := 1 / (min(p.days, 5000) + 200)
+	p.days++
+	d := y - p.mean
+	p.mean += w * d
+	p.between += w * (d*d*.6 - p.between)
+	if n >= 5 {
+		e := y - h.mean
+		p.within += w * (e*e*n/(n+1) - p.within)
+	}
+}
+
+// Weights of the prior against an account's own days.
+const (
+	meanDays = 2.0 // the prior mean is worth this many days
+	variDays = 8.0 // the prior variance is worth this many
+)
+
+// surprise is how much less likely a day with a peak of at least c is for
+// the account than for a hijacked one: the logarithm of the inverse of a
+// Student tail, less what a hijacked account would be surprised by itself.
+// It is zero for anything ordinary.
+func surprise(c float32, h habit, n float32, p *norm) float32 {
+	y := float32(math.Log(float64(max(c, 1))))
+	mean := (meanDays*p.mean + n*h.mean) / (meanDays + n)
+	if y <= mean {
+		return 0
+	}
+	vari := (variDays*p.within + n*h.vari) / (variDays + n)
+	vari += p.between / (1 + n)
+	z2 := (y - mean) * (y - mean) / max(vari, .04)
+	dof := float32(variDays) + min(n, 12)
+	tail := (dof + 1) / 2 * float32(math.Log1p(float64(z2/dof)))
+	return max(0, tail-surpriseFree)
+}
+
+// surpriseFree is the part of a surprise that every account has now and then.
+const surpriseFree = 1.0

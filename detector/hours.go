@@ -1,0 +1,55 @@
+package detector
+
+// clock is when an account sends: counts by hour of the day and by day of
+// the week, each halved when one of them is full. The hours are the
+// server's (UTC); summer time moves them by one, so neighbours count too.
+type clock struct {
+	hour [24]uint8
+	week [7]uint8
+}
+
+// hoursStep is the most that one message at an unusual hour says.
+const (
+	hoursStep = .3
+	hoursTop  = 1.5
+)
+
+func slots(now int64) (h, wd int) {
+	return int(now / hour % 24), int((now/day + 4) % 7) // 1970-01-01 was a Thursday
+}
+
+// learn counts a message sent at now.
+func (c *clock) learn(now int64) {
+	h, wd := slots(now)
+	bump(c.hour[:], h)
+	bump(c.week[:], wd)
+}
+
+func bump(counts []uint8, i int) {
+	counts[i]++
+	if counts[i] == 255 {
+		for j := range counts {
+			counts[j] /= 2
+		}
+	}
+}
+
+// odd is what a message at now says: more than zero when the account hardly
+// ever sends around that hour, or on that day of the week.
+func (c *clock) odd(now int64) float32 {
+	h, wd := slots(now)
+	var total, around float32
+	for i, n := range c.hour {
+		total += float32(n)
+		if i == h || i == (h+1)%24 || i == (h+23)%24 {
+			around += float32(n)
+		}
+	}
+	var days float32
+	for _, n := range c.week {
+		days += float32(n)
+	}
+	byHour := log((3. / 24) / ((around + 1) / (total + 8)))
+	byDay := log((1. / 7) / ((float32(c.week[wd]) + 1) / (days + 7)))
+	return min(max(byHour, byDay, 0), 2) * hoursStep / 2
+}

@@ -1,0 +1,118 @@
+package detector
+
+// exactMax is how many recipients an account's memory holds exactly before
+// it changes to filters. Half of all mailboxes never write to more than 20
+// different recipients, nine in ten to fewer than 71.
+const exactMax = 64
+
+// filterMax bounds a filter's entries, and with them what one account can
+// make us remember: two generations of 10 KiB.
+const filterMax = 8192
+
+// known is the memory of recipients that an account has written to: exact
+// fingerprints at first, then a Bloom filter in two generations. When the
+// current generation is full it becomes the previous one, so that at least
+// the latest recipients, as many as the previous one held, are remembered.
+type known struct {
+	exact     []uint32
+	cur, prev *filter
+	taught    *filter // what an operator's release declared the account's own
+}
+
+// has reports whether the account is known to have written to h. A wrong yes
+// comes about once in a hundred strangers once the memory is a filter.
+func (k *known) has(h uint64) bool {
+	if k.cur == nil {
+		f := uint32(h)
+		for _, e := range k.exact {
+			if e == f {
+				return true
+			}
+		}
+	} else if k.cur.has(h) || k.prev.has(h) {
+		return true
+	}
+	return k.taught.has(h)
+}
+
+// add remembers h, which must not be known yet.
+func (k *known) add(h uint64) {
+	if k.cur == nil {
+		if len(k.exact) < exactMax {
+			k.exact = append(k.exact, uint32(h))
+			return
+		}
+		k.cur = newFilter(4 * exactMax)
+		for _, e := range k.exact {
+			k.cur.add(uint64(e))
+		}
+		k.exact = nil
+	}
+	if k.cur.full() {
+		k.prev, k.cur = k.cur, newFilter(min(2*k.cur.size, filterMax))
+	}
+	k.cur.add(h)
+}
+
+// len is about how many recipients are remembered.
+func (k *known) len() int {
+	return len(k.exact) + k.cur.len() + k.prev.len() + k.taught.len()
+}
+
+// A filter is a Bloom filter of 10 bits an entry and 6 probes. It looks at
+// the low 32 bits of a hash only, so that the exact fingerprints can move
+// into it. A nil filter is empty.
+type filter struct {
+	bits    []uint64
+	n, size uint32
+}
+
+const filterProbes = 6
+
+func newFilter(size uint32) *filter {
+	return &filter{bits: make([]uint64, (size*10+63)/64), size: size}
+}
+
+func (f *filter) has(h uint64) bool {
+	if f == nil {
+		return false
+	}
+	a, b := spread32(uint32(h))
+	n := uint32(len(f.bits) * 64)
+	for range filterProbes {
+		bit := a % n
+		if f.bits[bit>>6]&(1<<(bit&63)) == 0 {
+			return false
+		}
+		a += b
+	}
+	return true
+}
+
+func (f *filter) add(h uint64) {
+	a, b := spread32(uint32(h))
+	n := uint32(len(f.bits) * 64)
+	for range filterProbes {
+		bit := a % n
+		f.bits[bit>>6] |= 1 << (bit & 63)
+		a += b
+	}
+	f.n++
+}
+
+func (f *filter) full() bool { return f.n >= f.size }
+
+func (f *filter) len() int {
+	if f == nil {
+		return 0
+	}
+	return int(f.n)
+}
+
+// spread32 makes two independent probe values of one fingerprint.
+func spread32(h uint32) (a, b uint32) {
+	x := uint64(h) * 0x9e3779b97f4a7c15
+	x ^= x >> 29
+	x *= 0xbf58476d1ce4e5b9
+	return uint32(x), uint32(x>>32) | 1
+}

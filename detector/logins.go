@@ -1,0 +1,391 @@
+package detector
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/vedetta-watch/vedetta/mailq"
+)
+
+// logins watches where an account is used from: networks (/24, /48), from
+// submissions and from logins to read mail. A network that the account was
+// never used from says something; how much depends on how often that
+// happens to its owner. Several in a day say more.
+type logins struct {
+	chart
+	known   []network
+	recent  []sighting // of the last 24 hours
+	days    share      // hits: days with an unknown network
+	today   int32
+	newDay  bool  // today had one
+	most    uint8 // most networks of one day in ordinary times
+	guessed bool  // a wrong password came first
+}
+
+// A network is one that the account was used from.
+type network struct {
+	net  uint32
+	asn  uint32
+	last int32 // day number
+}
+
+// A sighting is a network used in the last 24 hours.
+type sighting struct {
+	net     uint32
+	asn     uint32
+	country uint16
+	at      int64
+	unknown bool
+	sent    bool
+}
+
+const (
+	knownNets    = 12
+	recentNets   = 24
+	spamNet      = .8 // a hijacker comes from an unknown network
+	ownNet       = .1 // prior share of days on which the owner does, worth …
+	ownNetDays   = 5  // … so many days
+	netTop       = 2.5
+	moreNets     = 1.5 // each further unknown network of a day
+	guessStep    = 3.0
+	guesses      = 3 // wrong passwords from a network before a right one
+	loginsTop    = 9.0
+	hardNets     = 20 // more networks than this, with sends, in 24 hours
+	hardLands    = 5  // as many countries, with sends, in 24 hours
+	secondLand   = 1.5
+	furtherLands = 3.0
+)
+
+// networkOf is the network that a client counts as: /24 or /48.
+func networkOf(addr netip.Addr) uint32 {
+	addr = addr.Unmap()
+	if addr.Is4() {
+		b := addr.As4()
+		h := uint32(b[0])<<16 | uint32(b[1])<<8 | uint32(b[2])
+		return h | 1<<24
+	}
+	b := addr.As16()
+	h := uint64(14695981039346656037)
+	for _, c := range b[:6] {
+		h = (h ^ uint64(c)) * 1099511628211
+	}
+	return uint32(h^h>>32) | 1<<31
+}
+
+// used takes a use of the account from a client.
+func (d *Detector) used(a *account, client netip.Addr, sent bool, now int64) {
+	if !client.IsValid() || client.IsLoopback() {
+		return
+	}
+	l := &a.log
+	net := networkOf(client)
+	l.turn(now, a.ep.top >= d.cfg.Floor)
+	for i := range l.recent {
+		if r := &l.recent[i]; r.net == net {
+			r.at = max(r.at, now)
+			r.sent = r.sent || sent
+			d.hardNets(a, now)
+			return
+		}
+	}
+	s := sighting{net: net, at: now, sent: sent}
+	if d.cfg.Locate != nil {
+		s.country, s.asn = located(d.cfg.Locate(client))
+	}
+	s.unknown = !l.knows(net, now)
+	if s.unknown {
+		d.stranger(a, &s, now)
+	}
+	l.sight(s, now)
+	d.hardNets(a, now)
+}
+
+// located packs a country's two letters.
+func located(country string, asn uint32) (uint16, uint32) {
+	if len(country) != 2 {
+		return 0, asn
+	}
+	return uint16(country[0])<<8 | uint16(country[1]), asn
+}
+
+// stranger weighs a network that the account was never used from.
+func (d *Detector) stranger(a *account, s *sighting, now int64) {
+	l := &a.log
+	if len(l.known) == 0 {
+		return // the first use of all
+	}
+	l.newDay = true
+	unknown, lands, sameASN := l.unknown(s, now)
+	p := min(max(l.days.mean(ownNet, ownNetDays), .02), .98)
+	x := min(max(log(spamNet/p), 0), netTop)
+	if unknown > 0 {
+		x = 0
+		if unknown >= int(l.most) {
+			x = moreNets
+		}
+	}
+	if sameASN {
+		x /= 4 // the same carrier's next network
+	}
+	switch {
+	case lands == 1:
+		x += secondLand
+	case lands > 1:
+		x += furtherLands
+	}
+	if d.fails.from(a.name, s.net, now) >= guesses {
+		x += guessStep
+		l.guessed = true
+	}
+	if d.marks.has(s.net, now) {
+		x += guessStep
+	}
+	if x <= 0 {
+		return
+	}
+	l.add(x, loginsTop, now)
+	if s.sent {
+		a.begin(nil, now)
+	}
+	a.say(familyLogins, l.s)
+}
+
+// unknown counts the unknown networks of the last 24 hours, the further
+// countries that s makes (0: none, 1: a second one, …), and tells
+// whether its operator is one that the account uses.
+func (l *logins) unknown(s *sighting, now int64) (n, lands int, sameASN bool) {
+	var seen []uint16
+	for i := range l.recent {
+		r := &l.recent[i]
+		if now-r.at > day {
+			continue
+		}
+		if r.unknown {
+			n++
+		}
+		if r.country != 0 && !slices.Contains(seen, r.country) {
+			seen = append(seen, r.country)
+		}
+		sameASN = sameASN || (s.asn != 0 && r.asn == s.asn)
+	}
+	for i := range l.known {
+		sameASN = sameASN || (s.asn != 0 && l.known[i].asn == s.asn)
+	}
+	if s.country != 0 && len(seen) > 0 && !slices.Contains(seen, s.country) {
+		lands = len(seen)
+	}
+	return n, lands, sameASN
+}
+
+func (l *logins) knows(net uint32, now int64) bool {
+	for i := range l.known {
+		if l.known[i].net == net {
+			l.known[i].last = int32(now / day)
+			return true
+		}
+	}
+	return false
+}
+
+// sight notes a network as used; the oldest of those more than a day old,
+// or of all, makes room.
+func (l *logins) sight(s sighting, now int64) {
+	if len(l.known) == 0 {
+		s.unknown = false
+		l.learn(s, now)
+	}
+	if len(l.recent) < recentNets {
+		for i := range l.recent {
+			if now-l.recent[i].at > day {
+				l.recent[i] = s
+				return
+			}
+		}
+		l.recent = append(l.recent, s)
+		return
+	}
+	oldest := 0
+	for i := range l.recent {
+		if l.recent[i].at < l.recent[oldest].at {
+			oldest = i
+		}
+	}
+	l.recent[oldest] = s
+}
+
+// learn makes the network one of the account's own.
+func (l *logins) learn(s sighting, now int64) {
+	n := network{net: s.net, asn: s.asn, last: int32(now / day)}
+	oldest := 0
+	for i := range l.known {
+		if l.known[i].net == s.net {
+			l.known[i].last = n.last
+			return
+		}
+		if l.known[i].last < l.known[oldest].last {
+			oldest = i
+		}
+	}
+	if len(l.known) < knownNets {
+		l.known = append(l.known, n)
+		return
+	}
+	l.known[oldest] = n
+}
+
+// turn closes a day of use; what was seen on it becomes the account's own
+// unless it was suspect.
+func (l *logins) turn(now int64, suspect bool) {
+	today := int32(now / day)
+	if today == l.today {
+		return
+	}
+	if l.today != 0 && !suspect {
+		l.days.add(l.newDay, 1)
+		l.days.limit(60)
+		l.adopt(now)
+	}
+	l.today, l.newDay = today, false
+}
+
+// adopt makes every network in sight the account's own.
+func (l *logins) adopt(now int64) {
+	l.most = max(l.most, uint8(len(l.recent)))
+	for i := range l.recent {
+		if l.recent[i].unknown {
+			l.recent[i].unknown = false
+			l.learn(l.recent[i], now)
+		}
+	}
+	l.recent = slices.DeleteFunc(l.recent, func(s sighting) bool { return now-s.at > day })
+}
+
+// hardNets fires the hard rules of distributed use.
+func (d *Detector) hardNets(a *account, now int64) {
+	if len(a.log.recent) < hardLands {
+		return
+	}
+	nets, lands := a.log.senders(now)
+	switch {
+	case nets > hardNets && nets > 2*int(a.log.most):
+		a.fire(hardManyNetworks, now)
+	case lands >= hardLands:
+		a.fire(hardManyCountries, now)
+	}
+}
+
+// senders counts networks and countries with sends in the last 24 hours
+// that are not the account's usual ones.
+func (l *logins) senders(now int64) (nets, lands int) {
+	var seen []uint16
+	for i := range l.recent {
+		r := &l.recent[i]
+		if !r.sent || now-r.at > day {
+			continue
+		}
+		nets++
+		if r.country != 0 && !slices.Contains(seen, r.country) {
+			seen = append(seen, r.country)
+		}
+	}
+	return nets, len(seen)
+}
+
+func (a *account) loginsText() string {
+	n, _, _ := a.log.unknown(&sighting{}, a.last)
+	nets, lands := a.log.senders(a.last)
+	text := fmt.Sprintf("used from %d networks that it was never used from before", n)
+	if n == 1 {
+		text = "used from a network that it was never used from before"
+	}
+	if lands > 1 {
+		text += fmt.Sprintf("; mail from %d networks in %d countries within 24 hours", nets, lands)
+	} else if nets > 1 {
+		text += fmt.Sprintf("; mail from %d networks within 24 hours", nets)
+	}
+	if a.log.guessed {
+		text += "; wrong passwords came from there first"
+	}
+	return text
+}
+
+// wrong remembers wrong passwords by account and network in a table of fixed
+// size: a newcomer takes an old one's place, so that guessing at names
+// that do not exist costs no memory.
+type wrong struct{ slot []attempt }
+
+type attempt struct {
+	key   uint64
+	at    int64
+	count uint8
+}
+
+const (
+	wrongSlots = 4096
+	wrongSpan  = hour
+)
+
+func (w *wrong) place(a mailq.Account, net uint32) (*attempt, uint64) {
+	key := uint64(hashOf(string(a)))<<32 | uint64(net)
+	key *= 0x9e3779b97f4a7c15
+	return &w.slot[key>>52], key
+}
+
+// note counts a wrong password.
+func (w *wrong) note(a mailq.Account, net uint32, now int64) {
+	t, key := w.place(a, net)
+	if t.key != key || now-t.at > wrongSpan {
+		*t = attempt{key: key}
+	}
+	t.at = now
+	t.count = min(t.count+1, 200)
+}
+
+// from is how many wrong passwords for the account the network has just tried.
+func (w *wrong) from(a mailq.Account, net uint32, now int64) int {
+	t, key := w.place(a, net)
+	if t.key != key || now-t.at > wrongSpan {
+		return 0
+	}
+	return int(t.count)
+}
+
+// marks are the networks that hijacked accounts were used from, for a day:
+// who comes from one of them is looked at harder. The table is bounded; the
+// oldest mark makes room.
+type marks struct{ nets []mark }
+
+type mark struct {
+	net uint32
+	at  int64
+}
+
+const marksMax = 256
+
+func (m *marks) has(net uint32, now int64) bool {
+	for i := range m.nets {
+		if m.nets[i].net == net && now-m.nets[i].at < day {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *marks) add(net uint32, now int64) {
+	oldest := 0
+	for i := range m.nets {
+		if m.nets[i].net == net {
+			m.nets[i].at = now
+			return
+		}
+		if m.nets[i].at < m.nets[oldest].at {
+			oldest = i
+		}
+	}
+	if len(m.nets) < marksMax {
+		m.nets = append(m.nets, mark{net, now})
+		return
+	}
+	m.nets[oldest] = mark{net, now}
+}

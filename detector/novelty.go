@@ -1,0 +1,180 @@
+package detector
+
+import (
+	"fmt"
+	"math"
+	"math/bits"
+
+	"github.com/vedetta-watch/vedetta/mailq"
+)
+
+// novelty watches whom an account writes to. A hijacked mailbox writes to
+// strangers; its owner to the people he has written to before.
+//
+// Each recipient adds ln(P(seen | hijacked) / P(seen | owner)) to two charts: one
+// that is reset after six idle hours, and a slow one that lasts for weeks.
+// What the owner would do is his own past (a share of new recipients,
+// measured against what accounts of the same age do); what is new to
+// him may still be known to others of the installation, which is
+// ordinary in a company and rare among a spammer's victims.
+type novelty struct {
+	fast, slow chart
+	lastMsg    int64
+	age        float32 // messages learnt, never decayed
+	fresh      share   // hits: messages to new recipients; of: what accounts of that age would have sent to new ones
+	unseen     share   // of new recipients, those that nobody here knows
+	count      uint16  // recipients of the episode: all …
+	strangers  uint16  // … and new ones, for the words
+}
+
+// The model of a hijacked account, and the limits of one message.
+const (
+	spamNew    = .9  // of a spammer's recipients, the share new to the account
+	spamUnseen = .75 // of those, the share that nobody here has written to
+	newMin     = .02 // an owner's share of new recipients is never taken as less …
+	newMax     = .97 // … or more
+	ownWeight  = 3.0 // the prior of an account's own ratio, in expected new messages
+	messageMin = -4.0
+	messageMax = 2.6
+	crowd      = 1.3 // what a message may gain with each factor e of new recipients
+	fastIdle   = 6 * hour
+	slowIdle   = 14 * day
+	slowExtra  = 4.0 // the slow chart speaks when it is this much higher
+	noveltyTop = 24.0
+	halfLife   = 30 * day
+)
+
+// newShare is the probability that the account's next recipient is new to
+// it, if nothing is wrong. What the episode at hand has shown counts in
+// part, so that a young account that writes to nobody twice is not
+// convicted by that alone.
+func (a *account) newShare(f *fleet) float32 {
+	prior := f.newAt(a.class, a.nov.age)
+	own := (ownWeight + a.nov.fresh.hits + a.ep.fresh) / (ownWeight + a.nov.fresh.of + a.ep.expected)
+	return min(max(prior*own, newMin), newMax)
+}
+
+// addressed takes the recipients of m that have just become known.
+func (d *Detector) addressed(a *account, m *message, to []mailq.Recipient, now int64) {
+	if len(to) == 0 {
+		return
+	}
+	above := a.ep.top >= d.cfg.Floor
+	w := 1 / float32(max(int(m.counted), len(to), 1))
+	share := a.newShare(&d.fleet)
+	for i := range to {
+		d.recipient(a, m, &to[i], share, w, above)
+	}
+	m.named = uint16(min(int(m.named)+len(to), math.MaxUint16))
+	if m.named > m.counted {
+		if a.open() && m.at >= a.ep.onset {
+			a.ep.rcpts += uint32(m.named - m.counted)
+		}
+		m.counted = m.named
+	}
+	d.weigh(a, m, now)
+}
+
+// recipient adds one recipient to the evidence of m, and learns it.
+func (d *Detector) recipient(a *account, m *message, to *mailq.Recipient, share, w float32, above bool) {
+	n := &a.nov
+	n.count = min(n.count+1, math.MaxUint16-1)
+	isNew := !n.known(a, to.Hash)
+	prior := d.fleet.newAt(a.class, n.age)
+	if !isNew {
+		m.sum += log((1 - spamNew) / (1 - share))
+	} else {
+		n.strangers = min(n.strangers+1, math.MaxUint16-1)
+		m.fresh++
+		m.sum += log(max(spamNew, share) / share)
+		m.sum += d.unseen(a, to, above)
+		d.spread(a, to, above)
+	}
+	if above {
+		a.ep.learn(to.Hash, isNew, w, prior)
+		return
+	}
+	if isNew {
+		a.known.add(to.Hash)
+		n.fresh.hits += w
+	}
+	n.fresh.of += w * prior
+	n.fresh.limit(60)
+	d.fleet.learnNew(a.class, n.age, isNew, w)
+	n.age += w
+}
+
+// known reports whether the recipient is one of the account's own, or was
+// already counted in the episode at hand.
+func (n *novelty) known(a *account, h uint64) bool {
+	return a.known.has(h) || a.ep.pending.has(h)
+}
+
+// unseen is what it says that a new recipient is, or is not, known to others
+// of the installation.
+func (d *Detector) unseen(a *account, to *mailq.Recipient, above bool) float32 {
+	stranger := !d.fleet.mem.has(to.Hash)
+	fleet := d.fleet.unseen[a.class].mean(spamUnseen, 100)
+	own := min(max(a.nov.unseen.mean(fleet, 6), .02), .98)
+	if !above {
+		a.nov.unseen.add(stranger, 1)
+		a.nov.unseen.limit(40)
+		d.fleet.unseen[a.class].add(stranger, 1)
+		d.fleet.unseen[a.class].limit(20000)
+		d.fleet.mem.add(to.Hash)
+	}
+	if stranger {
+		return log(spamUnseen / own)
+	}
+	return log((1 - spamUnseen) / (1 - own))
+}
+
+// weigh puts what the message's recipients say by now into the charts.
+func (d *Detector) weigh(a *account, m *message, now int64) {
+	top := float32(messageMax)
+	if m.fresh > 1 {
+		top += crowd * log(float32(m.fresh))
+	}
+	x := min(max(m.sum, messageMin), top)
+	delta := x - m.applied
+	m.applied = x
+	if delta == 0 || a.mercy.spares(a, m) {
+		return
+	}
+	n := &a.nov
+	n.fast.add(delta, noveltyTop, now)
+	n.slow.add(delta, noveltyTop+slowExtra, now)
+	if delta > 0 {
+		a.begin(m, now)
+	}
+	a.say(familyNovelty, a.noveltyScore())
+}
+
+func (a *account) noveltyScore() float32 { return max(a.nov.fast.s, a.nov.slow.s-slowExtra) }
+
+// learn notes what the episode did above the floor.
+func (e *episode) learn(h uint64, isNew bool, w, prior float32) {
+	if isNew {
+		if e.pending == nil {
+			e.pending = newFilter(512)
+		}
+		if !e.pending.full() {
+			e.pending.add(h)
+		}
+		e.fresh += w
+	}
+	e.expected += w * prior
+}
+
+func (a *account) noveltyText() string {
+	n := &a.nov
+	if n.fast.s < n.slow.s-slowExtra {
+		return fmt.Sprintf("%d of %d recipients in this episode never written to before, over a long time", n.strangers, n.count)
+	}
+	return fmt.Sprintf("%d of %d recipients never written to before", n.strangers, n.count)
+}
+
+// ageBucket sorts accounts by how many messages of theirs are known.
+func ageBucket(age float32) int { return min(bits.Len32(uint32(age)), ageBuckets-1) }
+
+func log(x float32) float32 { return float32(math.Log(float64(x))) }

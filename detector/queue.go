@@ -1,0 +1,3 @@
+package detector
+
+type queues struct{}

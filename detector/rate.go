@@ -1,0 +1,158 @@
+package detector
+
+import (
+	"fmt"
+	"math"
+	"time"
+)
+
+// rate watches how fast an account sends, against its own past: for each of
+// several spans it knows what the account's busiest moment of a day is
+// like, and speaks when today's is out of proportion. It never
+// argues for innocence: a slow spammer is not cleared by being slow.
+type rate struct {
+	at    int64           // of the counters
+	now   [gauges]float32 // decayed counts
+	today int32           // day number of the peaks
+	peak  [gauges]float32
+	days  float32 // days learnt
+	habit [gauges]habit
+	hours clock
+	odd   chart // messages at hours unusual for the account
+}
+
+// A gauge is one span and thing that is counted.
+type gauge uint8
+
+const (
+	perTenMinutes gauge = iota // messages
+	perHour
+	perQuarter // six hours
+	perDay
+	rcptsPerHour
+	gauges
+)
+
+var spans = [gauges]struct {
+	span int64
+	text string
+}{
+	{10 * minute, "10 minutes"},
+	{hour, "an hour"},
+	{6 * hour, "6 hours"},
+	{day, "a day"},
+	{hour, "an hour"},
+}
+
+// firstNorms are the habits of accounts before the installation has taught
+// its own.
+var firstNorms = [gauges]norm{
+	{mean: .5, within: .4, between: .3},
+	{mean: .7, within: .5, between: .4},
+	{mean: 1, within: .6, between: .5},
+	{mean: 1.3, within: .7, between: .6},
+	{mean: 1.1, within: .8, between: .5},
+}
+
+const (
+	rateTop   = 8.0 // what speed alone may contribute
+	fanoutTop = 9.5 // what writing to many at once may
+	habitDays = 60  // days that a habit remembers
+)
+
+// sent counts one more message of rcpts recipients.
+func (r *rate) sent(rcpts int, now int64) {
+	r.decay(now)
+	for g := range rcptsPerHour {
+		r.now[g]++
+	}
+	r.now[rcptsPerHour] += float32(rcpts)
+	for g := range gauges {
+		r.peak[g] = max(r.peak[g], r.now[g])
+	}
+}
+
+// decay brings the counters to now.
+func (r *rate) decay(now int64) {
+	dt := now - r.at
+	r.at = max(r.at, now)
+	if dt <= 0 {
+		return
+	}
+	for g := range gauges {
+		if r.now[g] != 0 {
+			r.now[g] *= float32(math.Exp(-float64(dt) / float64(spans[g].span)))
+		}
+	}
+}
+
+// turn closes the account's day when now is in another one, and learns it
+// unless it was suspect.
+func (r *rate) turn(now int64, suspect bool, norms *[gauges]norm) {
+	today := int32(now / day)
+	if today == r.today {
+		return
+	}
+	if r.peak[perDay] > 0 && !suspect {
+		for g := range gauges {
+			norms[g].learn(r.peak[g], r.habit[g], r.days)
+			r.habit[g].learn(r.peak[g], r.days)
+		}
+		r.days = min(r.days+1, habitDays)
+	}
+	r.decay(now)
+	r.today, r.peak = today, r.now
+}
+
+// speed is what the account's pace says, and the gauge that says it.
+func (r *rate) speed(norms *[gauges]norm) (float32, gauge) {
+	best, which := float32(0), perTenMinutes
+	for g := range rcptsPerHour {
+		if s := surprise(r.now[g], r.habit[g], r.days, &norms[g]); s > best {
+			best, which = s, g
+		}
+	}
+	return min(best, rateTop), which
+}
+
+// fanout is what the number of recipients in an hour says.
+func (r *rate) fanout(norms *[gauges]norm) float32 {
+	s := surprise(r.now[rcptsPerHour], r.habit[rcptsPerHour], r.days, &norms[rcptsPerHour])
+	return min(s, fanoutTop)
+}
+
+// usual is the account's usual busiest moment of a day.
+func (r *rate) usual(g gauge, norms *[gauges]norm) int {
+	mean := (meanDays*norms[g].mean + r.days*r.habit[g].mean) / (meanDays + r.days)
+	return int(math.Round(math.Exp(float64(mean))))
+}
+
+func (a *account) rateText(f *fleet) string {
+	norms := &f.norms[a.class]
+	_, g := a.rate.speed(norms)
+	text := fmt.Sprintf("about %d messages in %s", int(math.Round(float64(a.rate.now[g]))), spans[g].text)
+	if span := time.Duration(a.last - a.ep.onset); a.ep.msgs > 1 && int64(span) <= spans[g].span {
+		text = fmt.Sprintf("%d messages in %s", a.ep.msgs, inWords(span))
+	}
+	return fmt.Sprintf("%s; this account's usual busiest %s is %d", text, spanName[g], a.rate.usual(g, norms))
+}
+
+var spanName = [gauges]string{"10 minutes", "hour", "6 hours", "day", "hour"}
+
+func (a *account) fanoutText(f *fleet) string {
+	return fmt.Sprintf("about %d recipients in an hour; this account's usual busiest hour is %d",
+		int(math.Round(float64(a.rate.now[rcptsPerHour]))), a.rate.usual(rcptsPerHour, &f.norms[a.class]))
+}
+
+// inWords is a span as people say it.
+func inWords(d time.Duration) string {
+	switch {
+	case d < 2*time.Second:
+		return "1 second"
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%d seconds", int(d.Seconds()))
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%d minutes", int(d.Minutes()))
+	}
+	return fmt.Sprintf("%d hours", int(d.Hours()))
+}

@@ -1,0 +1,90 @@
+package detector
+
+import (
+	"time"
+
+	"github.com/vedetta-watch/vedetta/mailq"
+)
+
+// mercy is what an operator's release left behind: until when strangers
+// are let pass, how many messages to them still are, and which releases were
+// already carried out.
+type mercy struct {
+	at    int64 // of the latest release; what is older is no evidence any more
+	left  uint16
+	done  [4]uint32
+	next  uint8
+	lasts int64
+}
+
+const (
+	mercyFor  = day
+	mercyMin  = 10
+	mercyMax  = 200
+	queueLife = 5 * day // how long a message may stay in a queue
+)
+
+// spares reports whether m is covered by a release, and uses it up.
+func (y *mercy) spares(a *account, m *message) bool {
+	if y.left == 0 || a.last > y.lasts {
+		return false
+	}
+	if a.fuse().families > 0 && a.ep.speak[familyRate] < speaks && a.ep.speak[familyFanout] < speaks {
+		return false // something else than the pace speaks: not the same traffic
+	}
+	if m.named <= m.counted {
+		y.left--
+	}
+	return true
+}
+
+// old reports whether an outcome is about a message from before the
+// release: its bounces arrive for days, and say nothing new.
+func (y *mercy) old(a *account, id uint64) bool {
+	return y.at != 0 && a.last-y.at < queueLife && a.find(id) == nil
+}
+
+// Release ends the account's episode because a person has cleared it, and
+// teaches: its recipients, networks, pace and senders are the account's own
+// from now on, and the same traffic may go on. A hijack after it is a new
+// episode. A release that was already carried out (same key) does nothing.
+func (d *Detector) Release(name mailq.Account, at time.Time, key string) {
+	a := d.accounts[name]
+	if a == nil {
+		return
+	}
+	h := hashOf(key)
+	for _, k := range a.mercy.done {
+		if k == h {
+			return
+		}
+	}
+	now := max(at.UnixNano(), a.last)
+	d.advance(a, now)
+	a.mercy.done[a.mercy.next%4] = h
+	a.mercy.next++
+	a.mercy.at, a.mercy.lasts = now, now+mercyFor
+	a.mercy.left = uint16(min(max(int(a.ep.msgs), mercyMin), mercyMax))
+	d.teach(a, now)
+	d.note(a, verdict{}, now)
+}
+
+// teach learns the episode as the account's own and clears the charts.
+func (d *Detector) teach(a *account, now int64) {
+	a.nov.fresh.limit(10) // what it did before counts for less
+	a.ep.fresh, a.ep.expected = min(a.ep.fresh, 30), min(a.ep.expected, 30)
+	a.learnPending()
+	for g := range gauges {
+		a.rate.habit[g].learn(2*a.rate.peak[g], min(a.rate.days, 2))
+	}
+	a.rate.now, a.rate.peak = [gauges]float32{}, [gauges]float32{}
+	a.log.adopt(now)
+	a.nov.fast, a.nov.slow = chart{}, chart{}
+	for _, c := range []*chart{&a.spr.chart, &a.rate.odd, &a.like.chart, &a.fail.chart, &a.reply.chart, &a.log.chart, &a.from.chart, &a.scr.chart} {
+		*c = chart{}
+	}
+	a.log.guessed = false
+	a.ring = a.ring[:0]
+	a.ep = episode{}
+	a.nov.count, a.nov.strangers = 0, 0
+}

@@ -1,0 +1,91 @@
+package detector
+
+// likeness watches messages that resemble each other: the same subject but
+// for numbers and names in it, or nearly the same size. A template sent to
+// many is ordinary for newsletters; it speaks only beside novelty,
+// and only as far as the account's own mail is not like that.
+type likeness struct {
+	chart
+	sizes    [4]int32
+	subjects [4]uint32
+	next     uint8
+	own      share
+}
+
+const (
+	spamLike     = .75
+	likeStep     = .5
+	likenessTop  = 3.0
+	likenessIdle = 6 * hour
+)
+
+// resembles takes the size and subject of a submitted message.
+func (d *Detector) resembles(a *account, size int, subject string, now int64) {
+	l := &a.like
+	if size == 0 && subject == "" {
+		return
+	}
+	h := uint32(0)
+	if subject != "" {
+		h = template(subject)
+	}
+	like := l.has(int32(min(size, 1<<30)), h)
+	prior := min(max(d.fleet.same.mean(.2, 50), .02), .98)
+	p := min(max(l.own.mean(prior, 6), .02), .98)
+	x := log((1 - spamLike) / (1 - p))
+	if like {
+		x = log(spamLike / p)
+	}
+	l.rest(likenessIdle, now)
+	l.add(min(max(x, -1), likeStep), likenessTop, now)
+	if a.ep.top < d.cfg.Floor {
+		l.own.add(like, 1)
+		l.own.limit(100)
+		d.fleet.same.add(like, 1)
+		d.fleet.same.limit(5000)
+	}
+	a.say(familyLikeness, l.s)
+}
+
+func (l *likeness) has(size int32, subject uint32) bool {
+	found := false
+	for i := range l.sizes {
+		if subject != 0 && l.subjects[i] == subject {
+			found = true
+		}
+		if s := l.sizes[i]; subject == 0 && s != 0 && size != 0 && abs(s-size) <= size/100+4 {
+			found = true
+		}
+	}
+	l.sizes[l.next%4], l.subjects[l.next%4] = size, subject
+	l.next = (l.next + 1) % 4
+	return found
+}
+
+func abs(n int32) int32 {
+	if n < 0 {
+		return -n
+	}
+	return n
+}
+
+// template hashes a subject without what a macro varies: digits, and the
+// difference between upper and lower case.
+func template(subject string) uint32 {
+	h := uint64(14695981039346656037)
+	for i := range len(subject) {
+		c := subject[i]
+		switch {
+		case c >= '0' && c <= '9', c == ' ':
+			continue
+		case c >= 'A' && c <= 'Z':
+			c += 'a' - 'A'
+		}
+		h = (h ^ uint64(c)) * 1099511628211
+	}
+	return uint32(h^h>>32) | 1
+}
+
+func (a *account) likenessText() string {
+	return "messages that look alike, one after the other, unlike this account's usual mail"
+}

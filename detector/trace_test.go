@@ -1,0 +1,393 @@
+package detector
+
+import (
+	"bufio"
+	"compress/gzip"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vedetta-watch/vedetta/mailq"
+	"github.com/vedetta-watch/vedetta/rules"
+)
+
+// The traces are real mail metadata that is not part of this repository;
+// where they are absent these tests are skipped. Attacks are injected into them.
+const traces = "../../shared/traces"
+
+// A traced is one message of a trace.
+type traced struct {
+	at   int64 // seconds
+	from int
+	to   []uint64
+}
+
+func loadTrace(t testing.TB, name string) []traced {
+	t.Helper()
+	f, err := os.Open(filepath.Join(traces, name))
+	if err != nil {
+		t.Skipf("the real traces are not here: %v", err)
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []traced
+	byKey := map[[2]int64]int{}
+	s := bufio.NewScanner(z)
+	for s.Scan() {
+		p := strings.Split(s.Text(), ",")
+		at, err := strconv.ParseInt(p[0], 10, 64)
+		if err != nil {
+			continue // the heading
+		}
+		from, _ := strconv.Atoi(p[1])
+		to, _ := strconv.Atoi(p[2])
+		key := [2]int64{at, int64(from)}
+		i, ok := byKey[key]
+		if !ok {
+			i = len(all)
+			byKey[key] = i
+			all = append(all, traced{at: at, from: from})
+		}
+		all[i].to = append(all[i].to, recipientHash(uint64(to)))
+	}
+	slices.SortStableFunc(all, func(a, b traced) int { return int(a.at - b.at) })
+	return all
+}
+
+func recipientHash(n uint64) uint64 {
+	n = (n + 0x51ed270b) * 0x9e3779b97f4a7c15
+	n ^= n >> 31
+	n *= 0xd6e8feb86659fd93
+	return n ^ n>>32
+}
+
+// A level is what the shipped rules do about a finding.
+type level int
+
+const (
+	quiet level = iota
+	observed
+	throttled
+	held
+	blocked
+)
+
+func levelOf(f rules.Finding) level {
+	switch {
+	case f.Score >= 16 && f.Families >= 2, f.Hard != "":
+		return blocked
+	case f.Score >= 12 && (f.Families >= 2 || f.Score >= 20):
+		return held
+	case f.Score >= 9:
+		return throttled
+	case f.Score >= 6:
+		return observed
+	}
+	return quiet
+}
+
+// A feeder renders messages as a server's log would tell them.
+type feeder struct {
+	d       *Detector
+	postfix bool // recipients become known by their outcomes
+	next    uint64
+}
+
+func (p *feeder) account(from int) mailq.Account {
+	return mailq.Account(fmt.Sprintf("m%d@org.test", from))
+}
+
+// send feeds one message and returns the strongest that was made of it.
+func (p *feeder) send(name mailq.Account, at time.Time, to []uint64) level {
+	p.next++
+	rcpts := make([]mailq.Recipient, len(to))
+	for i, h := range to {
+		rcpts[i] = mailq.Recipient{Hash: h, Domain: "org.test"}
+	}
+	ev := mailq.Event{Time: at, Kind: mailq.Submitted, Account: name, Message: p.next * 0x9e3779b97f4a7c15, Rcpts: len(to)}
+	if !p.postfix {
+		ev.New = rcpts
+		return p.observe(&ev)
+	}
+	worst := p.observe(&ev)
+	for i := range rcpts {
+		out := mailq.Event{Time: at.Add(time.Second), Kind: mailq.Delivered, Account: name, Message: ev.Message,
+			New: rcpts[i : i+1], To: rcpts[i], Reply: mailq.Reply{Class: mailq.OK, Code: 250}}
+		worst = max(worst, p.observe(&out))
+	}
+	return worst
+}
+
+func (p *feeder) observe(ev *mailq.Event) level {
+	f, ok := p.d.Observe(ev)
+	if !ok {
+		return quiet
+	}
+	return levelOf(f)
+}
+
+// A style is how an injected hijacker sends.
+type style struct {
+	gap   time.Duration
+	rcpts int
+	known float64 // share of the recipients that others of the trace write to
+}
+
+var styles = []style{
+	{time.Second, 1, 0}, {10 * time.Second, 1, 0}, {time.Minute, 1, 0}, {5 * time.Minute, 1, 0}, {10 * time.Minute, 1, 0}, {20 * time.Minute, 1, 0}, {2 * time.Hour, 1, 0},
+	{10 * time.Second, 5, 0}, {5 * time.Minute, 5, 0},
+	{10 * time.Second, 50, 0}, {5 * time.Minute, 50, 0},
+	{10 * time.Second, 1, .3}, {5 * time.Minute, 1, .3},
+}
+
+func (s style) String() string {
+	name := fmt.Sprintf("%-5v %2d rcpt", s.gap, s.rcpts)
+	if s.known > 0 {
+		name += fmt.Sprintf(" %2.0f%% known here", 100*s.known)
+	}
+	return name
+}
+
+// outcome is one trial's: messages and recipients accepted until then.
+type outcome struct{ stopMsgs, stopRcpts, blockMsgs, blockRcpts int }
+
+// bench is a run over a trace.
+type bench struct {
+	t        testing.TB
+	msgs     []traced
+	from, to int64 // seconds; only this part is read
+	begin    int64 // trials and counting start here
+	half     int   // 0: all senders, 1: even ones, 2: odd ones are counted
+	trials   int   // per style
+	postfix  bool
+	list     bool
+}
+
+type wrongs struct {
+	days                              int
+	throttles, holds, blocks, observe int
+}
+
+type benchResult struct {
+	wrongs
+	byStyle map[int][]outcome
+}
+
+func (b *bench) counts(from int) bool {
+	switch b.half {
+	case 1:
+		return recipientHash(uint64(from))&1 == 0
+	case 2:
+		return recipientHash(uint64(from))&1 == 1
+	}
+	return true
+}
+
+func (b *bench) run() benchResult {
+	rnd := rand.New(rand.NewPCG(1, uint64(b.begin)))
+	p := &feeder{d: New(Default(), nil), postfix: b.postfix}
+	res := benchResult{byStyle: map[int][]outcome{}}
+	type key struct{ from, day int }
+	days := map[key]level{}
+	// Trials happen just before random messages: at a random time before
+	// the account's next message.
+	lo, _ := slices.BinarySearchFunc(b.msgs, b.from, func(m traced, at int64) int { return int(m.at - at) })
+	hi, _ := slices.BinarySearchFunc(b.msgs, b.to, func(m traced, at int64) int { return int(m.at - at) })
+	first, _ := slices.BinarySearchFunc(b.msgs, b.begin, func(m traced, at int64) int { return int(m.at - at) })
+	n := hi - first
+	trials := map[int]int{}
+	for range b.trials {
+		trials[first+rnd.IntN(max(n, 1))]++
+	}
+	for i := lo; i < hi; i++ {
+		m := &b.msgs[i]
+		name := p.account(m.from)
+		got := p.send(name, time.Unix(m.at, 0), m.to)
+		if m.at >= b.begin && b.counts(m.from) {
+			k := key{m.from, int(m.at / 86400)}
+			if got == blocked && days[k] < blocked && b.list {
+				w, _ := p.d.Why(name)
+				b.t.Logf("wrong block of %s at day %d: %+v", name, k.day, w.Evidence)
+			}
+			days[k] = max(days[k], got)
+		}
+		for range trials[i] {
+			from := b.msgs[lo+rnd.IntN(i-lo+1)].from // weighted by activity so far
+			if b.counts(from) {
+				for s := range styles {
+					res.byStyle[s] = append(res.byStyle[s], b.attack(p, rnd, i, from, styles[s]))
+				}
+			}
+		}
+	}
+	for _, l := range days {
+		res.days++
+		switch l {
+		case blocked:
+			res.blocks++
+		case held:
+			res.holds++
+		case throttled:
+			res.throttles++
+		case observed:
+			res.observe++
+		}
+	}
+	return res
+}
+
+// attack injects a hijack after message i and takes it back afterwards.
+func (b *bench) attack(p *feeder, rnd *rand.Rand, i, from int, s style) outcome {
+	name := p.account(from)
+	saved, fleet := snapshot(b.t, p.d, name)
+	defer saved(fleet)
+	at := b.msgs[i].at + rnd.Int64N(6*3600)
+	own := i + 1
+	o := outcome{-1, -1, -1, -1}
+	msgs, rcpts := 0, 0
+	worst := quiet
+	for range max(200/s.rcpts, 20) {
+		for own < len(b.msgs) && b.msgs[own].at <= at {
+			if m := &b.msgs[own]; m.from == from {
+				worst = max(worst, p.send(name, time.Unix(m.at, 0), m.to))
+			}
+			own++
+		}
+		to := make([]uint64, s.rcpts)
+		for j := range to {
+			to[j] = rnd.Uint64()
+			if rnd.Float64() < s.known {
+				m := b.msgs[rnd.IntN(i+1)]
+				to[j] = m.to[0]
+			}
+		}
+		msgs++
+		rcpts += len(to)
+		worst = max(worst, p.send(name, time.Unix(at, 0), to))
+		if worst >= held && o.stopMsgs < 0 {
+			o.stopMsgs, o.stopRcpts = msgs, rcpts
+		}
+		if worst >= blocked {
+			o.blockMsgs, o.blockRcpts = msgs, rcpts
+			break
+		}
+		at += int64(s.gap / time.Second)
+	}
+	return o
+}
+
+func (r benchResult) print(t testing.TB, title string) {
+	per := func(n int) float64 { return 1000 * float64(n) / float64(max(r.days, 1)) }
+	t.Logf("%s: %d mailbox-days; wrong per 1,000: observe %.3f throttle %.3f (%d) hold %.3f (%d) block %.3f (%d)", title, r.days,
+		per(r.observe+r.throttles+r.holds+r.blocks), per(r.throttles+r.holds+r.blocks), r.throttles, per(r.holds+r.blocks), r.holds, per(r.blocks), r.blocks)
+	for s := range styles {
+		all := r.byStyle[s]
+		if len(all) == 0 {
+			continue
+		}
+		stop := quantiles(all, func(o outcome) int { return o.stopMsgs })
+		block := quantiles(all, func(o outcome) int { return o.blockMsgs })
+		t.Logf("  %-28s %4d trials; messages to stop %s, to block %s", styles[s], len(all), stop, block)
+	}
+}
+
+// quantiles says p50, p95 and the share never reached.
+func quantiles(all []outcome, of func(outcome) int) string {
+	var n []int
+	for _, o := range all {
+		v := of(o)
+		if v < 0 {
+			v = 1 << 30
+		}
+		n = append(n, v)
+	}
+	slices.Sort(n)
+	show := func(q float64) string {
+		v := n[min(int(q*float64(len(n))), len(n)-1)]
+		if v == 1<<30 {
+			return "never"
+		}
+		return strconv.Itoa(v)
+	}
+	missed := len(n) - func() int { i, _ := slices.BinarySearch(n, 1<<30); return i }()
+	return fmt.Sprintf("p50 %s p95 %s missed %.1f%%", show(.5), show(.95), 100*float64(missed)/float64(len(n)))
+}
+
+// snapshot returns a function that puts the account and the fleet's figures
+// back as they are now.
+func snapshot(t testing.TB, d *Detector, name mailq.Account) (func(fleet), fleet) {
+	a := d.accounts[name]
+	saved := clone(a)
+	return func(f fleet) {
+		*d.accounts[name] = *saved
+		d.fleet = f
+	}, d.fleet
+}
+
+func clone(a *account) *account {
+	c := *a
+	c.known.exact = slices.Clone(a.known.exact)
+	for _, f := range []**filter{&c.known.cur, &c.known.prev, &c.known.taught, &c.ep.pending} {
+		if *f != nil {
+			g := **f
+			g.bits = slices.Clone(g.bits)
+			*f = &g
+		}
+	}
+	c.ring = slices.Clone(a.ring)
+	c.steps = slices.Clone(a.steps)
+	c.log.known = slices.Clone(a.log.known)
+	c.log.recent = slices.Clone(a.log.recent)
+	return &c
+}
+
+const dayS = 86400
+
+func TestTraceInstitution(t *testing.T) {
+	msgs := loadTrace(t, "institution.csv.gz")
+	b := bench{t: t, msgs: msgs, from: 0, to: 805 * dayS, begin: 30 * dayS, half: 1, trials: 600, list: true}
+	b.run().print(t, "institution, senders tuned on, after 30 days")
+	b.half, b.list = 2, false
+	b.run().print(t, "institution, other senders, after 30 days")
+	b.postfix = true
+	b.half = 0
+	b.trials = 200
+	b.run().print(t, "institution, all, as Postfix logs")
+}
+
+func TestTraceCompany(t *testing.T) {
+	msgs := loadTrace(t, "company.csv.gz")
+	last := msgs[len(msgs)-1].at
+	b := bench{t: t, msgs: msgs, from: 0, to: last, begin: msgs[0].at + 30*dayS, trials: 300}
+	b.run().print(t, "company, after 30 days")
+}
+
+func TestTraceWarmup(t *testing.T) {
+	msgs := loadTrace(t, "institution.csv.gz")
+	for _, warm := range []int64{0, 1, 3, 7} {
+		var sum benchResult
+		sum.byStyle = map[int][]outcome{}
+		for start := int64(5); start < 500; start += 45 {
+			b := bench{t: t, msgs: msgs, from: start * dayS, begin: (start+warm)*dayS + 6*3600, to: (start + warm + 3) * dayS, trials: 25}
+			r := b.run()
+			sum.days += r.days
+			sum.observe += r.observe
+			sum.throttles += r.throttles
+			sum.holds += r.holds
+			sum.blocks += r.blocks
+			for s, o := range r.byStyle {
+				sum.byStyle[s] = append(sum.byStyle[s], o...)
+			}
+		}
+		sum.print(t, fmt.Sprintf("institution, %d days of past", warm))
+	}
+}
