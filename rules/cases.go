@@ -47,10 +47,13 @@ func (s *Set) RunCases() []CaseResult {
 	results := make([]CaseResult, 0, len(s.cases))
 	for _, c := range s.cases {
 		policy := Policy{Set: s, Mode: c.mode, Exempt: c.exempt}
-		decisions, err := policy.Decide(c.finding)
+		got, err := policy.decide(&c.finding)
+		if reset, ok := policy.Reset(c.finding); ok {
+			got = reset
+		}
 		results = append(results, CaseResult{
 			File: c.at.file, Line: c.at.line, Name: c.name, Rule: c.finding.Rule,
-			Problem: c.problem(decisions, err),
+			Problem: c.problem(got, err),
 		})
 	}
 	return results
@@ -74,15 +77,11 @@ func (s *Set) Untested() []string {
 	return untested
 }
 
-// problem says how the decisions differ from what the case wants.
-func (c *testCase) problem(decisions []Decision, err error) string {
+// problem says how the strongest decision differs from what the case wants.
+func (c *testCase) problem(got Decision, err error) string {
 	var problems []string
 	if err != nil {
 		problems = append(problems, err.Error())
-	}
-	var got Decision
-	if len(decisions) > 0 {
-		got = decisions[len(decisions)-1] // the strongest
 	}
 	if got.Action != c.want.do {
 		problems = append(problems, fmt.Sprintf("decided %s, want %s", got.Action, c.want.do))

@@ -97,7 +97,7 @@ func TestLoadNamesEveryMistake(t *testing.T) {
 			"a.yml:5: unknown name scroe; known names: score, families, hard, evidence, messages, recipients, age, class, subject, domain, shared, backlog, second, minute, hour, abs, ceil, floor, len, lower, max, min, round",
 		}},
 		{"condition over several lines", "rules:\n  - name: blind\n    ladder:\n      - do: observe\n        when: |\n          score >= 6 and\n          evidence(\"novelity\") > 1 and\n          class == \"logni\"\n", []string{
-			`a.yml:7: unknown family of evidence "novelity"; known: novelty, rate, spread, failures, replies, logins, sender, origin, queue`,
+			`a.yml:7: unknown family of evidence "novelity"; known: novelty, domains, rate, fanout, hours, failures, replies, logins, sender, likeness, script, queue, coverage`,
 			`a.yml:8: unknown class "logni"; known: login, script, forward, user, uid, client`,
 		}},
 		{"exemptions", "rules:\n  - name: blind\n    exempt: [\"*\", a*b, \"@\"]\n    ladder: [{do: observe, when: true}]\n", []string{
@@ -111,7 +111,7 @@ func TestLoadNamesEveryMistake(t *testing.T) {
 			"a.yml:2: subject of the finding is missing",
 			`a.yml:2: unknown class "dog"; known: login, script, forward, user, uid, client`,
 			`a.yml:2: age "-1h" is no time: want something like 90s, 10m or 2h`,
-			`a.yml:2: unknown family of evidence "smell"; known: novelty, rate, spread, failures, replies, logins, sender, origin, queue`,
+			`a.yml:2: unknown family of evidence "smell"; known: novelty, domains, rate, fanout, hours, failures, replies, logins, sender, likeness, script, queue, coverage`,
 			`a.yml:3: unknown mode "act": want observe or enforce`,
 			`a.yml:4: exempt entry "*" would exempt everybody: use mode observe`,
 			`a.yml:5: want.do is "bark": want nothing, observe, throttle, hold, block or reset`,
@@ -264,19 +264,23 @@ func checkMistakes(t *testing.T, err error, lines int) {
 // checkSafety checks what must hold whatever a rule file says.
 func checkSafety(t *testing.T, set *Set, rule string) {
 	finding := Finding{ID: "f-1", Rule: rule, Subject: "alice@shop.test", Class: "login", Score: 50, Families: 3, Hard: "x"}
-	for _, f := range []Finding{finding, {ID: "f-2", Rule: rule, Subject: "mx1"}} {
-		observing, _ := (&Policy{Set: set}).Decide(f)
-		for _, d := range observing {
-			if d.Enforce {
-				t.Errorf("enforced although the mode is observe: %+v", d)
-			}
+	observing, enforcing := &Policy{Set: set}, &Policy{Set: set, Mode: ModeEnforce}
+	if d, _ := observing.Decide(finding); d.Enforce {
+		t.Errorf("enforced although the mode is observe: %+v", d)
+	}
+	if d, ok := enforcing.Decide(Finding{ID: "f-2", Rule: rule, Subject: "mx1"}); d.Action > Observe || ok != (d.Action != Nothing) {
+		t.Errorf("what is no account got %+v, %v", d, ok)
+	}
+	if d, ok := enforcing.Reset(finding); ok && d.Enforce {
+		if block, _ := enforcing.Decide(finding); block.Action != Block || !block.Enforce || !block.Until.IsZero() {
+			t.Errorf("reset %+v without a block that lasts: %+v", d, block)
 		}
 	}
 	finding.Shared = true
-	enforcing, _ := (&Policy{Set: set, Mode: ModeEnforce}).Decide(finding)
-	for _, d := range enforcing {
-		if d.Enforce || d.Action > Observe {
-			t.Errorf("a shared identity got %+v", d)
-		}
+	if d, _ := enforcing.Decide(finding); d.Enforce || d.Action > Observe {
+		t.Errorf("a shared identity got %+v", d)
+	}
+	if d, ok := enforcing.Reset(finding); ok {
+		t.Errorf("a shared identity got %+v", d)
 	}
 }

@@ -15,18 +15,21 @@ const (
 	Blind           = "blind"            // a probe could not tell for too long
 )
 
-// The families of evidence: the values of [Evidence.Kind]. Two families are
-// independent of each other, two signals of one family are not.
+// The families of evidence: the values of [Evidence.Kind].
 const (
 	Novelty  = "novelty"  // recipients never written to before
+	Domains  = "domains"  // recipient domains never written to before
 	Rate     = "rate"     // faster than the account's own past
-	Spread   = "spread"   // recipient domains never written to before
+	Fanout   = "fanout"   // more different recipients than in its own past
+	Hours    = "hours"    // at hours at which it does not send
 	Failures = "failures" // recipients that do not exist
 	Replies  = "replies"  // what the recipients' servers answer
 	Logins   = "logins"   // networks and places that log in
 	Sender   = "sender"   // sender addresses that do not belong to the login
-	Origin   = "origin"   // where a script lies and who drives it
+	Likeness = "likeness" // messages that are all alike
+	Script   = "script"   // where a script lies and what drives it
 	Queue    = "queue"    // what waits in the queue
+	Coverage = "coverage" // what could not be read
 )
 
 // ruleTable names every rule and the strongest action that a rule file may
@@ -43,7 +46,9 @@ var ruleTable = [...]struct {
 	{Blind, Observe},
 }
 
-var familyNames = [...]string{Novelty, Rate, Spread, Failures, Replies, Logins, Sender, Origin, Queue}
+var familyNames = [...]string{
+	Novelty, Domains, Rate, Fanout, Hours, Failures, Replies, Logins, Sender, Likeness, Script, Queue, Coverage,
+}
 
 // classNames are the values of [Finding.Class] that a condition may ask for.
 var classNames = [...]string{"", "login", "script", "forward", "user", "uid", "client"}

@@ -1,7 +1,6 @@
 package rules
 
 import (
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -53,9 +52,6 @@ const (
 	HeldBlast   = "blast limit"
 )
 
-// ErrNoRule means that no rule answers a finding.
-var ErrNoRule = errors.New("no rule answers")
-
 // A Policy decides what findings deserve. It does no I/O and never changes;
 // any number of goroutines may use it.
 type Policy struct {
@@ -64,33 +60,70 @@ type Policy struct {
 	Exempt []string // see [CheckExempt]
 }
 
-// Decide returns what f deserves: the strongest rung of its rule's ladder
-// whose condition holds, and behind a block the reset if that was asked for
-// too. It returns nothing if no rung holds.
+// Decide returns what f deserves: the strongest rung below a reset of its
+// rule's ladder whose condition holds. It returns false if there is none.
 //
-// An error is a condition that could not tell, or [ErrNoRule]. A rung whose
-// condition could not tell does not hold; the decisions beside the error are
-// good and are to be carried out.
+// A rung whose condition could not tell does not hold, but that clears nobody:
+// then, and when no rule answers, f is observed at least, and Why says so.
 //
 // A decision keeps its action but is not to be carried out (Enforce is false,
 // HeldBack says why) when the mode is observe, the subject is exempt, or the
 // finding is old news. A shared identity, and a subject that is no account,
 // is observed at most. To observe is never enforced: there is nothing to do.
-func (p *Policy) Decide(f Finding) ([]Decision, error) {
+//
+// A block that a reset stands behind has no end of its own; see [Policy.Reset].
+func (p *Policy) Decide(f Finding) (Decision, bool) {
+	d, err := p.decide(&f)
+	switch {
+	case err == nil:
+		return d, d.Action != Nothing
+	case d.Action == Nothing:
+		d = observed(&f, err)
+	default:
+		d.Why += "; " + err.Error()
+	}
+	return d, true
+}
+
+// Reset returns the reset that stands behind the block that [Policy.Decide]
+// decides for f, and false if there is none. To be asked once that block is
+// confirmed: a password is only changed behind a block that is in place.
+func (p *Policy) Reset(f Finding) (Decision, bool) {
 	r := p.Set.rule(f.Rule)
 	if r == nil {
-		return nil, fmt.Errorf("rules: %w: %q about %q", ErrNoRule, f.Rule, f.Subject)
+		return Decision{}, false
 	}
-	best, reset, err := r.answer(&f)
+	best, reset, _ := r.answer(&f)
+	if reset == nil || best == nil || best.do != Block || capped(&f) {
+		return Decision{}, false
+	}
+	return p.decision(&f, r, reset), true
+}
+
+// decide is Decide with the reasons why it could not tell. Without a rung
+// that holds, the decision is to do nothing.
+func (p *Policy) decide(f *Finding) (Decision, error) {
+	r := p.Set.rule(f.Rule)
+	if r == nil {
+		return Decision{}, fmt.Errorf("no rule answers %q", f.Rule)
+	}
+	best, reset, err := r.answer(f)
 	if best == nil {
-		return nil, err
+		return Decision{}, err
 	}
-	d := p.decision(&f, r, best)
-	if reset == nil || d.Action != Block {
-		return []Decision{d}, err
+	d := p.decision(f, r, best)
+	if reset != nil && d.Action == Block {
+		d.Until = time.Time{} // the block does not expire before the reset
 	}
-	d.Until = time.Time{} // the block does not expire before the reset
-	return []Decision{d, p.decision(&f, r, reset)}, err
+	return d, err
+}
+
+// observed tells of a finding that could not be judged.
+func observed(f *Finding, err error) Decision {
+	return Decision{
+		ID: DecisionID(f.ID, Observe), Finding: f.ID, Rule: f.Rule, Subject: f.Subject,
+		Action: Observe, Time: f.Time, Why: err.Error(),
+	}
 }
 
 func (s *Set) rule(name string) *rule {
@@ -112,7 +145,7 @@ func (r *rule) answer(f *Finding) (best, reset *rung, err error) {
 		}
 		holds, e := step.when.holds(&machine, env)
 		if e != nil {
-			err = errors.Join(err, fmt.Errorf("rules: %s: %s of %q: could not tell: %w", step.at, step.do, f.Subject, e))
+			err = together(err, fmt.Errorf("%s at %s could not tell: %w", step.do, step.at, e))
 		}
 		switch {
 		case !holds:
@@ -125,6 +158,14 @@ func (r *rule) answer(f *Finding) (best, reset *rung, err error) {
 	return best, reset, err
 }
 
+// together joins errors in one line.
+func together(first, second error) error {
+	if first == nil {
+		return second
+	}
+	return fmt.Errorf("%w; %w", first, second)
+}
+
 // decision is the decision of a rung, held back where it must be.
 func (p *Policy) decision(f *Finding, r *rule, step *rung) Decision {
 	d := Decision{
@@ -135,12 +176,16 @@ func (p *Policy) decision(f *Finding, r *rule, step *rung) Decision {
 		d.Until = f.Time.Add(step.term)
 	}
 	d.HeldBack = p.heldBack(f, r, step.do)
-	if step.do > Observe && (f.Shared || f.Class == "") {
+	if step.do > Observe && capped(f) {
 		d.ID, d.Action, d.Until = DecisionID(f.ID, Observe), Observe, time.Time{}
 	}
 	d.Enforce = d.Action > Observe && d.HeldBack == ""
 	return d
 }
+
+// capped reports whether there is nobody whom more than observing would hit
+// alone: a shared identity, or no account at all.
+func capped(f *Finding) bool { return f.Shared || f.Class == "" }
 
 // heldBack says why the action is not carried out; of several reasons the one
 // that would stay the longest. It is empty if there is none.
@@ -192,7 +237,6 @@ func exempts(entry string, f *Finding) bool {
 func why(f *Finding, step *rung) string {
 	b := make([]byte, 0, 160)
 	if f.Hard != "" {
-		b = append(b, "hard rule "...)
 		b = append(b, f.Hard...)
 		b = append(b, ", "...)
 	}

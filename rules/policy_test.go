@@ -2,7 +2,6 @@ package rules
 
 import (
 	"encoding/json"
-	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -55,12 +54,8 @@ func TestDecide(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			f, p := someFinding(), &Policy{Set: set, Mode: ModeEnforce}
 			tt.change(&f, p)
-			decisions, err := p.Decide(f)
-			if err != nil {
-				t.Fatal(err)
-			}
 			var got []string
-			for _, d := range decisions {
+			for _, d := range allDecided(p, f) {
 				got = append(got, inShort(d))
 				if d.ID != DecisionID(f.ID, d.Action) || d.Finding != f.ID || d.Rule != f.Rule || d.Subject != f.Subject || !d.Time.Equal(f.Time) {
 					t.Errorf("decision %+v is not about finding %+v", d, f)
@@ -71,6 +66,17 @@ func TestDecide(t *testing.T) {
 			}
 		})
 	}
+}
+
+// allDecided returns the decision about f, if any, and the reset behind it.
+func allDecided(p *Policy, f Finding) (all []Decision) {
+	if d, ok := p.Decide(f); ok {
+		all = append(all, d)
+	}
+	if d, ok := p.Reset(f); ok {
+		all = append(all, d)
+	}
+	return all
 }
 
 // inShort writes what a decision is, how long it lasts, and whether it is
@@ -92,12 +98,9 @@ func inShort(d Decision) string {
 
 func TestDecisionSaysWhy(t *testing.T) {
 	p := &Policy{Set: Shipped(), Mode: ModeEnforce}
-	decisions, err := p.Decide(someFinding())
-	if err != nil || len(decisions) != 1 {
-		t.Fatalf("%v, %v; want one decision", decisions, err)
-	}
-	want := `hard rule five-countries, score 17.2, families 2, recipients 9: block when (score >= 16 && families >= 2) || hard != ""`
-	if got := decisions[0].Why; got != want {
+	d, _ := p.Decide(someFinding())
+	want := `five-countries, score 17.2, families 2, recipients 9: block when (score >= 16 && families >= 2) || hard != ""`
+	if got := d.Why; got != want {
 		t.Errorf("why:\n got %s\nwant %s", got, want)
 	}
 }
@@ -113,32 +116,58 @@ rules:
       - {do: hold, when: score >= 2, for: 1h}
       - {do: block, when: recipients % messages == 0, for: 1h}
 `)
-	f := someFinding()
+	p, f := &Policy{Set: set, Mode: ModeEnforce}, someFinding()
 	f.Messages = 0
-	decisions, err := (&Policy{Set: set, Mode: ModeEnforce}).Decide(f)
-	if len(decisions) != 1 || decisions[0].Action != Hold || !decisions[0].Enforce {
-		t.Errorf("decided %+v, want the hold below", decisions)
+	d, ok := p.Decide(f)
+	if !ok || d.Action != Hold || !d.Enforce {
+		t.Errorf("decided %+v, want the hold below", d)
 	}
-	want := `rules: own.yml:7: block of "alice@shop.test": could not tell: condition "recipients % messages == 0": runtime error: integer divide by zero`
-	if err == nil || err.Error() != want {
-		t.Errorf("error:\n got %v\nwant %s", err, want)
+	const trouble = `block at own.yml:7 could not tell: condition "recipients % messages == 0": runtime error: integer divide by zero`
+	if want := "five-countries, score 17.2, families 2, recipients 9: hold when score >= 2; " + trouble; d.Why != want {
+		t.Errorf("why:\n got %s\nwant %s", d.Why, want)
 	}
-
-	set = mustLoad(t, "rules: [{name: blind, ladder: [{do: observe, when: families % messages == 0}]}]")
-	decisions, err = (&Policy{Set: set}).Decide(Finding{Rule: Blind})
-	if len(decisions) != 0 || err == nil {
-		t.Errorf("decided %+v with %v, want nothing and an error", decisions, err)
+	f.Score = 0
+	d, ok = p.Decide(f)
+	if !ok || d.Action != Observe || d.Enforce || d.Why != trouble {
+		t.Errorf("decided %+v, want to observe because of what could not be told", d)
+	}
+	f.Messages = 1
+	f.Rcpts = 0
+	if d, _ := p.Decide(f); d.Action != Block {
+		t.Errorf("decided %+v, want the block once it can be told", d)
 	}
 }
 
+func TestSeveralConditionsThatCannotTell(t *testing.T) {
+	set := mustLoad(t, `
+rules:
+  - name: hijacked-mailbox
+    ladder:
+      - {do: observe, when: families % messages == 0}
+      - {do: block, when: recipients % messages == 0, for: 1h}
+`)
+	f := someFinding()
+	f.Messages = 0
+	d, _ := (&Policy{Set: set}).Decide(f)
+	want := `block at own.yml:6 could not tell: condition "recipients % messages == 0": runtime error: integer divide by zero; ` +
+		`observe at own.yml:5 could not tell: condition "families % messages == 0": runtime error: integer divide by zero`
+	if d.Why != want {
+		t.Errorf("why:\n got %s\nwant %s", d.Why, want)
+	}
+}
+
+// A finding that no rule answers is told and never dropped.
 func TestDecideWithoutARule(t *testing.T) {
 	for name, p := range map[string]*Policy{
 		"zero policy": {},
-		"empty set":   {Set: mustLoad(t, "")},
+		"empty set":   {Set: mustLoad(t, ""), Mode: ModeEnforce},
 	} {
-		decisions, err := p.Decide(someFinding())
-		if len(decisions) != 0 || !errors.Is(err, ErrNoRule) {
-			t.Errorf("%s: %v, %v; want ErrNoRule", name, decisions, err)
+		d, ok := p.Decide(someFinding())
+		if !ok || d.Action != Observe || d.Enforce || d.Why != `no rule answers "hijacked-mailbox"` {
+			t.Errorf("%s: %+v, %v; want to observe", name, d, ok)
+		}
+		if d, ok := p.Reset(someFinding()); ok {
+			t.Errorf("%s: %+v, want no reset", name, d)
 		}
 	}
 }
@@ -235,9 +264,8 @@ rules:
 		b.Run(bb.name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				decisions, err := bb.policy.Decide(bb.finding)
-				if err != nil || len(decisions) != 1 || decisions[0].Action != bb.want {
-					b.Fatalf("%v, %v; want %v", decisions, err, bb.want)
+				if d, _ := bb.policy.Decide(bb.finding); d.Action != bb.want {
+					b.Fatalf("%+v, want %v", d, bb.want)
 				}
 			}
 		})
@@ -248,7 +276,7 @@ func TestDecideAllocatesLittle(t *testing.T) {
 	p, f := &Policy{Set: Shipped(), Mode: ModeEnforce}, someFinding()
 	f.Score, f.Hard = 6, ""
 	allocs := testing.AllocsPerRun(100, func() {
-		if decisions, _ := p.Decide(f); len(decisions) != 1 {
+		if _, ok := p.Decide(f); !ok {
 			t.Error("nothing decided")
 		}
 	})
