@@ -58,6 +58,11 @@ type Event struct {
 	// Rcpts is the number of recipients the server counted for the message.
 	Rcpts int
 
+	// Counts is true for the one event at which a message counts for Account:
+	// its Submitted, or, where only its leaving shows who answers for it (a
+	// forwarding mailbox, a trusted client), the first outcome that does.
+	Counts bool
+
 	// New holds the recipients of the message that no earlier event named.
 	// A recipient appears in New once a message, whatever its fate.
 	New []Recipient

@@ -1,0 +1,57 @@
+package mailq
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+	"time"
+)
+
+// postfixLog renders messages of a busy submission server, seven or eight
+// lines each, those of neighbours mixed as in a real log.
+func postfixLog(messages int) [][]byte {
+	var lines [][]byte
+	start := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	add := func(i int, format string, a ...any) {
+		at := start.Add(time.Duration(i) * 200 * time.Millisecond)
+		lines = append(lines, []byte(at.Format("Jan _2 15:04:05")+" mx1 "+fmt.Sprintf(format, a...)+"\n"))
+	}
+	id := func(i int) string { return fmt.Sprintf("%011X", 0x1795998C2C7+i*7919) }
+	for i := range messages + 3 {
+		if i < messages {
+			user, pid := i*31%1000, 1000+i%40
+			add(i, "postfix/submission/smtpd[%d]: connect from host%d.isp.test[198.51.100.%d]", pid, user, user%250)
+			add(i, "postfix/submission/smtpd[%d]: %s: client=host%d.isp.test[198.51.100.%d], sasl_method=PLAIN, sasl_username=user%d@shop%d.test", pid, id(i), user, user%250, user, user%50)
+			add(i, "postfix/cleanup[%d]: %s: message-id=<%d.%d@vm>", 2000+i%10, id(i), i*7919, i)
+			add(i, "postfix/qmgr[77]: %s: from=<user%d@shop%d.test>, size=%d, nrcpt=1 (queue active)", id(i), user, user%50, 1000+i%9000)
+			add(i, "postfix/submission/smtpd[%d]: disconnect from host%d.isp.test[198.51.100.%d] ehlo=2 starttls=1 auth=1 mail=1 rcpt=1 data=1 quit=1 commands=8", pid, user, user%250)
+		}
+		if j := i - 3; j >= 0 {
+			switch {
+			case j%25 == 0:
+				add(i, "postfix/smtp[%d]: %s: to=<r%d@dest%d.test>, relay=mx.dest%d.test[203.0.113.%d]:25, delay=0.42, delays=0.01/0.01/0.2/0.2, dsn=5.1.1, status=bounced (host mx.dest%d.test[203.0.113.%d] said: 550 5.1.1 <r%d@dest%d.test>: Recipient address rejected: User unknown (in reply to RCPT TO command))", 3000+j%20, id(j), j%5000, j%300, j%300, j%250, j%300, j%250, j%5000, j%300)
+			case j%25 == 1:
+				add(i, "postfix/smtp[%d]: %s: to=<r%d@dest%d.test>, relay=mx.dest%d.test[203.0.113.%d]:25, delay=0.42, delays=0.01/0.01/0.2/0.2, dsn=4.7.1, status=deferred (host mx.dest%d.test[203.0.113.%d] said: 451 4.7.1 <r%d@dest%d.test>: Greylisted, please try again later (in reply to RCPT TO command))", 3000+j%20, id(j), j%5000, j%300, j%300, j%250, j%300, j%250, j%5000, j%300)
+			default:
+				add(i, "postfix/smtp[%d]: %s: to=<r%d@dest%d.test>, relay=mx.dest%d.test[203.0.113.%d]:25, delay=0.42, delays=0.01/0.01/0.2/0.2, dsn=2.0.0, status=sent (250 2.0.0 Ok: queued as 4jXHfX6Vsnz1SNbS)", 3000+j%20, id(j), j%5000, j%300, j%300, j%250)
+			}
+			add(i, "postfix/qmgr[77]: %s: removed", id(j))
+		}
+	}
+	return lines
+}
+
+func benchParse(b *testing.B, lines [][]byte) {
+	b.SetBytes(int64(len(bytes.Join(lines, nil)) / len(lines)))
+	b.ReportAllocs()
+	var p *Parser
+	b.ResetTimer()
+	for i := range b.N {
+		if i%len(lines) == 0 {
+			p = &Parser{Location: time.UTC, Now: time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC), Directory: &Directory{}}
+		}
+		p.Parse(lines[i%len(lines)])
+	}
+}
+
+func BenchmarkParsePostfix(b *testing.B) { benchParse(b, postfixLog(70_000)) }

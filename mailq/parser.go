@@ -1,0 +1,574 @@
+package mailq
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+	"time"
+
+	"github.com/dchest/siphash"
+)
+
+// A Parser turns the lines of one or more mail servers' logs into events. It
+// recognises each line by its content, so that one file may hold Postfix,
+// Exim and Dovecot, in any of their time formats.
+//
+// It joins the lines of a message by queue id, and keeps what it knows of the
+// messages that have not left the queue: see [Parser.Changed] and
+// [Parser.Restore]. A Parser is used by one goroutine. Its fields are set
+// before the first line; Directory may be replaced between two lines.
+type Parser struct {
+	Directory *Directory
+	Key       [16]byte       // of the hashes of recipients; servers of a fleet share it
+	Location  *time.Location // of stamps without a zone; nil is local time
+	Now       time.Time      // reference for the year of the first stamp without one; zero is the present
+	Host      string         // of logs that name none: Exim's and Dovecot's own
+	MaxOpen   int            // open messages kept; zero is 500,000
+
+	stamps Stamps
+	stats  ParserStats
+	k0, k1 uint64
+	clock  int64 // the log's time, in seconds, as far as it can be believed
+	aged   int64 // clock when the messages were last aged
+
+	hosts     map[string]*host
+	host      *host
+	words     table[string]
+	providers table[string]
+	logins    table[Account]
+	loginsOf  *Directory
+
+	open     messages
+	sessions sessions
+	firsts   firsts
+	recent   recent
+	failures failures
+	dirs     []directory
+	notes    map[string]Envelope
+	parked   int
+
+	room    []Recipient // where the next New comes from
+	scratch []byte
+	ready   bool
+}
+
+// ParserStats counts what a parser did.
+type ParserStats struct {
+	Lines        uint64 // read
+	Events       uint64 // made of them
+	Unrecognised uint64 // lines of no known form or program
+	TooLong      uint64 // lines above 64 KiB, not looked at
+	Orphans      uint64 // outcomes of messages whose beginning was not seen
+	Ambiguous    uint64 // lines that a stranger's text made readable in two ways; nobody is charged
+	Skewed       uint64 // stamps more than an hour before the line before
+	Evicted      uint64 // messages forgotten for want of room
+	Open         int    // messages that have not left
+}
+
+const maxLine = 64 << 10
+
+// Stats returns the counts so far.
+func (p *Parser) Stats() ParserStats {
+	s := p.stats
+	s.Open, s.Evicted = len(p.open.byKey), p.open.evicted
+	return s
+}
+
+// Parse returns the event that a line tells, if it tells one. The line may
+// end in a newline; it is not kept.
+func (p *Parser) Parse(line []byte) (ev Event, ok bool) {
+	p.stats.Lines++
+	if len(line) > maxLine {
+		p.stats.TooLong++
+		return ev, false
+	}
+	for n := len(line); n > 0 && (line[n-1] == '\n' || line[n-1] == '\r'); n-- {
+		line = line[:n-1]
+	}
+	if len(line) == 0 {
+		return ev, false
+	}
+	if !p.ready {
+		p.prepare()
+	}
+	if ok = p.line(&ev, line); ok {
+		p.stats.Events++
+	}
+	return ev, ok
+}
+
+func (p *Parser) prepare() {
+	p.ready = true
+	p.k0 = binary.LittleEndian.Uint64(p.Key[:8])
+	p.k1 = binary.LittleEndian.Uint64(p.Key[8:])
+	p.stamps.Location, p.stamps.Now = p.Location, p.Now
+	p.host = p.hostOf([]byte(p.Host))
+}
+
+// line reads a whole line: its stamp, and what that says may follow.
+func (p *Parser) line(ev *Event, b []byte) bool {
+	if b[0] == '<' { // a syslog priority
+		if end := bytes.IndexByte(b[:min(len(b), 5)], '>'); end > 0 {
+			b = b[end+1:]
+		}
+	}
+	before := p.stamps.sec
+	rest, shape := p.stamps.read(b)
+	if shape == noStamp {
+		p.stats.Unrecognised++
+		return false
+	}
+	if p.stamps.sec != before {
+		p.tick(before)
+	}
+	if shape == spaced {
+		return p.ownLog(ev, rest)
+	}
+	return p.syslog(ev, rest)
+}
+
+// tick moves the parser's clock to the last stamp. A line moves it by an hour
+// at most, so that one wrong stamp does not make every message old.
+func (p *Parser) tick(before int64) {
+	now := p.stamps.sec
+	if now < before-60*60 {
+		p.stats.Skewed++
+	}
+	switch {
+	case p.clock == 0:
+		p.clock = now
+	case now > p.clock:
+		p.clock = min(now, p.clock+clockJump)
+	}
+	if p.clock-p.aged >= 60 {
+		p.aged = p.clock
+		p.open.age(p.clock)
+	}
+}
+
+// ownLog reads a line of Exim's or Dovecot's own log, without its stamp.
+func (p *Parser) ownLog(ev *Event, b []byte) bool {
+	if p.host.name != p.Host {
+		p.host = p.hostOf([]byte(p.Host))
+	}
+	if isDovecot(b) {
+		return p.dovecot(ev, b)
+	}
+	return p.exim(ev, b, 0)
+}
+
+// syslog reads "host tag[pid]: text".
+func (p *Parser) syslog(ev *Event, b []byte) bool {
+	end := bytes.IndexByte(b, ' ')
+	if end <= 0 || end > 255 {
+		p.stats.Unrecognised++
+		return false
+	}
+	name := b[:end]
+	if name[end-1] == ':' || bytes.IndexByte(name, '(') > 0 {
+		// Dovecot's own log with a traditional stamp names no host.
+		if isDovecot(b) {
+			return p.ownLog(ev, b)
+		}
+		p.stats.Unrecognised++
+		return false
+	}
+	if string(name) != p.host.name {
+		p.host = p.hostOf(name)
+	}
+	tag, pid, text, ok := cutTag(b[end+1:])
+	if !ok {
+		p.stats.Unrecognised++
+		return false
+	}
+	return p.program(ev, p.host.program(p, tag), pid, text)
+}
+
+func (p *Parser) program(ev *Event, g *program, pid uint64, text []byte) bool {
+	switch g.kind {
+	case postfixProgram:
+		return p.postfix(ev, g, pid, text)
+	case eximProgram:
+		// The inner stamp, if Exim writes one, says nothing that syslog did not.
+		if len(text) > 20 && text[4] == '-' && text[10] == ' ' {
+			var inner Stamps
+			inner.Location = time.UTC
+			text, _ = inner.read(text)
+		}
+		return p.exim(ev, text, pid)
+	case dovecotProgram:
+		return p.dovecot(ev, text)
+	case loggerProgram:
+		return p.lost(ev, text)
+	case ignoredProgram:
+		return false
+	}
+	p.stats.Unrecognised++
+	return false
+}
+
+// cutTag takes "tag[pid]: " off b.
+func cutTag(b []byte) (tag []byte, pid uint64, text []byte, ok bool) {
+	i := 0
+	for i < len(b) && i < 128 && b[i] != '[' && b[i] != ':' && b[i] != ' ' {
+		i++
+	}
+	if i == len(b) || i == 0 {
+		return nil, 0, nil, false
+	}
+	tag = b[:i]
+	if b[i] == '[' {
+		for i++; i < len(b) && b[i] >= '0' && b[i] <= '9'; i++ {
+			pid = pid*10 + uint64(b[i]-'0')
+		}
+		if i == len(b) || b[i] != ']' {
+			return nil, 0, nil, false
+		}
+		i++
+	}
+	if i+1 >= len(b) || b[i] != ':' || b[i+1] != ' ' {
+		return nil, 0, nil, false
+	}
+	return tag, pid, b[i+2:], true
+}
+
+// A host is a server that lines are from.
+type host struct {
+	name      string
+	seed      uint64
+	programs  map[string]*program
+	instances []*instance
+}
+
+// An instance is one mail system of a host, as its syslog_name says.
+type instance struct {
+	name    string
+	seed    uint64 // of the keys of its messages
+	manages bool   // a queue manager speaks under this name, so it has a queue
+}
+
+// A program is who wrote a line.
+type program struct {
+	kind     programKind
+	daemon   daemon
+	instance *instance
+}
+
+type programKind uint8
+
+const (
+	unknownProgram programKind = iota
+	ignoredProgram             // known, and says nothing that concerns us
+	postfixProgram
+	eximProgram
+	dovecotProgram
+	loggerProgram // the log's own keepers, who tell when they lost lines
+)
+
+const (
+	maxHosts     = 1024
+	maxPrograms  = 256 // a host
+	maxInstances = 64  // a host
+)
+
+func (p *Parser) hostOf(name []byte) *host {
+	if h, ok := p.hosts[string(name)]; ok {
+		return h
+	}
+	if p.hosts == nil || len(p.hosts) >= maxHosts {
+		p.hosts = make(map[string]*host)
+	}
+	h := &host{name: clean(name, 255), seed: p.hash(name), programs: make(map[string]*program)}
+	p.hosts[string(name)] = h
+	return h
+}
+
+// program returns who a tag stands for.
+func (h *host) program(p *Parser, tag []byte) *program {
+	if g, ok := h.programs[string(tag)]; ok {
+		return g
+	}
+	g := new(program)
+	g.kind, g.daemon = kindOf(tag)
+	if g.kind == postfixProgram {
+		name, _, _ := bytes.Cut(tag, []byte("/"))
+		g.instance = h.instance(p, string(name))
+	}
+	if len(h.programs) < maxPrograms {
+		h.programs[string(tag)] = g
+	}
+	return g
+}
+
+// instance returns the mail system with a name, the last for too many names.
+func (h *host) instance(p *Parser, name string) *instance {
+	for _, n := range h.instances {
+		if n.name == name {
+			return n
+		}
+	}
+	if len(h.instances) >= maxInstances {
+		return h.instances[len(h.instances)-1]
+	}
+	n := &instance{name: name, seed: siphash.Hash(p.k0, p.k1, []byte(h.name+"\x00"+name))}
+	h.instances = append(h.instances, n)
+	return n
+}
+
+// key is that of a queue id of an instance.
+func (p *Parser) key(n *instance, id []byte) uint64 {
+	return siphash.Hash(p.k0^n.seed, p.k1, id)
+}
+
+func (p *Parser) hash(b []byte) uint64 { return siphash.Hash(p.k0, p.k1, b) }
+
+func (p *Parser) hash2(a, b uint64) uint64 {
+	var buf [16]byte
+	binary.LittleEndian.PutUint64(buf[:8], a)
+	binary.LittleEndian.PutUint64(buf[8:], b)
+	return siphash.Hash(p.k0, p.k1, buf[:])
+}
+
+// recipient makes a Recipient of an address.
+func (p *Parser) recipient(addr []byte) Recipient {
+	if len(addr) > 512 {
+		addr = addr[:512]
+	}
+	p.scratch = appendLower(p.scratch[:0], addr)
+	r := Recipient{Hash: p.hash(p.scratch)}
+	if at := bytes.LastIndexByte(p.scratch, '@'); at >= 0 {
+		r.Domain = p.word(p.scratch[at+1:])
+	}
+	return r
+}
+
+// Recipient returns what the events of this parser say for an address.
+func (p *Parser) Recipient(addr string) Recipient {
+	if !p.ready {
+		p.prepare()
+	}
+	return p.recipient([]byte(addr))
+}
+
+// one returns a list of one recipient without an allocation of its own.
+func (p *Parser) one(r Recipient) []Recipient {
+	if len(p.room) == 0 {
+		p.room = make([]Recipient, 256)
+	}
+	list := p.room[:1:1]
+	p.room = p.room[1:]
+	list[0] = r
+	return list
+}
+
+// login returns the account of a login as it stands in a line.
+func (p *Parser) login(name []byte) Account {
+	if p.loginsOf != p.Directory {
+		p.loginsOf = p.Directory
+		p.logins = table[Account]{}
+	}
+	if len(name) > maxLogin {
+		name = name[:maxLogin]
+	}
+	if a, ok := p.logins.find(name); ok {
+		return a
+	}
+	return p.logins.keep(name, p.Directory.Canonical(string(name)))
+}
+
+// address interns an envelope sender, its domain in lower case.
+func (p *Parser) address(addr []byte) string {
+	if len(addr) == 0 {
+		return ""
+	}
+	if len(addr) > 320 {
+		addr = addr[:320]
+	}
+	if w, ok := p.words.find(addr); ok {
+		return w
+	}
+	s := []byte(clean(addr, 320))
+	if at := bytes.LastIndexByte(s, '@'); at >= 0 {
+		copy(s[at:], bytes.ToLower(s[at:]))
+	}
+	return p.words.keep(addr, string(s))
+}
+
+// word interns a short text.
+func (p *Parser) word(b []byte) string {
+	if len(b) == 0 {
+		return ""
+	}
+	if len(b) > 255 {
+		b = b[:255]
+	}
+	if w, ok := p.words.find(b); ok {
+		return w
+	}
+	return p.words.keep(b, clean(b, 255))
+}
+
+// lost reads the notices of rsyslog and journald that lines did not reach the
+// log: "imjournal: 1234 messages lost due to rate-limiting" and "Suppressed 99
+// messages from postfix.service".
+func (p *Parser) lost(ev *Event, b []byte) bool {
+	var n int64
+	if rest, ok := bytes.CutPrefix(b, []byte("Suppressed ")); ok {
+		n = leadingNumber(rest)
+	} else {
+		at := bytes.Index(b, []byte(" messages lost"))
+		if at < 0 {
+			if at = bytes.Index(b, []byte(" lost ")); at < 0 || !bytes.Contains(b, []byte("rate-limiting")) {
+				return false
+			}
+			n = leadingNumber(b[at+len(" lost "):])
+		} else {
+			start := bytes.LastIndexByte(b[:at], ' ') + 1
+			n = leadingNumber(b[start:])
+		}
+	}
+	ev.Time, ev.Kind, ev.Host = p.stamps.time(), Lost, p.host.name
+	ev.Rcpts = int(n)
+	return true
+}
+
+// leadingNumber reads the digits at the head of b; 0 if there are none.
+func leadingNumber(b []byte) (n int64) {
+	for _, c := range b[:min(len(b), 15)] {
+		if c < '0' || c > '9' {
+			break
+		}
+		n = n*10 + int64(c-'0')
+	}
+	return n
+}
+
+// A table interns outside text. It is emptied when it is full.
+type table[V any] struct{ m map[string]V }
+
+const maxTable = 1 << 16
+
+func (t *table[V]) find(key []byte) (V, bool) {
+	v, ok := t.m[string(key)]
+	return v, ok
+}
+
+func (t *table[V]) keep(key []byte, v V) V {
+	if t.m == nil || len(t.m) >= maxTable {
+		t.m = make(map[string]V)
+	}
+	t.m[string(key)] = v
+	return v
+}
+
+// clean returns b as text: at most limit bytes, no control characters, and a
+// question mark for each byte that is not UTF-8.
+func clean(b []byte, limit int) string {
+	plain := len(b) <= limit
+	for i := 0; plain && i < len(b); i++ {
+		plain = b[i] >= ' ' && b[i] < 0x7f
+	}
+	if plain {
+		return string(b)
+	}
+	out := make([]byte, 0, min(len(b), limit))
+	for _, r := range string(b[:min(len(b), 4*limit)]) {
+		if r < ' ' || r >= 0x7f && r < 0xa0 || r == '\u2028' || r == '\u2029' {
+			continue
+		}
+		if r == '\ufffd' {
+			r = '?'
+		}
+		n := len(out)
+		if out = appendRune(out, r); len(out) > limit {
+			return string(out[:n])
+		}
+	}
+	return string(out)
+}
+
+func appendRune(b []byte, r rune) []byte { return append(b, string(r)...) }
+
+func appendLower(dst, b []byte) []byte {
+	for _, c := range b {
+		if c >= 'A' && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		dst = append(dst, c)
+	}
+	return dst
+}
+
+// addrOf reads an address in square brackets at the head of b, "[192.0.2.1]",
+// and returns what follows. "[IPv6:…]" and zones are accepted too.
+func addrOf(b []byte) (addr netip.Addr, rest []byte, ok bool) {
+	if len(b) == 0 || b[0] != '[' {
+		return addr, b, false
+	}
+	end := bytes.IndexByte(b[:min(len(b), 64)], ']')
+	if end < 0 {
+		return addr, b, false
+	}
+	text := b[1:end]
+	text = bytes.TrimPrefix(text, []byte("IPv6:"))
+	if addr, ok = ipv4(text); !ok {
+		a, err := netip.ParseAddr(string(text))
+		if err != nil || a.Zone() != "" {
+			return addr, b[end+1:], false
+		}
+		addr = a.Unmap()
+	}
+	return addr, b[end+1:], true
+}
+
+// ipv4 reads a dotted address without allocating.
+func ipv4(b []byte) (netip.Addr, bool) {
+	var a [4]byte
+	part, n, digits := 0, 0, 0
+	for _, c := range b {
+		switch {
+		case c >= '0' && c <= '9' && digits < 3:
+			n = n*10 + int(c-'0')
+			digits++
+		case c == '.' && digits > 0 && n < 256 && part < 3:
+			a[part] = byte(n)
+			part, n, digits = part+1, 0, 0
+		default:
+			return netip.Addr{}, false
+		}
+	}
+	if part != 3 || digits == 0 || n > 255 {
+		return netip.Addr{}, false
+	}
+	a[3] = byte(n)
+	return netip.AddrFrom4(a), true
+}
+
+// addressEnd returns where the address at the head of b ends: at the '>' that
+// is not inside a quoted local part, or -1.
+func addressEnd(b []byte) int {
+	i := 0
+	if len(b) > 0 && b[0] == '"' {
+		if i = quotedEnd(b); i < 0 {
+			return -1
+		}
+	}
+	end := bytes.IndexByte(b[i:], '>')
+	if end < 0 {
+		return -1
+	}
+	return i + end
+}
+
+// quotedEnd returns the index after the quoted string that b begins with.
+func quotedEnd(b []byte) int {
+	for i := 1; i < len(b); i++ {
+		switch b[i] {
+		case '\\':
+			i++
+		case '"':
+			return i + 1
+		}
+	}
+	return -1
+}
