@@ -1,0 +1,365 @@
+package enforce
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/vedetta-watch/vedetta/rules"
+)
+
+// What is wrong with a table or with an entry. Test with errors.Is.
+var (
+	// ErrForeignEdit means that somebody else wrote the table since we did, or
+	// that it was never ours. It is left as it is; see [PostfixTable.SetAside].
+	ErrForeignEdit = errors.New("was edited by somebody else")
+
+	// ErrLogin means that a login cannot be written into the table without
+	// being taken for something else. All others were written.
+	ErrLogin = errors.New("login cannot be written into the table")
+
+	// ErrNotKept means that the table, read back, is not what was written.
+	ErrNotKept = errors.New("table does not hold what was written")
+)
+
+// A PostfixTable is an access(5) table for check_sasl_access. The whole file
+// is Vedetta's: its header says so and holds a checksum of the rest, by which
+// an edit of somebody else is noticed.
+//
+// Postfix reads the index that postmap makes of the file, not the file. Both
+// are made under another name, read back, and renamed into place. A process
+// of Postfix's that has the old index open keeps reading it whole, sees at its
+// next client that the file it holds has no name any more, and starts anew
+// ("table … has changed -- restarting"): a change takes effect with the next
+// connection, without a reload. Nothing ever reads a half-written table, and
+// killing us at any moment leaves the old one or the new one.
+type PostfixTable struct {
+	Path      string      // of the source; the index is beside it
+	Type      string      // hash, btree, lmdb, cdb or texthash; empty asks Postfix for its default
+	Postmap   string      // the program; empty means postmap
+	Postconf  string      // the program, asked when Type is empty; empty means postconf
+	ConfigDir string      // Postfix's configuration directory; empty means Postfix's own default
+	Mode      fs.FileMode // of both files; 0 means 0644, as Postfix must be able to read them
+	Timeout   time.Duration
+}
+
+// Name names the table in outcomes.
+func (t *PostfixTable) Name() string { return "postfix table " + t.Path }
+
+// Apply makes the table hold the entries and no others, and verifies it by
+// reading it back. If it does already, nothing is written.
+func (t *PostfixTable) Apply(ctx context.Context, entries []Entry) error {
+	if err := t.apply(ctx, entries); err != nil {
+		return fmt.Errorf("enforce: %s: %w", t.Path, err)
+	}
+	return nil
+}
+
+func (t *PostfixTable) apply(ctx context.Context, entries []Entry) error {
+	unlock, err := lockDir(filepath.Dir(t.Path))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	kind, err := t.kind(ctx)
+	if err != nil {
+		return err
+	}
+	rows, unwritable := tableRows(entries)
+	text := tableText(rows)
+	old, err := os.ReadFile(t.Path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return err
+	case !ours(old):
+		return ErrForeignEdit
+	case bytes.Equal(old, text) && t.verify(ctx, kind, t.Path, rows) == nil:
+		return unwritable
+	}
+	if err := t.write(ctx, kind, text, rows); err != nil {
+		return errors.Join(err, unwritable)
+	}
+	return unwritable
+}
+
+// SetAside renames a table that somebody else edited, so that the next Apply
+// begins a new one, and returns its new name. Until then Postfix goes on
+// reading the index as it is.
+func (t *PostfixTable) SetAside() (string, error) {
+	aside := t.Path + ".foreign-" + time.Now().UTC().Format("20060102T150405Z")
+	if err := os.Rename(t.Path, aside); err != nil {
+		return "", fmt.Errorf("enforce: %w", err)
+	}
+	return aside, nil
+}
+
+// suffixes of the index, by type of table. Types whose index is more than one
+// file (dbm, sdbm) cannot be replaced at once and are not here.
+func indexSuffix(kind string) (suffix string, ok bool) {
+	switch kind {
+	case "hash", "btree":
+		return ".db", true
+	case "lmdb":
+		return ".lmdb", true
+	case "cdb":
+		return ".cdb", true
+	case "texthash":
+		return "", true // no index: Postfix reads the source when a process starts
+	}
+	return "", false
+}
+
+func (t *PostfixTable) kind(ctx context.Context) (string, error) {
+	kind := t.Type
+	if kind == "" {
+		var err error
+		if kind, err = DefaultTableType(ctx, t.Postconf, t.ConfigDir); err != nil {
+			return "", err
+		}
+	}
+	if _, ok := indexSuffix(kind); !ok {
+		return "", fmt.Errorf("table type %q: want hash, btree, lmdb, cdb or texthash", kind)
+	}
+	return kind, nil
+}
+
+// DefaultTableType asks Postfix for its default type of table: hash, or lmdb
+// where Berkeley DB is gone. Empty postconf means the program of that name,
+// empty configDir Postfix's own default.
+func DefaultTableType(ctx context.Context, postconf, configDir string) (string, error) {
+	argv := postfixCommand([]string{orName(postconf, "postconf")}, configDir, "-h", "default_database_type")
+	out, _, err := command{argv: argv}.run(ctx)
+	if err != nil {
+		return "", err
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+func orName(name, otherwise string) string {
+	if name == "" {
+		return otherwise
+	}
+	return name
+}
+
+// postfixCommand is a command line of one of Postfix's programs.
+func postfixCommand(program []string, configDir string, args ...string) []string {
+	argv := slices.Clone(program)
+	if configDir != "" {
+		argv = append(argv, "-c", configDir)
+	}
+	return append(argv, args...)
+}
+
+// write puts text and its index in place.
+func (t *PostfixTable) write(ctx context.Context, kind string, text []byte, rows []row) error {
+	suffix, _ := indexSuffix(kind)
+	dir, base := filepath.Split(t.Path)
+	fresh := filepath.Join(dir, "."+base+".new")
+	defer os.Remove(fresh)
+	if err := writeFile(fresh, text, t.mode()); err != nil {
+		return err
+	}
+	if suffix != "" {
+		defer os.Remove(fresh + suffix)
+		if err := os.Remove(fresh + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if _, _, err := t.postmap(ctx, "", kind+":"+fresh); err != nil {
+			return err
+		}
+		if err := syncFile(fresh + suffix); err != nil {
+			return err
+		}
+	}
+	if err := t.verify(ctx, kind, fresh, rows); err != nil {
+		return err
+	}
+	if suffix != "" {
+		if err := os.Rename(fresh+suffix, t.Path+suffix); err != nil {
+			return err
+		}
+	}
+	if err := os.Rename(fresh, t.Path); err != nil {
+		return err
+	}
+	return syncFile(filepath.Clean(dir + "."))
+}
+
+func (t *PostfixTable) mode() fs.FileMode {
+	if t.Mode == 0 {
+		return 0o644
+	}
+	return t.Mode
+}
+
+func (t *PostfixTable) postmap(ctx context.Context, stdin string, args ...string) (stdout, stderr []byte, err error) {
+	argv := postfixCommand([]string{orName(t.Postmap, "postmap")}, t.ConfigDir, args...)
+	return command{argv: argv, stdin: stdin, timeout: t.Timeout}.run(ctx)
+}
+
+// verify asks the table at path about every login, as Postfix would.
+func (t *PostfixTable) verify(ctx context.Context, kind, path string, rows []row) error {
+	if len(rows) == 0 {
+		return t.verifyEmpty(kind, path)
+	}
+	var asked, want strings.Builder
+	for _, r := range rows {
+		asked.WriteString(r.login + "\n")
+		want.WriteString(r.login + "\t" + r.value + "\n")
+	}
+	got, _, err := t.postmap(ctx, asked.String(), "-q", "-", kind+":"+path)
+	if err == nil && string(got) == want.String() {
+		return nil
+	}
+	if len(got) == 0 && err != nil {
+		return fmt.Errorf("%w: %w", ErrNotKept, err)
+	}
+	for _, r := range rows {
+		answer, rest, _ := bytes.Cut(got, []byte("\n"))
+		if string(answer) != r.login+"\t"+r.value {
+			return fmt.Errorf("%w: %q is not there as written", ErrNotKept, r.login)
+		}
+		got = rest
+	}
+	return fmt.Errorf("%w: more was read back than written", ErrNotKept)
+}
+
+// verifyEmpty looks for the files alone: an empty table has nothing to ask for.
+func (t *PostfixTable) verifyEmpty(kind, path string) error {
+	suffix, _ := indexSuffix(kind)
+	if _, err := os.Stat(path + suffix); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotKept, err)
+	}
+	return nil
+}
+
+// A row is one line of the table.
+type row struct{ login, value string }
+
+// tableRows turns entries into rows, sorted, one a login; where two entries
+// claim a login the stronger action has it. The error names the logins that
+// cannot be written.
+func tableRows(entries []Entry) ([]row, error) {
+	strength := make(map[string]rules.Action)
+	values := make(map[string]string)
+	var unwritable []error
+	for _, e := range entries {
+		for _, login := range e.Logins {
+			if !writable(login) {
+				unwritable = append(unwritable, fmt.Errorf("%w: %.80q", ErrLogin, login))
+				continue
+			}
+			login = strings.ToLower(login) // as postmap does
+			if e.Action > strength[login] {
+				strength[login], values[login] = e.Action, tableValue(e)
+			}
+		}
+	}
+	rows := make([]row, 0, len(values))
+	for login, value := range values {
+		rows = append(rows, row{login, value})
+	}
+	slices.SortFunc(rows, func(a, b row) int { return strings.Compare(a.login, b.login) })
+	return rows, errors.Join(unwritable...)
+}
+
+// writable reports whether a login can stand at the beginning of a line of
+// postmap's input and be looked up as it is. postmap ends the key at white
+// space, keeps quotes as part of it, skips the character after a backslash
+// and the line after a '#'; beyond ASCII it folds case in ways that make one
+// key of two accounts (ß and ss).
+func writable(login string) bool {
+	if login == "" || len(login) > 256 || login[0] == '#' {
+		return false
+	}
+	for i := range len(login) {
+		if c := login[i]; c <= ' ' || c > '~' || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
+}
+
+func tableValue(e Entry) string {
+	if e.Action == rules.Hold {
+		return strings.TrimSpace("HOLD " + line(e.Text, 200))
+	}
+	return strings.TrimSpace("REJECT 5.7.1 " + line(e.Text, 200))
+}
+
+// The header of the table. The checksum covers what follows it.
+const (
+	tableHeader = "# Accounts that Vedetta stopped. Vedetta writes this file whole: edits are\n" +
+		"# reported and keep it from writing. To release one: vedetta unblock ACCOUNT\n"
+	tableSum = "# sha256 of the lines below: "
+)
+
+func tableText(rows []row) []byte {
+	var body bytes.Buffer
+	for _, r := range rows {
+		body.WriteString(r.login + " " + r.value + "\n")
+	}
+	sum := sha256.Sum256(body.Bytes())
+	return slices.Concat([]byte(tableHeader+tableSum+hex.EncodeToString(sum[:])+"\n"), body.Bytes())
+}
+
+// ours reports whether text is as we last wrote it, or empty.
+func ours(text []byte) bool {
+	if len(bytes.TrimSpace(text)) == 0 {
+		return true
+	}
+	rest, ok := bytes.CutPrefix(text, []byte(tableHeader+tableSum))
+	if !ok {
+		return false
+	}
+	sum, body, _ := bytes.Cut(rest, []byte("\n"))
+	want := sha256.Sum256(body)
+	return string(sum) == hex.EncodeToString(want[:])
+}
+
+// writeFile writes a new file through to the disk.
+func writeFile(path string, text []byte, mode fs.FileMode) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	return errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
+}
+
+// syncFile writes a file or directory through to the disk.
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// lockDir keeps other processes of ours from writing in dir at the same time.
+func lockDir(dir string) (unlock func(), err error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%s: another process is writing: %w", dir, err)
+	}
+	return func() { f.Close() }, nil
+}
