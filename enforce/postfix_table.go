@@ -361,5 +361,10 @@ func lockDir(dir string) (unlock func(), err error) {
 		f.Close()
 		return nil, fmt.Errorf("%s: another process is writing: %w", dir, err)
 	}
-	return func() { f.Close() }, nil
+	return func() {
+		// Closing alone would not do: a program that is being started at this
+		// moment may still have the descriptor.
+		syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
+		f.Close()
+	}, nil
 }
