@@ -27,11 +27,22 @@ func postfixDir(t testing.TB) string {
 	}
 	dir := t.TempDir()
 	for name, text := range map[string]string{"main.cf": "compatibility_level = 2\n", "master.cf": ""} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		writeOld(t, filepath.Join(dir, name), text)
 	}
 	return dir
+}
+
+// writeOld writes a file that seems a minute old: Postfix's programs read
+// anew, for two seconds, one that was written just now.
+func writeOld(t testing.TB, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	old := time.Now().Add(-time.Minute)
+	if err := os.Chtimes(path, old, old); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // supported skips the test if the installed Postfix lacks a type of table.
@@ -105,10 +116,7 @@ func TestPostfixTable(t *testing.T) {
 
 func TestPostfixTableAsksForTheDefaultType(t *testing.T) {
 	config := postfixDir(t)
-	main := filepath.Join(config, "main.cf")
-	if err := os.WriteFile(main, []byte("compatibility_level = 2\ndefault_database_type = btree\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	writeOld(t, filepath.Join(config, "main.cf"), "compatibility_level = 2\ndefault_database_type = btree\n")
 	supported(t, config, "btree")
 	table := &PostfixTable{Path: filepath.Join(t.TempDir(), "sasl_access"), ConfigDir: config}
 	if err := table.Apply(t.Context(), []Entry{blocked("alice@shop.test")}); err != nil {
