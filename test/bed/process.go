@@ -1,0 +1,109 @@
+package bed
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// A process is a daemon kept in the foreground, with all that it starts: its
+// session and process group are its own.
+type process struct {
+	name   string
+	cmd    *exec.Cmd
+	output bytes.Buffer // what it said before it had a log
+	gone   chan struct{}
+}
+
+// launch starts a program, which ends with the test's process if that ends
+// without a chance to stop it.
+func launch(name, path string, args ...string) (*process, error) {
+	p := &process{name: name, cmd: exec.Command(path, args...), gone: make(chan struct{})}
+	p.cmd.Stdout, p.cmd.Stderr = &p.output, &p.output
+	p.cmd.WaitDelay = time.Second
+	p.cmd.SysProcAttr = detached()
+	if err := p.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("bed: %s: %w", name, err)
+	}
+	go func() {
+		_ = p.cmd.Wait() // how it ended does not matter, see stop
+		close(p.gone)
+	}()
+	return p, nil
+}
+
+// ready waits until works finds nothing wrong any more.
+func (p *process) ready(works func() error) error {
+	var err error
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
+		if err = works(); err == nil {
+			return nil
+		}
+		select {
+		case <-p.gone:
+			return fmt.Errorf("bed: %s ended at once: %s", p.name, p.output.Bytes())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	return fmt.Errorf("bed: %s is not ready after 20 s: %w", p.name, err)
+}
+
+// stop kills the whole process group and waits until nothing of it runs any
+// more. There is nothing to be orderly about: the directory goes away too.
+func (p *process) stop() error {
+	if p == nil {
+		return nil
+	}
+	group := p.cmd.Process.Pid
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+		_ = syscall.Kill(-group, syscall.SIGKILL) // fails when nobody is left, which alive tells
+		if !alive(group) {
+			<-p.gone
+			return nil
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return fmt.Errorf("bed: processes of %s (group %d) survive being killed", p.name, group)
+}
+
+// alive says whether a process of the group still runs. One that has ended and
+// whose new parent has not yet asked how, a zombie, does not.
+func alive(group int) bool {
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return false // the pattern is right
+	}
+	for _, path := range stats {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // it ended meanwhile
+		}
+		// pid (name) state ppid pgrp …; the name may hold anything.
+		fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
+		if len(fields) > 2 && string(fields[2]) == strconv.Itoa(group) && fields[0][0] != 'Z' && fields[0][0] != 'X' {
+			return true
+		}
+	}
+	return false
+}
+
+// freePort finds a port that nobody listens on, below those that the system
+// gives to outgoing connections.
+func freePort() (int, error) {
+	for range 100 {
+		port := 20000 + rand.IntN(12000)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			return port, l.Close()
+		}
+	}
+	return 0, errors.New("bed: found no free port in 100 tries")
+}
