@@ -85,14 +85,14 @@ type episode struct {
 // A message is what is remembered of one of the account's latest messages,
 // so that its parts, which a log may tell one by one, count as one.
 type message struct {
-	id      uint32
-	at      int64
-	counted uint16 // recipients, as the server counted or as they were named
-	named   uint16
-	fresh   uint16  // new recipients
-	sum     float32 // uncapped evidence of novelty
-	applied float32 // what of it was put into the charts
-	blamed  bool    // a reply has called it spam
+	id         uint32
+	at         int64
+	counted    uint16 // recipients, as the server counted or as they were named
+	named      uint16
+	fresh      uint16  // new recipients
+	sum        float32 // uncapped evidence of novelty
+	fast, slow float32 // what of it moved the charts
+	blamed     bool    // a reply has called it spam
 }
 
 const ringMax = 8
@@ -164,6 +164,13 @@ func (c *chart) add(x, top float32, now int64) {
 		c.at = now
 	}
 	c.s = min(max(c.s+x, 0), top)
+}
+
+// move is add that tells by how much the chart moved.
+func (c *chart) move(x, top float32, now int64) float32 {
+	before := c.s
+	c.add(x, top, now)
+	return c.s - before
 }
 
 // rest resets a chart that has not risen for so long.

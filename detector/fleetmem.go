@@ -11,7 +11,7 @@ type everyone struct {
 	gen   [2][]uint64 // gen[0] is the current one
 	n     uint32
 	size  uint32
-	dirty map[uint32]bool // page numbers; generation 1 continues after generation 0
+	dirty []bool // by page; generation 1 continues after generation 0
 }
 
 // pageWords is the size of a page in 64-bit words: 2 KiB.
@@ -23,7 +23,7 @@ func newEveryone(size int) *everyone {
 	return &everyone{
 		gen:   [2][]uint64{make([]uint64, words), make([]uint64, words)},
 		size:  uint32(words * 64 / 16),
-		dirty: make(map[uint32]bool),
+		dirty: make([]bool, 2*words/pageWords),
 	}
 }
 
@@ -48,7 +48,7 @@ func (e *everyone) add(h uint64) {
 		words[bit>>6] |= 1 << (bit & 63)
 	}
 	e.n++
-	e.dirty[uint32(line/pageWords)] = true
+	e.dirty[line/pageWords] = true
 }
 
 // place says in which cache line h lies (index of its first word) and gives
@@ -74,7 +74,7 @@ func (e *everyone) rotate() {
 	e.gen[0], e.gen[1] = e.gen[1], e.gen[0]
 	clear(e.gen[0])
 	e.n = 0
-	for p := range uint32(2 * len(e.gen[0]) / pageWords) {
+	for p := range e.dirty {
 		e.dirty[p] = true
 	}
 }
@@ -87,4 +87,4 @@ func (e *everyone) page(p uint32) []uint64 {
 }
 
 // pages is how many there are.
-func (e *everyone) pages() uint32 { return uint32(2 * len(e.gen[0]) / pageWords) }
+func (e *everyone) pages() uint32 { return uint32(len(e.dirty)) }

@@ -64,6 +64,7 @@ func (p *norm) learn(peak float32, h habit, n float32) {
 // Weights of the prior against an account's own days.
 const (
 	meanDays = 2.0 // the prior mean is worth this many days
+	variMin  = .2  // no account is more regular than this
 	variDays = 8.0 // the prior variance is worth this many
 )
 
@@ -79,11 +80,11 @@ func surprise(c float32, h habit, n float32, p *norm) float32 {
 	}
 	vari := (variDays*p.within + n*h.vari) / (variDays + n)
 	vari += p.between / (1 + n)
-	z2 := (y - mean) * (y - mean) / max(vari, .04)
+	z2 := (y - mean) * (y - mean) / max(vari, variMin)
 	dof := float32(variDays) + min(n, 12)
 	tail := (dof + 1) / 2 * float32(math.Log1p(float64(z2/dof)))
 	return max(0, tail-surpriseFree)
 }
 
 // surpriseFree is the part of a surprise that every account has now and then.
-const surpriseFree = 1.0
+const surpriseFree = .6

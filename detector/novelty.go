@@ -29,19 +29,22 @@ type novelty struct {
 
 // The model of a hijacked account, and the limits of one message.
 const (
-	spamNew    = .9  // of a spammer's recipients, the share new to the account
-	spamUnseen = .75 // of those, the share that nobody here has written to
-	newMin     = .02 // an owner's share of new recipients is never taken as less …
-	newMax     = .97 // … or more
-	ownWeight  = 3.0 // the prior of an account's own ratio, in expected new messages
-	messageMin = -4.0
-	messageMax = 2.6
-	crowd      = 1.3 // what a message may gain with each factor e of new recipients
-	fastIdle   = 6 * hour
-	slowIdle   = 14 * day
-	slowExtra  = 4.0 // the slow chart speaks when it is this much higher
-	noveltyTop = 24.0
-	halfLife   = 30 * day
+	spamNew       = .9   // of a spammer's recipients, the share new to the account
+	spamUnseen    = .9   // of those, the share that nobody here has written to
+	newMin        = .02  // an owner's share of new recipients is never taken as less …
+	newMax        = .97  // … or more
+	ownWeight     = 20.0 // the prior of an account's own ratio, in expected new messages
+	messageMin    = -4.0
+	messageMax    = 2.4
+	crowd         = 1.3 // what a message may gain with each factor e of new recipients
+	temper        = .8  // recipients are no independent draws: what they say is scaled by this
+	episodeWeight = .7  // what an episode has shown counts for this much of what its end will teach
+	unseenWeight  = 6.0
+	fastIdle      = 6 * hour
+	slowIdle      = 14 * day
+	slowExtra     = 4.0 // the slow chart speaks when it is this much higher
+	noveltyTop    = 24.0
+	halfLife      = 30 * day
 )
 
 // newShare is the probability that the account's next recipient is new to
@@ -50,7 +53,7 @@ const (
 // convicted by that alone.
 func (a *account) newShare(f *fleet) float32 {
 	prior := f.newAt(a.class, a.nov.age)
-	own := (ownWeight + a.nov.fresh.hits + a.ep.fresh) / (ownWeight + a.nov.fresh.of + a.ep.expected)
+	own := (ownWeight + a.nov.fresh.hits + episodeWeight*a.ep.fresh) / (ownWeight + a.nov.fresh.of + episodeWeight*a.ep.expected)
 	return min(max(prior*own, newMin), newMax)
 }
 
@@ -115,7 +118,7 @@ func (n *novelty) known(a *account, h uint64) bool {
 func (d *Detector) unseen(a *account, to *mailq.Recipient, above bool) float32 {
 	stranger := !d.fleet.mem.has(to.Hash)
 	fleet := d.fleet.unseen[a.class].mean(spamUnseen, 100)
-	own := min(max(a.nov.unseen.mean(fleet, 6), .02), .98)
+	own := min(max(a.nov.unseen.mean(fleet, unseenWeight), .02), .98)
 	if !above {
 		a.nov.unseen.add(stranger, 1)
 		a.nov.unseen.limit(40)
@@ -135,16 +138,14 @@ func (d *Detector) weigh(a *account, m *message, now int64) {
 	if m.fresh > 1 {
 		top += crowd * log(float32(m.fresh))
 	}
-	x := min(max(m.sum, messageMin), top)
-	delta := x - m.applied
-	m.applied = x
-	if delta == 0 || a.mercy.spares(a, m) {
+	x := temper * min(max(m.sum, messageMin), top)
+	if a.mercy.spares(a, m) {
 		return
 	}
 	n := &a.nov
-	n.fast.add(delta, noveltyTop, now)
-	n.slow.add(delta, noveltyTop+slowExtra, now)
-	if delta > 0 {
+	m.fast += n.fast.move(x-m.fast, noveltyTop, now)
+	m.slow += n.slow.move(x-m.slow, noveltyTop+slowExtra, now)
+	if n.fast.s > 0 {
 		a.begin(m, now)
 	}
 	a.say(familyNovelty, a.noveltyScore())

@@ -1,3 +1,5 @@
 package detector
 
 type queues struct{}
+
+func (q *queues) fields(c *codec) {}

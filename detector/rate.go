@@ -25,7 +25,8 @@ type rate struct {
 type gauge uint8
 
 const (
-	perTenMinutes gauge = iota // messages
+	perMinute gauge = iota // messages
+	perTenMinutes
 	perHour
 	perQuarter // six hours
 	perDay
@@ -37,6 +38,7 @@ var spans = [gauges]struct {
 	span int64
 	text string
 }{
+	{minute, "a minute"},
 	{10 * minute, "10 minutes"},
 	{hour, "an hour"},
 	{6 * hour, "6 hours"},
@@ -47,6 +49,7 @@ var spans = [gauges]struct {
 // firstNorms are the habits of accounts before the installation has taught
 // its own.
 var firstNorms = [gauges]norm{
+	{mean: .2, within: .2, between: .15},
 	{mean: .5, within: .4, between: .3},
 	{mean: .7, within: .5, between: .4},
 	{mean: 1, within: .6, between: .5},
@@ -56,6 +59,8 @@ var firstNorms = [gauges]norm{
 
 const (
 	rateTop   = 8.0 // what speed alone may contribute
+	fanScale  = .5
+	rateScale = .8
 	fanoutTop = 9.5 // what writing to many at once may
 	habitDays = 60  // days that a habit remembers
 )
@@ -106,19 +111,19 @@ func (r *rate) turn(now int64, suspect bool, norms *[gauges]norm) {
 
 // speed is what the account's pace says, and the gauge that says it.
 func (r *rate) speed(norms *[gauges]norm) (float32, gauge) {
-	best, which := float32(0), perTenMinutes
+	best, which := float32(0), perMinute
 	for g := range rcptsPerHour {
 		if s := surprise(r.now[g], r.habit[g], r.days, &norms[g]); s > best {
 			best, which = s, g
 		}
 	}
-	return min(best, rateTop), which
+	return min(rateScale*best, rateTop), which
 }
 
 // fanout is what the number of recipients in an hour says.
 func (r *rate) fanout(norms *[gauges]norm) float32 {
 	s := surprise(r.now[rcptsPerHour], r.habit[rcptsPerHour], r.days, &norms[rcptsPerHour])
-	return min(s, fanoutTop)
+	return min(fanScale*s, fanoutTop)
 }
 
 // usual is the account's usual busiest moment of a day.
@@ -137,7 +142,7 @@ func (a *account) rateText(f *fleet) string {
 	return fmt.Sprintf("%s; this account's usual busiest %s is %d", text, spanName[g], a.rate.usual(g, norms))
 }
 
-var spanName = [gauges]string{"10 minutes", "hour", "6 hours", "day", "hour"}
+var spanName = [gauges]string{"minute", "10 minutes", "hour", "6 hours", "day", "hour"}
 
 func (a *account) fanoutText(f *fleet) string {
 	return fmt.Sprintf("about %d recipients in an hour; this account's usual busiest hour is %d",

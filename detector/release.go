@@ -77,14 +77,6 @@ func (d *Detector) teach(a *account, now int64) {
 	for g := range gauges {
 		a.rate.habit[g].learn(2*a.rate.peak[g], min(a.rate.days, 2))
 	}
-	a.rate.now, a.rate.peak = [gauges]float32{}, [gauges]float32{}
 	a.log.adopt(now)
-	a.nov.fast, a.nov.slow = chart{}, chart{}
-	for _, c := range []*chart{&a.spr.chart, &a.rate.odd, &a.like.chart, &a.fail.chart, &a.reply.chart, &a.log.chart, &a.from.chart, &a.scr.chart} {
-		*c = chart{}
-	}
-	a.log.guessed = false
-	a.ring = a.ring[:0]
-	a.ep = episode{}
-	a.nov.count, a.nov.strangers = 0, 0
+	a.rest()
 }

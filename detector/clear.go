@@ -1,0 +1,36 @@
+package detector
+
+import (
+	"time"
+
+	"github.com/vedetta-watch/vedetta/mailq"
+)
+
+// Clear ends the account's episode without learning from it: a hijack is over
+// because its password was changed, say. What it did stays strange for the
+// account, and bounces of it that still arrive are no evidence; a further
+// hijack is a new episode.
+func (d *Detector) Clear(name mailq.Account, at time.Time) {
+	a := d.accounts[name]
+	if a == nil {
+		return
+	}
+	now := max(at.UnixNano(), a.last)
+	d.advance(a, now)
+	a.mercy.at = now
+	a.rest()
+	d.note(a, verdict{}, now)
+}
+
+// rest ends the episode and clears every chart.
+func (a *account) rest() {
+	a.rate.now, a.rate.peak = [gauges]float32{}, [gauges]float32{}
+	a.nov.fast, a.nov.slow = chart{}, chart{}
+	for _, c := range []*chart{&a.spr.chart, &a.rate.odd, &a.like.chart, &a.fail.chart, &a.reply.chart, &a.log.chart, &a.from.chart, &a.scr.chart} {
+		*c = chart{}
+	}
+	a.log.guessed = false
+	a.ring = a.ring[:0]
+	a.ep = episode{}
+	a.nov.count, a.nov.strangers = 0, 0
+}

@@ -1,0 +1,521 @@
+package detector
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/vedetta-watch/vedetta/mailq"
+)
+
+// State is kept as bytes: a version, then every field in the order in which
+// [account.fields] names it, so that writing and reading cannot differ. Floats
+// are kept to the bit: a detector restored goes on exactly as the one
+// that was saved would have.
+
+// stateVersion is the first byte of every state.
+const stateVersion = 1
+
+// ErrState means that a state was not written by this version of the
+// detector, or was damaged.
+var ErrState = errors.New("detector: unreadable state")
+
+// fleetKey is the account name under which the fleet's own state is kept;
+// the pages of its memory follow it: ":everyone/0", ":everyone/1", ….
+const (
+	fleetKey = ""
+	pageKey  = ":everyone/"
+)
+
+// Changed yields the state of everything that changed since the last call:
+// accounts by name, nil for one that was forgotten; and the installation's own
+// under the empty name and names that begin with a colon.
+func (d *Detector) Changed(yield func(account mailq.Account, state []byte)) {
+	if len(d.changed) == 0 && !d.fleet.dirty {
+		return
+	}
+	for _, a := range d.changed {
+		a.dirty = false
+		if !a.gone {
+			yield(a.name, encode(a.fields))
+		} else if d.accounts[a.name] == nil {
+			yield(a.name, nil)
+		}
+	}
+	clear(d.changed)
+	d.changed = d.changed[:0]
+	d.fleet.dirty = false
+	yield(fleetKey, encode(d.fields))
+	for p, dirty := range d.fleet.mem.dirty {
+		if dirty {
+			d.fleet.mem.dirty[p] = false
+			words := d.fleet.mem.page(uint32(p))
+			yield(mailq.Account(pageKey+strconv.Itoa(p)), encode(func(c *codec) { c.page(words) }))
+		}
+	}
+}
+
+// Restore puts back a state that Changed gave. It leaves the account as it
+// was when it returns an error.
+func (d *Detector) Restore(name mailq.Account, state []byte) error {
+	if p, ok := strings.CutPrefix(string(name), pageKey); ok {
+		return d.restorePage(p, state)
+	}
+	if name == fleetKey {
+		fresh := New(d.cfg, d.dir)
+		if err := decode(state, fresh.fields); err != nil {
+			return fmt.Errorf("%w: of the installation", err)
+		}
+		fresh.fleet.mem.gen = d.fleet.mem.gen
+		fresh.fleet.mem.dirty = d.fleet.mem.dirty
+		d.fleet, d.fails, d.marks, d.lost, d.queue = fresh.fleet, fresh.fails, fresh.marks, fresh.lost, fresh.queue
+		return nil
+	}
+	a := &account{name: name, class: classOf(name)}
+	if err := decode(state, a.fields); err != nil {
+		return fmt.Errorf("%w: of %q", err, clip(string(name), 128))
+	}
+	a.shared = d.dir != nil && d.dir.IsShared(name)
+	if old := d.accounts[name]; old != nil {
+		*old = *a
+		return nil
+	}
+	d.insert(a)
+	return nil
+}
+
+func (d *Detector) restorePage(number string, state []byte) error {
+	p, err := strconv.ParseUint(number, 10, 32)
+	if err != nil || uint32(p) >= d.fleet.mem.pages() {
+		return fmt.Errorf("%w: page %q of the recipients known to everyone", ErrState, clip(number, 32))
+	}
+	words := make([]uint64, pageWords)
+	if err := decode(state, func(c *codec) { c.page(words) }); err != nil {
+		return fmt.Errorf("%w: page %d of the recipients known to everyone", err, p)
+	}
+	copy(d.fleet.mem.page(uint32(p)), words)
+	return nil
+}
+
+// fields names everything of an account that is kept.
+func (a *account) fields(c *codec) {
+	c.i64(&a.first)
+	c.i64(&a.last)
+	c.u32(&a.messages)
+	a.ep.fields(c)
+	a.known.fields(c)
+	a.nov.fields(c)
+	a.spr.fields(c)
+	a.rate.fields(c)
+	a.fail.chart.fields(c)
+	c.share(&a.fail.own)
+	c.u16(&a.fail.gone)
+	c.u16(&a.fail.all)
+	a.reply.chart.fields(c)
+	c.u16(&a.reply.blamed)
+	c.text(&a.reply.provider, 32)
+	c.u8((*uint8)(&a.reply.says))
+	a.log.fields(c)
+	a.from.fields(c)
+	a.like.fields(c)
+	a.scr.fields(c)
+	list(c, &a.ring, ringMax, (*message).fields)
+	c.u8(&a.next)
+	list(c, &a.steps, stepsMax, (*step).fields)
+	a.mercy.fields(c)
+}
+
+func (e *episode) fields(c *codec) {
+	c.i64(&e.onset)
+	c.u32(&e.msgs)
+	c.u32(&e.rcpts)
+	c.f32(&e.told)
+	c.i64(&e.toldAt)
+	c.u8(&e.toldFam)
+	c.f32(&e.top)
+	c.u8((*uint8)(&e.hard))
+	c.floats(e.speak[:])
+	c.floats(e.share[:])
+	c.filter(&e.pending)
+	c.f32(&e.fresh)
+	c.f32(&e.expected)
+	if int(e.hard) >= len(hardNames) {
+		c.fail()
+	}
+}
+
+func (k *known) fields(c *codec) {
+	list(c, &k.exact, exactMax, func(h *uint32, c *codec) { c.u32(h) })
+	c.filter(&k.cur)
+	c.filter(&k.prev)
+	c.filter(&k.taught)
+}
+
+func (n *novelty) fields(c *codec) {
+	n.fast.fields(c)
+	n.slow.fields(c)
+	c.i64(&n.lastMsg)
+	c.f32(&n.age)
+	c.share(&n.fresh)
+	c.share(&n.unseen)
+	c.u16(&n.count)
+	c.u16(&n.strangers)
+}
+
+func (s *domains) fields(c *codec) {
+	s.chart.fields(c)
+	for i := range s.last {
+		c.u32(&s.last[i])
+	}
+	c.u8(&s.next)
+	c.share(&s.fresh)
+}
+
+func (r *rate) fields(c *codec) {
+	c.i64(&r.at)
+	c.floats(r.now[:])
+	c.i32(&r.today)
+	c.floats(r.peak[:])
+	c.f32(&r.days)
+	for g := range r.habit {
+		c.f32(&r.habit[g].mean)
+		c.f32(&r.habit[g].vari)
+	}
+	for i := range r.hours.hour {
+		c.u8(&r.hours.hour[i])
+	}
+	for i := range r.hours.week {
+		c.u8(&r.hours.week[i])
+	}
+	r.odd.fields(c)
+}
+
+func (l *logins) fields(c *codec) {
+	l.chart.fields(c)
+	list(c, &l.known, knownNets, func(n *network, c *codec) {
+		c.u32(&n.net)
+		c.u32(&n.asn)
+		c.i32(&n.last)
+	})
+	list(c, &l.recent, recentNets, func(s *sighting, c *codec) {
+		c.u32(&s.net)
+		c.u32(&s.asn)
+		c.u16(&s.country)
+		c.i64(&s.at)
+		c.flag(&s.unknown)
+		c.flag(&s.sent)
+	})
+	c.share(&l.days)
+	c.i32(&l.today)
+	c.flag(&l.newDay)
+	c.u8(&l.most)
+	c.flag(&l.guessed)
+}
+
+func (s *senders) fields(c *codec) {
+	s.chart.fields(c)
+	c.u32(&s.ok)
+	for i := range s.known {
+		c.u32(&s.known[i])
+	}
+	c.u8(&s.next)
+	for i := range s.recent {
+		c.u32(&s.recent[i])
+	}
+	c.i64(&s.since)
+	c.u8(&s.varied)
+	c.share(&s.foreign)
+}
+
+func (l *likeness) fields(c *codec) {
+	l.chart.fields(c)
+	for i := range l.sizes {
+		c.i32(&l.sizes[i])
+		c.u32(&l.subjects[i])
+	}
+	c.u8(&l.next)
+	c.share(&l.own)
+}
+
+func (s *scripts) fields(c *codec) {
+	s.chart.fields(c)
+	for i := range s.known {
+		c.u32(&s.known[i])
+	}
+	c.u8(&s.next)
+	c.text(&s.path, 128)
+	c.flag(&s.odd)
+}
+
+func (m *message) fields(c *codec) {
+	c.u32(&m.id)
+	c.i64(&m.at)
+	c.u16(&m.counted)
+	c.u16(&m.named)
+	c.u16(&m.fresh)
+	c.f32(&m.sum)
+	c.f32(&m.fast)
+	c.f32(&m.slow)
+	c.flag(&m.blamed)
+}
+
+func (s *step) fields(c *codec) {
+	c.i64(&s.at)
+	c.u8((*uint8)(&s.kind))
+	c.f32(&s.moved)
+	c.f32(&s.score)
+}
+
+func (y *mercy) fields(c *codec) {
+	c.i64(&y.at)
+	c.u16(&y.left)
+	for i := range y.done {
+		c.u32(&y.done[i])
+	}
+	c.u8(&y.next)
+	c.i64(&y.lasts)
+}
+
+func (s *chart) fields(c *codec) {
+	c.f32(&s.s)
+	c.i64(&s.at)
+}
+
+// fields names everything of the installation that is kept, except the
+// pages of its memory.
+func (d *Detector) fields(c *codec) {
+	f := &d.fleet
+	c.i64(&f.first)
+	for k := range f.fresh {
+		for b := range f.fresh[k] {
+			c.share(&f.fresh[k][b])
+		}
+		c.share(&f.unseen[k])
+		for g := range f.norms[k] {
+			n := &f.norms[k][g]
+			c.f32(&n.mean)
+			c.f32(&n.within)
+			c.f32(&n.between)
+			c.f32(&n.days)
+		}
+	}
+	c.share(&f.same)
+	c.u32(&f.mem.n)
+	size := f.mem.size
+	c.u32(&size)
+	if size != f.mem.size {
+		c.fail() // its pages would not fit
+	}
+	list(c, &f.peers.at, peersMax, (*traffic).fields)
+	d.fails.fields(c)
+	list(c, &d.marks.nets, marksMax, func(m *mark, c *codec) {
+		c.u32(&m.net)
+		c.i64(&m.at)
+	})
+	list(c, &d.lost.told, lostHosts, func(b *blindness, c *codec) {
+		c.text(&b.host, 255)
+		c.i64(&b.slot)
+	})
+	d.queue.fields(c)
+}
+
+func (t *traffic) fields(c *codec) {
+	c.text(&t.provider, 64)
+	c.i64(&t.at)
+	c.f32(&t.total)
+	for i := range t.who {
+		c.text((*string)(&t.who[i]), 1024)
+		c.f32(&t.n[i])
+	}
+}
+
+// fields keeps the slots that are in use.
+func (w *wrong) fields(c *codec) {
+	var used []attempt
+	for _, s := range w.slot {
+		if s.count != 0 {
+			used = append(used, s)
+		}
+	}
+	list(c, &used, wrongSlots, func(t *attempt, c *codec) {
+		c.u64(&t.key)
+		c.i64(&t.at)
+		c.u8(&t.count)
+	})
+	if c.reading {
+		for _, s := range used {
+			w.slot[s.key>>52] = s
+		}
+	}
+}
+
+// A codec writes values to, or reads them from, bytes: the same calls do
+// both.
+type codec struct {
+	b       []byte
+	reading bool
+	bad     bool
+}
+
+func encode(fields func(*codec)) []byte {
+	c := codec{b: make([]byte, 1, 512)}
+	c.b[0] = stateVersion
+	fields(&c)
+	return slices.Clip(c.b)
+}
+
+func decode(state []byte, fields func(*codec)) error {
+	if len(state) == 0 || state[0] != stateVersion {
+		return ErrState
+	}
+	c := codec{b: state[1:], reading: true}
+	fields(&c)
+	if c.bad || len(c.b) != 0 {
+		return ErrState
+	}
+	return nil
+}
+
+func (c *codec) fail() { c.bad = true; c.b = nil }
+
+// take returns the next n bytes, or nil when there are not so many.
+func (c *codec) take(n int) []byte {
+	if c.bad || n > len(c.b) {
+		c.fail()
+		return nil
+	}
+	b := c.b[:n]
+	c.b = c.b[n:]
+	return b
+}
+
+// u64 keeps small numbers short (varint).
+func (c *codec) u64(v *uint64) {
+	if !c.reading {
+		c.b = binary.AppendUvarint(c.b, *v)
+		return
+	}
+	n, size := binary.Uvarint(c.b)
+	if size <= 0 {
+		c.fail()
+		return
+	}
+	*v, c.b = n, c.b[size:]
+}
+
+func (c *codec) i64(v *int64) {
+	u := uint64(*v)<<1 ^ uint64(*v>>63)
+	c.u64(&u)
+	*v = int64(u>>1) ^ -int64(u&1)
+}
+
+// narrow keeps a number that must not be more than limit.
+func (c *codec) narrow(v, limit uint64) uint64 {
+	c.u64(&v)
+	if v > limit {
+		c.fail()
+		return 0
+	}
+	return v
+}
+
+func (c *codec) u32(v *uint32) { *v = uint32(c.narrow(uint64(*v), math.MaxUint32)) }
+func (c *codec) u16(v *uint16) { *v = uint16(c.narrow(uint64(*v), math.MaxUint16)) }
+func (c *codec) u8(v *uint8)   { *v = uint8(c.narrow(uint64(*v), math.MaxUint8)) }
+
+func (c *codec) i32(v *int32) {
+	u := uint32(*v)
+	c.u32(&u)
+	*v = int32(u)
+}
+
+func (c *codec) flag(v *bool) {
+	var u uint8
+	if *v {
+		u = 1
+	}
+	c.u8(&u)
+	*v = u != 0
+}
+
+// f32 keeps zeros in one byte.
+func (c *codec) f32(v *float32) {
+	u := uint64(math.Float32bits(*v))
+	u = u>>16&0xffff | u<<16&0xffff0000 // round numbers end in zeros
+	u = c.narrow(u, math.MaxUint32)
+	u = u>>16&0xffff | u<<16&0xffff0000
+	*v = math.Float32frombits(uint32(u))
+	if *v != *v || math.IsInf(float64(*v), 0) {
+		c.fail()
+		*v = 0
+	}
+}
+
+func (c *codec) floats(v []float32) {
+	for i := range v {
+		c.f32(&v[i])
+	}
+}
+
+func (c *codec) share(s *share) {
+	c.f32(&s.hits)
+	c.f32(&s.of)
+}
+
+func (c *codec) text(v *string, limit int) {
+	n := int(c.narrow(uint64(len(*v)), uint64(max(limit, len(*v)))))
+	if !c.reading {
+		c.b = append(c.b, *v...)
+		return
+	}
+	*v = string(c.take(n))
+}
+
+func (c *codec) page(words []uint64) {
+	for i := range words {
+		if !c.reading {
+			c.b = binary.LittleEndian.AppendUint64(c.b, words[i])
+		} else if b := c.take(8); b != nil {
+			words[i] = binary.LittleEndian.Uint64(b)
+		}
+	}
+}
+
+func (c *codec) filter(f **filter) {
+	var size uint32
+	if *f != nil {
+		size = (*f).size
+	}
+	c.u32(&size)
+	if size == 0 || c.bad {
+		return
+	}
+	if c.reading {
+		if size > filterMax {
+			c.fail()
+			return
+		}
+		*f = newFilter(size)
+	}
+	c.u32(&(*f).n)
+	c.page((*f).bits)
+}
+
+// list keeps a slice of at most limit values.
+func list[T any](c *codec, v *[]T, limit int, one func(*T, *codec)) {
+	n := int(c.narrow(uint64(len(*v)), uint64(limit)))
+	if c.reading {
+		if n > len(c.b) {
+			c.fail() // every value takes a byte or more
+			return
+		}
+		*v = make([]T, n)
+	}
+	for i := range *v {
+		one(&(*v)[i], c)
+	}
+}
