@@ -17,19 +17,19 @@ import (
 // A process is a daemon kept in the foreground, with all that it starts: its
 // session and process group are its own.
 type process struct {
-	name   string
-	cmd    *exec.Cmd
-	output bytes.Buffer // what it said before it had a log
-	gone   chan struct{}
+	name     string
+	cmd      *exec.Cmd
+	output   bytes.Buffer // what it said before it had a log
+	gone     chan struct{}
+	watchdog *exec.Cmd
 }
 
-// launch starts a program, which ends with the test's process if that ends
-// without a chance to stop it.
+// launch starts a program.
 func launch(name, path string, args ...string) (*process, error) {
 	p := &process{name: name, cmd: exec.Command(path, args...), gone: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = &p.output, &p.output
 	p.cmd.WaitDelay = time.Second
-	p.cmd.SysProcAttr = detached()
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("bed: %s: %w", name, err)
 	}
@@ -37,7 +37,25 @@ func launch(name, path string, args ...string) (*process, error) {
 		_ = p.cmd.Wait() // how it ended does not matter, see stop
 		close(p.gone)
 	}()
+	if err := p.watch(); err != nil {
+		return nil, errors.Join(err, p.stop())
+	}
 	return p, nil
+}
+
+// watch starts a watchdog, which kills the daemon should the test's process
+// die without stopping it: the pipe that it reads from closes then.
+func (p *process) watch() error {
+	dog := exec.Command("/bin/sh", "-c", `read never; kill -s KILL -- "-$0"`, strconv.Itoa(p.cmd.Process.Pid))
+	dog.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if _, err := dog.StdinPipe(); err != nil {
+		return err
+	}
+	if err := dog.Start(); err != nil {
+		return fmt.Errorf("bed: watchdog: %w", err)
+	}
+	p.watchdog = dog
+	return nil
 }
 
 // ready waits until works finds nothing wrong any more.
@@ -62,6 +80,7 @@ func (p *process) stop() error {
 	if p == nil {
 		return nil
 	}
+	p.unwatch()
 	group := p.cmd.Process.Pid
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
 		_ = syscall.Kill(-group, syscall.SIGKILL) // fails when nobody is left, which alive tells
@@ -72,6 +91,16 @@ func (p *process) stop() error {
 		time.Sleep(5 * time.Millisecond)
 	}
 	return fmt.Errorf("bed: processes of %s (group %d) survive being killed", p.name, group)
+}
+
+// unwatch ends the watchdog before it would kill somebody who has got the
+// daemon's number by then.
+func (p *process) unwatch() {
+	if p.watchdog != nil {
+		_ = p.watchdog.Process.Kill()
+		_ = p.watchdog.Wait()
+		p.watchdog = nil
+	}
 }
 
 // alive says whether a process of the group still runs. One that has ended and
