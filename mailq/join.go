@@ -8,10 +8,11 @@ import (
 
 // An open message is one that the log has begun to tell about and not ended.
 type open struct {
-	key     uint64 // of host, instance and queue id
-	message uint64 // of those and the arrival: what Event.Message says
-	id      string
-	host    string
+	key      uint64 // of host, instance and queue id
+	message  uint64 // of those and the arrival: what Event.Message says
+	id       string
+	host     string
+	instance string
 
 	account  Account
 	fallback Account // who is charged if the mail leaves and account is empty
@@ -29,12 +30,12 @@ type open struct {
 	flags   openFlags
 	reason  Class // of the last deferral
 
-	named   set             // hashes of the recipients that an event has named
-	noted   []Recipient     // told by a hook before the message was submitted
-	domains []string        // of the recipients, at most maxDomains
-	few     [2]string       // their room, for most messages
-	mid     uint64          // hash of the message id
-	older   *open           // neighbours in order of use
+	named   set         // hashes of the recipients that an event has named
+	noted   []Recipient // told by a hook before the message was submitted
+	domains []string    // of the recipients, at most maxDomains
+	few     [2]string   // their room, for most messages
+	mid     uint64      // hash of the message id
+	older   *open       // neighbours in order of use
 	newer   *open
 }
 
@@ -60,8 +61,8 @@ const (
 	// defaultMaxOpen bounds the open messages of a parser.
 	defaultMaxOpen = 500_000
 
-	dangling = 60 * 60  // seconds without a line, for messages never accepted
-	deserted = 7 * day  // and for those that were
+	dangling  = 60 * 60 // seconds without a line, for messages never accepted
+	deserted  = 7 * day // and for those that were
 	clockJump = 60 * 60 // seconds that one line may move the parser's clock
 )
 
@@ -143,15 +144,16 @@ func (l *list) cut(o *open) {
 
 // messages is every open message, by key.
 type messages struct {
-	byKey   map[uint64]*open
-	fresh   list // not accepted yet
-	live    list // accepted
-	free    []*open
-	track   bool     // somebody asks for changes
-	dirty   []uint64 // keys changed since they were asked for
-	gone    []uint64 // keys ended since, of messages that were told
-	evicted uint64
-	max     int
+	byKey     map[uint64]*open
+	fresh     list // not accepted yet
+	live      list // accepted
+	free      []*open
+	track     bool     // somebody asks for changes
+	unordered bool     // restored messages are not in order of use yet
+	dirty     []uint64 // keys changed since they were asked for
+	gone      []uint64 // keys ended since, of messages that were told
+	evicted   uint64
+	max       int
 }
 
 func (m *messages) listOf(o *open) *list {
@@ -206,7 +208,7 @@ func (m *messages) end(o *open) {
 		m.gone = append(m.gone, o.key)
 	}
 	if len(m.free) < 1024 {
-		*o = open{}
+		*o = open{domains: o.domains[:0]}
 		m.free = append(m.free, o)
 	}
 }
@@ -240,7 +242,7 @@ func (m *messages) mark(o *open, set, clear openFlags) {
 }
 
 // rename moves o to another key.
-func (m *messages) rename(o *open, key uint64) {
+func (m *messages) rename(o *open, key uint64, n *instance) {
 	delete(m.byKey, o.key)
 	if o.is(isStored) {
 		m.gone = append(m.gone, o.key)
@@ -248,7 +250,7 @@ func (m *messages) rename(o *open, key uint64) {
 	if old, ok := m.byKey[key]; ok {
 		m.end(old)
 	}
-	o.key = key
+	o.key, o.instance = key, n.name
 	o.flags &^= isDirty | isStored
 	m.byKey[key] = o
 	m.changed(o)
@@ -357,21 +359,22 @@ func (p *Parser) Queued(yield func(QueuedMessage) bool) {
 }
 
 // begin opens the message with a queue id that the current line names first.
-func (p *Parser) begin(key uint64, id []byte) *open {
+func (p *Parser) begin(n *instance, key uint64, id []byte) *open {
+	p.limit()
+	o := p.open.start(key)
+	o.id = string(id)
+	o.host, o.instance = p.host.name, n.name
+	o.arrival, o.last = p.stamps.sec, p.stamps.sec
+	o.message = mix(key, uint64(o.arrival))
+	p.open.changed(o)
+	return o
+}
+
+func (p *Parser) limit() {
 	p.open.max = p.MaxOpen
 	if p.open.max <= 0 {
 		p.open.max = defaultMaxOpen
 	}
-	o := p.open.start(key)
-	o.id = string(id)
-	o.host = p.host.name
-	o.arrival, o.last = p.stamps.sec, p.stamps.sec
-	o.message = p.hash2(key, uint64(o.arrival))
-	p.open.changed(o)
-	if p.parked > 0 {
-		p.unpark(o)
-	}
-	return o
 }
 
 // finish forgets a message that left the queue.
@@ -418,9 +421,6 @@ func (p *Parser) name(ev *Event, o *open, r Recipient) {
 }
 
 func (p *Parser) addDomain(o *open, domain string) {
-	if o.domains == nil {
-		o.domains = o.few[:0]
-	}
 	if len(o.domains) < maxDomains && !slices.Contains(o.domains, domain) {
 		o.domains = append(o.domains, domain)
 	}

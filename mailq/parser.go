@@ -91,6 +91,9 @@ func (p *Parser) Parse(line []byte) (ev Event, ok bool) {
 	if !p.ready {
 		p.prepare()
 	}
+	if p.open.unordered {
+		p.open.order()
+	}
 	if ok = p.line(&ev, line); ok {
 		p.stats.Events++
 	}
@@ -238,6 +241,8 @@ type host struct {
 	seed      uint64
 	programs  map[string]*program
 	instances []*instance
+
+	lately [16]*program // that wrote lately, where their tags lead
 }
 
 // An instance is one mail system of a host, as its syslog_name says.
@@ -249,6 +254,7 @@ type instance struct {
 
 // A program is who wrote a line.
 type program struct {
+	tag      string
 	kind     programKind
 	daemon   daemon
 	instance *instance
@@ -285,10 +291,20 @@ func (p *Parser) hostOf(name []byte) *host {
 
 // program returns who a tag stands for.
 func (h *host) program(p *Parser, tag []byte) *program {
-	if g, ok := h.programs[string(tag)]; ok {
-		return g
+	last := &h.lately[(len(tag)+3*int(tag[len(tag)-1])+7*int(tag[len(tag)/2]))%len(h.lately)]
+	if *last != nil && (*last).tag == string(tag) {
+		return *last
 	}
-	g := new(program)
+	g, ok := h.programs[string(tag)]
+	if !ok {
+		g = h.newProgram(p, tag)
+	}
+	*last = g
+	return g
+}
+
+func (h *host) newProgram(p *Parser, tag []byte) *program {
+	g := &program{tag: string(tag)}
 	g.kind, g.daemon = kindOf(tag)
 	if g.kind == postfixProgram {
 		name, _, _ := bytes.Cut(tag, []byte("/"))
@@ -322,11 +338,12 @@ func (p *Parser) key(n *instance, id []byte) uint64 {
 
 func (p *Parser) hash(b []byte) uint64 { return siphash.Hash(p.k0, p.k1, b) }
 
-func (p *Parser) hash2(a, b uint64) uint64 {
-	var buf [16]byte
-	binary.LittleEndian.PutUint64(buf[:8], a)
-	binary.LittleEndian.PutUint64(buf[8:], b)
-	return siphash.Hash(p.k0, p.k1, buf[:])
+// mix makes one hash of a hash and a number (the finish of SplitMix64).
+func mix(hash, n uint64) uint64 {
+	h := hash + n*0x9e3779b97f4a7c15
+	h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
+	h = (h ^ h>>27) * 0x94d049bb133111eb
+	return h ^ h>>31
 }
 
 // recipient makes a Recipient of an address.
@@ -396,8 +413,15 @@ func (p *Parser) address(addr []byte) string {
 
 // word interns a short text.
 func (p *Parser) word(b []byte) string {
-	if len(b) == 0 {
+	switch string(b) { // most of them
+	case "":
 		return ""
+	case "2.0.0":
+		return "2.0.0"
+	case "PLAIN":
+		return "PLAIN"
+	case "LOGIN":
+		return "LOGIN"
 	}
 	if len(b) > 255 {
 		b = b[:255]

@@ -136,7 +136,7 @@ func (p *Parser) find(n *instance, id []byte) *open {
 			continue
 		}
 		if n.manages { // from now on under the name of its queue
-			p.open.rename(o, key)
+			p.open.rename(o, key, n)
 		}
 		return o
 	}
@@ -145,7 +145,7 @@ func (p *Parser) find(n *instance, id []byte) *open {
 
 // smtpdSession reads the lines of smtpd that belong to no message.
 func (p *Parser) smtpdSession(ev *Event, n *instance, pid uint64, b []byte) bool {
-	process := p.hash2(n.seed, pid)
+	process := mix(n.seed, pid)
 	switch {
 	case bytes.HasPrefix(b, []byte("connect from ")), bytes.HasPrefix(b, []byte("disconnect from ")):
 		p.sessions.drop(process)
@@ -163,13 +163,13 @@ func (p *Parser) smtpdSession(ev *Event, n *instance, pid uint64, b []byte) bool
 
 // smtpd reads a line of smtpd about a message.
 func (p *Parser) smtpd(ev *Event, n *instance, pid uint64, id, b []byte) bool {
-	process := p.hash2(n.seed, pid)
+	process := mix(n.seed, pid)
 	fields, ok := bytes.CutPrefix(b, []byte("client="))
 	if !ok {
 		return p.refusal(ev, p.find(n, id), process, b)
 	}
 	// The line says that smtpd began to receive, not that it accepted.
-	o := p.begin(p.key(n, id), id)
+	o := p.begin(n, p.key(n, id), id)
 	c := readClient(fields)
 	o.peer = c.addr
 	if len(c.login) > 0 {
@@ -304,7 +304,7 @@ func (p *Parser) pickup(n *instance, id, b []byte) bool {
 	if at := bytes.LastIndex(rest, []byte("> orig_id=")); at >= 0 {
 		parent = p.find(n, rest[at+len("> orig_id="):])
 	}
-	o := p.begin(p.key(n, id), id)
+	o := p.begin(n, p.key(n, id), id)
 	o.account = p.uidAccount(uid, rest[:at])
 	if parent != nil { // postsuper -r gave the message a new id
 		method, peer := parent.method, parent.peer
@@ -359,7 +359,7 @@ func (p *Parser) cleanup(ev *Event, n *instance, id, b []byte) bool {
 func (p *Parser) messageID(ev *Event, n *instance, o *open, id, mid []byte) bool {
 	if o == nil {
 		// Neither a client nor a user sent it: Postfix did.
-		o = p.begin(p.key(n, id), id)
+		o = p.begin(n, p.key(n, id), id)
 		p.open.mark(o, isPlain, 0)
 	}
 	p.open.touch(o, p.stamps.sec)
@@ -457,13 +457,17 @@ func (p *Parser) active(ev *Event, n *instance, id, sender, b []byte) bool {
 	}
 	unseen := o == nil
 	if unseen {
-		o = p.begin(p.key(n, id), id)
+		o = p.begin(n, p.key(n, id), id)
 	}
 	p.open.touch(o, p.stamps.sec)
 	size, counts, _ := bytes.Cut(b, []byte(", nrcpt="))
 	o.size = leadingNumber(size)
 	o.rcpts = int32(min(leadingNumber(counts), 1<<30))
-	o.sender = p.address(sender)
+	if string(sender) == string(o.account) {
+		o.sender = string(o.account)
+	} else {
+		o.sender = p.address(sender)
+	}
 	if unseen {
 		// An old message whose beginning was not read. It was counted, or is nobody's.
 		p.open.mark(o, isSubmitted, isHeld)
@@ -538,7 +542,7 @@ func (p *Parser) bounce(n *instance, b []byte) bool {
 	if p.recent.has(key) {
 		return false // it has come and gone
 	}
-	p.open.mark(p.begin(key, id), isPlain, 0)
+	p.open.mark(p.begin(n, key, id), isPlain, 0)
 	return false
 }
 
@@ -623,8 +627,8 @@ func (p *Parser) refused(ev *Event, o *open, process uint64, verb, b []byte) boo
 	if at := bytes.IndexByte(rest, '['); at >= 0 && !ev.Client.IsValid() {
 		ev.Client, _, _ = addrOf(rest[at:])
 	}
-	if len(about.login) > 0 && (o == nil || o.account == "") {
-		ev.Account = p.login(about.login)
+	if login := about.who(); len(login) > 0 && (o == nil || o.account == "") {
+		ev.Account = p.login(login)
 	}
 	if len(about.to) > 0 {
 		ev.To = p.recipient(about.to)
@@ -653,6 +657,28 @@ func endsMessage(stage, verb []byte) bool {
 // about is the tail of a refusal: who wrote to whom.
 type about struct {
 	text, from, to, login []byte
+}
+
+// who is the login that a refusal names: as its last word, or as what it is
+// about, "554 5.7.1 <bob@blog.test>: SASL login name rejected: text".
+func (a *about) who() []byte {
+	if len(a.login) > 0 {
+		return a.login
+	}
+	code, enhanced := readCodes(a.text)
+	if code == 0 {
+		return nil
+	}
+	rest := a.text[len("554 "):]
+	if len(enhanced) > 0 {
+		rest = bytes.TrimPrefix(rest[len(enhanced):], []byte(" "))
+	}
+	rest, ok := bytes.CutPrefix(rest, []byte("<"))
+	end := bytes.IndexByte(rest, '>')
+	if !ok || end < 1 || !bytes.HasPrefix(rest[end:], []byte(">: SASL login name ")) || bytes.ContainsAny(rest[:end], " \"\\<") {
+		return nil
+	}
+	return rest[:end]
 }
 
 // readAbout reads "host[addr]: text; from=<..> to=<..> proto=.. helo=<..>",
@@ -752,6 +778,9 @@ func readAttempt(b []byte) (a attempt, ok bool) {
 	}
 	if rest, ok := bytes.CutPrefix(b, []byte(", relay=")); ok {
 		a.relay, b = cutField(rest)
+	}
+	if at := bytes.Index(b, []byte(", dsn=")); at > 0 {
+		b = b[at:] // over delay=, delays=, tls=: Postfix's own words
 	}
 	for len(b) > 2 && b[0] == ',' {
 		b = b[2:]

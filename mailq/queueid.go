@@ -26,13 +26,28 @@ func isQueueID(b []byte) bool {
 	if len(b) < 6 || len(b) > 24 {
 		return false
 	}
-	hex, long := true, true
+	kind := byte(hexDigit | longDigit)
 	for _, c := range b {
-		hex = hex && (c >= '0' && c <= '9' || c >= 'A' && c <= 'F')
-		long = long && longValue[c] != 0xff
+		kind &= idDigit[c]
 	}
-	return hex || long && bytes.LastIndexByte(b, 'z') >= 10
+	return kind&hexDigit != 0 || kind&longDigit != 0 && bytes.LastIndexByte(b, 'z') >= 10
 }
+
+const (
+	hexDigit  = 1
+	longDigit = 2
+)
+
+// idDigit says of which kinds of queue ids a character may be part.
+var idDigit = func() (t [256]byte) {
+	for i := range len(longAlphabet) {
+		t[longAlphabet[i]] = longDigit
+	}
+	for _, c := range []byte("0123456789ABCDEF") {
+		t[c] |= hexDigit
+	}
+	return t
+}()
 
 // QueueIDTime returns the arrival time that a queue id holds, to the
 // microsecond for Postfix's long ids and to the second for Exim's. Postfix's

@@ -293,39 +293,64 @@ var noReply = []phrase{
 // its words, then by the vaguer codes. What is left is Unclassified: a bare
 // 550 5.7.1 is evidence of nothing.
 func classify(provider string, code int, enhanced, text []byte, remote bool) Class {
-	var room [512]byte
-	words := appendLower(room[:0], text[:min(len(text), len(room))])
+	var words lowered
+	words.set(text)
 	if !remote {
-		if c := firstOf(noReply, words); c != Unclassified {
+		if c := firstOf(noReply, &words); c != Unclassified {
 			return c
 		}
 		return byVagueCode(code, enhanced)
 	}
-	if c := byCode(provider, enhanced, words); c != Unclassified {
+	if c := byCode(provider, enhanced, &words); c != Unclassified {
 		return c
 	}
-	for _, w := range byWords {
-		if bytes.Contains(words, []byte(w.words)) {
-			if w.class == Unclassified {
-				break
-			}
-			return w.class
-		}
+	if c := firstOf(byWords, &words); c != Unclassified {
+		return c
 	}
 	return byVagueCode(code, enhanced)
 }
 
-func firstOf(list []phrase, words []byte) Class {
-	for _, w := range list {
-		if bytes.Contains(words, []byte(w.words)) {
-			return w.class
+func firstOf(list []phrase, words *lowered) Class {
+	for i := range list {
+		if words.has(list[i].words) {
+			return list[i].class
 		}
 	}
 	return Unclassified
 }
 
+// lowered is a reply in lower case that is asked for many phrases. It knows
+// which pairs of letters it holds, and so seldom has to look.
+type lowered struct {
+	text  []byte
+	room  [512]byte
+	pairs [64]uint64
+}
+
+func (l *lowered) set(text []byte) {
+	l.text = appendLower(l.room[:0], text[:min(len(text), len(l.room))])
+	for i := 1; i < len(l.text); i++ {
+		at := pair(l.text[i-1], l.text[i])
+		l.pairs[at>>6] |= 1 << (at & 63)
+	}
+}
+
+func (l *lowered) has(phrase string) bool {
+	n := len(phrase)
+	for _, i := range [...]int{n / 2, n - 1, 1} {
+		at := pair(phrase[i-1], phrase[i])
+		if l.pairs[at>>6]&(1<<(at&63)) == 0 {
+			return false
+		}
+	}
+	return bytes.Contains(l.text, []byte(phrase))
+}
+
+// pair maps two letters to one of 4096 places.
+func pair(a, b byte) uint { return (uint(a)*61 + uint(b)) & 4095 }
+
 // byCode decides by codes that leave no doubt.
-func byCode(provider string, enhanced, words []byte) Class {
+func byCode(provider string, enhanced []byte, words *lowered) Class {
 	if len(enhanced) < 5 {
 		return Unclassified
 	}
@@ -363,8 +388,8 @@ func byCode(provider string, enhanced, words []byte) Class {
 
 // byReputation tells Google's 4.7.28 about a domain from that about an
 // address.
-func byReputation(words []byte) Class {
-	if bytes.Contains(words, []byte("dkim domain")) || bytes.Contains(words, []byte("spf domain")) || bytes.Contains(words, []byte("sending domain")) {
+func byReputation(words *lowered) Class {
+	if words.has("dkim domain") || words.has("spf domain") || words.has("sending domain") {
 		return DomainReputation
 	}
 	return AddressReputation

@@ -1,0 +1,214 @@
+package mailq
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+)
+
+// Changed yields the state of each open message that changed since the last
+// call, and nil for those that ended. What it yields, put back with Restore
+// into a new Parser with the same Key, makes that parser go on where this one
+// was. The first call yields every open message. state is valid during yield.
+func (p *Parser) Changed(yield func(key uint64, state []byte)) {
+	m := &p.open
+	if !m.track {
+		m.track = true
+		for _, o := range m.byKey {
+			m.changed(o)
+		}
+	}
+	for _, key := range m.gone {
+		if _, ok := m.byKey[key]; !ok {
+			yield(key, nil)
+		}
+	}
+	m.gone = m.gone[:0]
+	var buf []byte
+	for _, key := range m.dirty {
+		o, ok := m.byKey[key]
+		if !ok || !o.is(isDirty) {
+			continue // ended, or told already
+		}
+		o.flags = o.flags&^isDirty | isStored
+		buf = o.appendState(buf[:0])
+		yield(key, buf)
+	}
+	m.dirty = m.dirty[:0]
+}
+
+// Restore puts back an open message that Changed yielded.
+func (p *Parser) Restore(key uint64, state []byte) error {
+	if !p.ready {
+		p.prepare()
+	}
+	r := stateReader{p: p, b: state}
+	version := r.number()
+	if version != stateVersion {
+		return fmt.Errorf("mailq: message %016x: state of version %d, not %d", key, version, stateVersion)
+	}
+	p.limit()
+	var read open
+	r.message(&read)
+	if r.err != nil {
+		return fmt.Errorf("mailq: message %016x: %w", key, r.err)
+	}
+	o := p.open.start(key)
+	p.open.fresh.cut(o)
+	*o = read
+	o.key = key
+	p.open.listOf(o).push(o)
+	p.open.unordered = true
+	p.seed(o)
+	return nil
+}
+
+// stateVersion is the first byte of a message's state.
+const stateVersion = 1
+
+const storedFlags = isSubmitted | isHeld | isPlain | isReturned | isSure | willHold | isPiped | isExim
+
+func (o *open) appendState(b []byte) []byte {
+	b = append(b, stateVersion)
+	b = binary.LittleEndian.AppendUint64(b, o.message)
+	b = binary.LittleEndian.AppendUint64(b, o.mid)
+	for _, n := range [...]int64{int64(o.flags & storedFlags), o.arrival, o.last, o.size, int64(o.rcpts), int64(o.retries), int64(o.reason)} {
+		b = binary.AppendVarint(b, n)
+	}
+	for _, s := range [...]string{o.id, o.host, o.instance, string(o.account), string(o.fallback), string(o.charged), o.sender, o.script, o.method} {
+		b = appendText(b, s)
+	}
+	peer, _ := o.peer.MarshalBinary()
+	b = appendText(b, string(peer))
+	b = binary.AppendVarint(b, int64(len(o.domains)))
+	for _, d := range o.domains {
+		b = appendText(b, d)
+	}
+	named := o.named.all()
+	b = binary.AppendVarint(b, int64(len(named)))
+	for _, h := range named {
+		b = binary.LittleEndian.AppendUint64(b, h)
+	}
+	b = binary.AppendVarint(b, int64(len(o.noted)))
+	for _, r := range o.noted {
+		b = binary.LittleEndian.AppendUint64(b, r.Hash)
+		b = appendText(b, r.Domain)
+	}
+	return b
+}
+
+func appendText(b []byte, s string) []byte {
+	return append(binary.AppendVarint(b, int64(len(s))), s...)
+}
+
+var errCut = errors.New("state is cut short or damaged")
+
+// A stateReader takes a message's state apart. After a mistake everything it
+// reads is empty.
+type stateReader struct {
+	p   *Parser
+	b   []byte
+	err error
+}
+
+func (r *stateReader) message(o *open) {
+	o.message, o.mid = r.hash(), r.hash()
+	o.flags = openFlags(r.number())&storedFlags | isStored
+	o.arrival, o.last, o.size = r.number(), r.number(), r.number()
+	o.rcpts, o.retries, o.reason = int32(r.number()), int32(r.number()), Class(r.number())
+	o.id = string(r.text())
+	o.host, o.instance = r.word(), r.word()
+	o.account, o.fallback, o.charged = Account(r.word()), Account(r.word()), Account(r.word())
+	o.sender, o.script, o.method = r.word(), r.word(), r.word()
+	var peer netip.Addr
+	if err := peer.UnmarshalBinary(r.text()); err == nil {
+		o.peer = peer
+	}
+	for range r.count(maxDomains) {
+		r.p.addDomain(o, r.word())
+	}
+	for range r.count(maxNamed) {
+		o.named.add(r.hash())
+	}
+	for range r.count(maxNamed) {
+		o.noted = append(o.noted, Recipient{Hash: r.hash(), Domain: r.word()})
+	}
+}
+
+func (r *stateReader) fail() { r.b, r.err = nil, errCut }
+
+func (r *stateReader) number() int64 {
+	n, width := binary.Varint(r.b)
+	if width <= 0 {
+		r.fail()
+		return 0
+	}
+	r.b = r.b[width:]
+	return n
+}
+
+// count reads the length of a list.
+func (r *stateReader) count(most int64) int64 {
+	n := r.number()
+	if n < 0 || n > most {
+		r.fail()
+		return 0
+	}
+	return n
+}
+
+func (r *stateReader) hash() uint64 {
+	if len(r.b) < 8 {
+		r.fail()
+		return 0
+	}
+	h := binary.LittleEndian.Uint64(r.b)
+	r.b = r.b[8:]
+	return h
+}
+
+func (r *stateReader) text() []byte {
+	n := r.number()
+	if n < 0 || n > int64(len(r.b)) {
+		r.fail()
+		return nil
+	}
+	text := r.b[:n]
+	r.b = r.b[n:]
+	return text
+}
+
+func (r *stateReader) word() string {
+	text := r.text()
+	if len(text) > 255 {
+		return string(text)
+	}
+	return r.p.word(text)
+}
+
+// order sorts the messages by use, after some were restored in any order.
+func (m *messages) order() {
+	m.unordered = false
+	all := slices.SortedFunc(maps.Values(m.byKey), func(a, b *open) int {
+		return cmp.Or(cmp.Compare(a.last, b.last), cmp.Compare(a.key, b.key))
+	})
+	m.fresh, m.live = list{}, list{}
+	for _, o := range all {
+		m.listOf(o).push(o)
+	}
+}
+
+// seed makes the parser know again what it knew by way of o: the host and
+// instance, and the id under which a filter may bring the message back.
+func (p *Parser) seed(o *open) {
+	n := p.hostOf([]byte(o.host)).instance(p, o.instance)
+	n.manages = n.manages || o.is(isSubmitted)
+	if o.is(isSubmitted) && !o.is(isReturned|isExim) && o.mid != 0 {
+		at := p.firsts.slot(o.mid)
+		*at = first{mid: o.mid, key: o.key, message: o.message, account: o.account, sender: o.sender, at: o.last, piped: o.is(isPiped)}
+	}
+}
