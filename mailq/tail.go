@@ -1,0 +1,205 @@
+package mailq
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"time"
+)
+
+const (
+	// settle is how long a renamed file must stay silent after its successor
+	// has its first line: with several writers some may still be on the way.
+	settle = 100 * time.Millisecond
+	// pace is the shortest time between two looks, so that thousands of lines
+	// a second do not cost as many system calls.
+	pace = 2 * time.Millisecond
+)
+
+// A Tail follows a log file. It understands the two ways of rotation:
+//
+//   - Rename and create: the old file is read to its end, which comes when a
+//     newer one has lines, and then the newer ones in their order. Nothing is
+//     lost or doubled, also when Tail was not running meanwhile, as long as
+//     the rotated files lie beside the log under names such as mail.log.1,
+//     mail.log-20260320, mail.log.2.gz or mail.log.3.zst.
+//   - copytruncate: what was not yet read is taken from the copy. Lines that
+//     are written between the end of the copying and the truncation are in
+//     neither file: this way of rotation loses them for every reader.
+//
+// An unterminated last line waits for its newline, or until its file was left
+// for a newer one.
+type Tail struct {
+	Path string
+	// From is where to go on. The zero Position is the beginning of the file
+	// that Path is now; see [EndOf] for its end.
+	From Position
+	// Poll is how often to look where the kernel tells nothing; 0 is 250 ms.
+	Poll time.Duration
+}
+
+// Run emits the lines until ctx ends, whose error it then returns. A file that
+// does not exist is waited for. It returns any other error and does not retry:
+// start it again from the last Chunk.End. An error of emit is returned as it is.
+func (t *Tail) Run(ctx context.Context, emit func(Chunk) error) error {
+	w := newWaiter(t.Path, t.Poll)
+	defer w.close()
+	f := &follower{path: t.Path, last: t.From, emit: emit}
+	defer f.close()
+	for ctx.Err() == nil {
+		more, err := f.step()
+		if err != nil {
+			return err
+		}
+		if !more {
+			w.wait(ctx, f.leave)
+		}
+	}
+	return ctx.Err()
+}
+
+// EndOf is the position behind the last whole line of the file at path.
+func EndOf(path string) (Position, error) {
+	f, err := openFile(path)
+	if err != nil {
+		return Position{}, err
+	}
+	defer f.Close()
+	end, err := lastLine(f)
+	if err != nil {
+		return Position{}, fileError(path, err)
+	}
+	s, err := openSource(path, Position{Offset: end})
+	if err != nil {
+		return Position{}, err
+	}
+	defer s.close()
+	return s.position(path, end), nil
+}
+
+// lastLine finds the offset behind the last newline.
+func lastLine(f *os.File) (int64, error) {
+	end, err := f.Seek(0, io.SeekEnd)
+	buf := make([]byte, MaxLine)
+	for err == nil && end > 0 {
+		part := buf[:min(end, MaxLine)]
+		if _, err = f.ReadAt(part, end-int64(len(part))); err != nil {
+			break
+		}
+		if i := bytes.LastIndexByte(part, '\n'); i >= 0 {
+			return end - int64(len(part)-i-1), nil
+		}
+		end -= int64(len(part))
+	}
+	return end, err
+}
+
+// A follower is the state of one run of a Tail.
+type follower struct {
+	path   string
+	emit   func(Chunk) error
+	src    *source   // what is being read; nil before the first file is found
+	cut    cutter    // what was read of src
+	last   Position  // behind the last emitted line
+	gap    string    // to be told with the next Chunk
+	caught bool      // the last Chunk said so
+	leave  time.Time // when src may be left for the newer file that was found
+}
+
+func (f *follower) close() {
+	if f.src != nil {
+		f.src.close()
+		f.src = nil
+	}
+}
+
+// step does one thing, and reports whether there may be more to do at once.
+func (f *follower) step() (bool, error) {
+	if f.src == nil {
+		return f.find()
+	}
+	n, err := f.cut.fill(f.src.text)
+	if err != nil && err != io.EOF && n == 0 {
+		if f.src.file != nil {
+			return false, fileError(f.src.name, err)
+		}
+		f.gap = err.Error() // a damaged archive; what was written after it is still of use
+	}
+	same, err := f.src.same(f.cut.offset)
+	if err != nil {
+		return false, fileError(f.src.name, err)
+	}
+	if !same { // truncated: go on in the copy, which find looks for
+		f.close()
+		return true, nil
+	}
+	if n == 0 {
+		return f.atEnd()
+	}
+	f.src.saw(f.cut.buf[f.cut.to-n : f.cut.to])
+	f.leave = time.Time{}
+	return true, f.tell(f.cut.cut(), f.cut.offset >= f.src.size && f.src.is(f.path))
+}
+
+// tell emits lines, unless there is nothing new to say.
+func (f *follower) tell(lines []byte, caught bool) error {
+	f.last = f.src.position(f.path, f.cut.done())
+	if len(lines) == 0 && (!caught || f.caught) && f.gap == "" {
+		return nil
+	}
+	c := Chunk{Lines: lines, End: f.last, Caught: caught, Skipped: f.cut.takeSkipped(), Gap: f.gap}
+	f.caught, f.gap = caught, ""
+	return f.emit(c)
+}
+
+// find opens the file of the saved position, or what took its place.
+func (f *follower) find() (bool, error) {
+	src, gap, err := locate(f.path, f.last)
+	if err != nil {
+		return false, err
+	}
+	if src == nil {
+		return false, nil
+	}
+	f.gap = gap
+	f.open(src)
+	return true, nil
+}
+
+func (f *follower) open(src *source) {
+	f.close()
+	f.src, f.leave, f.caught = src, time.Time{}, false
+	f.cut.reset(src.start)
+}
+
+// atEnd is reached when the file has no more for now: it goes on with the
+// next one as soon as that has lines.
+func (f *follower) atEnd() (bool, error) {
+	next, err := f.src.next(f.path, f.last)
+	if err != nil {
+		return false, err
+	}
+	if next == nil {
+		return false, f.tell(nil, true)
+	}
+	if f.src.file != nil && f.leave.IsZero() {
+		f.leave = time.Now()
+		if seen := time.Unix(0, f.src.seen); seen.Before(f.leave) {
+			f.leave = seen
+		}
+		f.leave = f.leave.Add(settle)
+	}
+	if time.Now().Before(f.leave) {
+		next.close()
+		return false, nil
+	}
+	if lines := f.cut.rest(nil); len(lines) > 0 {
+		if err := f.tell(lines, false); err != nil {
+			next.close()
+			return false, err
+		}
+	}
+	f.open(next)
+	return true, nil
+}
