@@ -102,7 +102,7 @@ func (i *Incident) reopen(f rules.Finding) {
 			return
 		}
 	}
-	*i = Incident{ID: i.ID, State: Opened, Opened: i.Opened, Resolved: end, Reopened: i.Reopened + 1}
+	*i = Incident{ID: i.ID, State: Opened, First: i.First, Opened: i.Opened, Resolved: end, Reopened: i.Reopened + 1}
 }
 
 // take puts a finding and its decision into the incident and says what is new
@@ -162,7 +162,7 @@ func (i *Incident) news(f rules.Finding, d rules.Decision, failure string) Kind 
 	case i.Told == rules.Nothing && i.Reopened > 0:
 		return Again
 	case i.Told == rules.Nothing:
-		return First
+		return News
 	case d.Enforce && failedBefore:
 		return Caught
 	case d.Action > i.Told, d.Enforce && d.Action > i.Done:
@@ -189,7 +189,7 @@ func without(fails []Failure, a rules.Action) []Failure {
 func (i *Incident) change(kind Kind, d rules.Decision, hard string, at time.Time) Change {
 	what := kind.String()
 	switch kind {
-	case First, Stronger, Again, Caught, Failed:
+	case News, Stronger, Again, Caught, Failed:
 		what = d.Action.String()
 		if !d.Enforce {
 			what = "would-" + what
@@ -204,6 +204,9 @@ func (i *Incident) change(kind Kind, d rules.Decision, hard string, at time.Time
 	id := i.ID + "/" + what
 	if i.Reopened > 0 {
 		id = fmt.Sprintf("%s-%d", id, i.Reopened+1)
+	}
+	if i.First == "" {
+		i.First = id
 	}
 	return Change{ID: id, Kind: kind, Time: at, Incident: *i, Decision: d}
 }

@@ -338,3 +338,18 @@ func TestNoEndNeedsAPerson(t *testing.T) {
 		t.Errorf("an action without an end ended by itself: %v", tell(told))
 	}
 }
+
+// All messages of an incident answer the first, whatever that was.
+func TestThread(t *testing.T) {
+	b := &Book{}
+	for _, do := range []func(*Book) []Change{
+		fail(0, rules.Throttle, "no"), record(1, rules.Block, true), release(2), record(3, rules.Block, true), tick(24 * 60),
+	} {
+		for _, c := range do(b) {
+			if want := c.Incident.ID + "/throttle-failed"; c.Incident.First != want {
+				t.Errorf("%s answers %q, want %q", c.ID, c.Incident.First, want)
+			}
+		}
+		b = reload(t, b, map[string]Incident{})
+	}
+}

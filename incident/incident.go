@@ -55,7 +55,7 @@ type Kind uint8
 // The kinds. The zero Kind says nothing.
 const (
 	Silent   Kind = iota
-	First         // the account's first finding in this episode
+	News          // the account's first finding in this episode
 	Stronger      // a stronger action, the same one now carried out, or a hard rule
 	Again         // a later finding after the incident was resolved
 	Failed        // the decision could not be carried out
@@ -81,6 +81,7 @@ func name(names []string, i uint8, what string) string {
 type Incident struct {
 	ID    string `json:"id"` // see [ID]
 	State State  `json:"state"`
+	First string `json:"first,omitempty"` // ID of the first Change told, which later messages answer
 
 	Opened   time.Time `json:"opened"`            // when it was first recorded
 	Changed  time.Time `json:"changed"`           // when it last changed
