@@ -66,6 +66,7 @@ type account struct {
 type episode struct {
 	onset       int64 // 0: at rest
 	msgs, rcpts uint32
+	age         float32 // messages of the account that were known before it
 	told        float32 // highest score told
 	toldAt      int64
 	toldFam     uint8
@@ -131,7 +132,7 @@ func (a *account) begin(m *message, now int64) {
 	if a.open() {
 		return
 	}
-	a.ep.onset = now
+	a.ep.onset, a.ep.age = now, a.nov.age
 	if m == nil {
 		return
 	}

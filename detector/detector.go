@@ -133,6 +133,7 @@ func (d *Detector) guessed(ev *mailq.Event, now int64) {
 	}
 	net := networkOf(ev.Client)
 	if !a.log.knows(net, now) {
+		d.fleet.dirty = true
 		d.fails.note(a.name, net, now)
 	}
 }
@@ -256,13 +257,13 @@ func (a *account) learnPending() {
 
 // take gives the event to the families that it concerns.
 func (d *Detector) take(a *account, ev *mailq.Event, now int64) {
-	switch ev.Kind {
-	case mailq.Submitted:
+	if ev.Kind == mailq.Submitted || ev.Counts {
 		d.submitted(a, ev, now)
-	case mailq.Addressed:
+	} else {
 		d.named(a, ev, now)
+	}
+	switch ev.Kind {
 	case mailq.Delivered, mailq.Deferred, mailq.Bounced:
-		d.named(a, ev, now)
 		if !a.mercy.old(a, ev.Message) {
 			d.failed(a, ev, now)
 			d.answered(a, ev, now)
@@ -286,7 +287,7 @@ func (d *Detector) submitted(a *account, ev *mailq.Event, now int64) {
 	d.sentAs(a, ev.Sender, now)
 	d.ran(a, ev.Script, now)
 	d.resembles(a, ev.Size, ev.Subject, now)
-	a.rate.sent(max(int(m.counted), 1), now)
+	a.rate.sent(now)
 	d.pace(a, now)
 	if a.ep.speak[familyRate] > 0 {
 		a.begin(m, now)
@@ -298,8 +299,8 @@ func (d *Detector) submitted(a *account, ev *mailq.Event, now int64) {
 	if a.ep.top < d.cfg.Floor {
 		a.rate.hours.learn(now)
 	}
-	d.addressed(a, m, ev.New, now)
 	a.nov.lastMsg = now
+	d.addressed(a, m, ev.New, now)
 }
 
 // pace sets what the account's speed says now.

@@ -110,6 +110,9 @@ func (a *account) fuse() verdict {
 		by[kinds[f].group] += s
 	}
 	by[groupPace] = min(by[groupPace], paceTop)
+	if over := by[groupWhom] + by[groupPace] - (strangerTop + strangerAge*log(1+a.ep.age)); over > 0 {
+		by[groupWhom] -= min(over, by[groupWhom])
+	}
 	for _, s := range by {
 		v.score += s
 		if s >= speaks {
@@ -122,6 +125,12 @@ func (a *account) fuse() verdict {
 const (
 	speaks  = 2.0 // a family speaks from here on
 	paceTop = 9.5
+
+	// Of an account with hardly any past, whom it writes to and how fast
+	// says little: it may be a newsletter's first. What they say together is
+	// limited by how many messages of it are known.
+	strangerTop = 9.0
+	strangerAge = 3.5
 )
 
 // finding makes a finding of the account's state.

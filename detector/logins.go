@@ -322,14 +322,14 @@ type attempt struct {
 }
 
 const (
-	wrongSlots = 4096
+	wrongSlots = 1024
 	wrongSpan  = hour
 )
 
 func (w *wrong) place(a mailq.Account, net uint32) (*attempt, uint64) {
 	key := uint64(hashOf(string(a)))<<32 | uint64(net)
 	key *= 0x9e3779b97f4a7c15
-	return &w.slot[key>>52], key
+	return &w.slot[key>>54], key
 }
 
 // note counts a wrong password.

@@ -21,6 +21,7 @@ const lostHosts = 1024
 // blind makes a finding of lost log lines, once an hour and host: what was
 // not seen can be neither found nor cleared.
 func (d *Detector) blind(ev *mailq.Event) (rules.Finding, bool) {
+	d.fleet.dirty = true
 	slot := ev.Time.UnixNano() / hour
 	host := clip(ev.Host, 255)
 	if host == "" {

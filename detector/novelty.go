@@ -76,12 +76,14 @@ func (d *Detector) addressed(a *account, m *message, to []mailq.Recipient, now i
 		m.counted = m.named
 	}
 	d.weigh(a, m, now)
+	a.say(familyFanout, a.rate.fanout(&d.fleet.norms[a.class]))
 }
 
 // recipient adds one recipient to the evidence of m, and learns it.
 func (d *Detector) recipient(a *account, m *message, to *mailq.Recipient, share, w float32, above bool) {
 	n := &a.nov
 	n.count = min(n.count+1, math.MaxUint16-1)
+	a.rate.reached(to.Hash, a.last)
 	isNew := !n.known(a, to.Hash)
 	prior := d.fleet.newAt(a.class, n.age)
 	if !isNew {

@@ -18,6 +18,7 @@ type rate struct {
 	days  float32 // days learnt
 	habit [gauges]habit
 	hours clock
+	reach reach
 	odd   chart // messages at hours unusual for the account
 }
 
@@ -30,7 +31,7 @@ const (
 	perHour
 	perQuarter // six hours
 	perDay
-	rcptsPerHour
+	reachPerHour // different recipients
 	gauges
 )
 
@@ -59,19 +60,16 @@ var firstNorms = [gauges]norm{
 
 const (
 	rateTop   = 8.0 // what speed alone may contribute
-	fanScale  = .5
-	rateScale = .8
-	fanoutTop = 9.5 // what writing to many at once may
-	habitDays = 60  // days that a habit remembers
+	rateScale = .8 // days are no independent draws either
+	habitDays = 60 // days that a habit remembers
 )
 
-// sent counts one more message of rcpts recipients.
-func (r *rate) sent(rcpts int, now int64) {
+// sent counts one more message.
+func (r *rate) sent(now int64) {
 	r.decay(now)
-	for g := range rcptsPerHour {
+	for g := range reachPerHour {
 		r.now[g]++
 	}
-	r.now[rcptsPerHour] += float32(rcpts)
 	for g := range gauges {
 		r.peak[g] = max(r.peak[g], r.now[g])
 	}
@@ -99,6 +97,7 @@ func (r *rate) turn(now int64, suspect bool, norms *[gauges]norm) {
 		return
 	}
 	if r.peak[perDay] > 0 && !suspect {
+		r.reach.keep(r.peak[reachPerHour], now)
 		for g := range gauges {
 			norms[g].learn(r.peak[g], r.habit[g], r.days)
 			r.habit[g].learn(r.peak[g], r.days)
@@ -112,18 +111,12 @@ func (r *rate) turn(now int64, suspect bool, norms *[gauges]norm) {
 // speed is what the account's pace says, and the gauge that says it.
 func (r *rate) speed(norms *[gauges]norm) (float32, gauge) {
 	best, which := float32(0), perMinute
-	for g := range rcptsPerHour {
+	for g := range reachPerHour {
 		if s := surprise(r.now[g], r.habit[g], r.days, &norms[g]); s > best {
 			best, which = s, g
 		}
 	}
 	return min(rateScale*best, rateTop), which
-}
-
-// fanout is what the number of recipients in an hour says.
-func (r *rate) fanout(norms *[gauges]norm) float32 {
-	s := surprise(r.now[rcptsPerHour], r.habit[rcptsPerHour], r.days, &norms[rcptsPerHour])
-	return min(fanScale*s, fanoutTop)
 }
 
 // usual is the account's usual busiest moment of a day.
@@ -143,11 +136,6 @@ func (a *account) rateText(f *fleet) string {
 }
 
 var spanName = [gauges]string{"minute", "10 minutes", "hour", "6 hours", "day", "hour"}
-
-func (a *account) fanoutText(f *fleet) string {
-	return fmt.Sprintf("about %d recipients in an hour; this account's usual busiest hour is %d",
-		int(math.Round(float64(a.rate.now[rcptsPerHour]))), a.rate.usual(rcptsPerHour, &f.norms[a.class]))
-}
 
 // inWords is a span as people say it.
 func inWords(d time.Duration) string {

@@ -77,6 +77,7 @@ func (d *Detector) teach(a *account, now int64) {
 	for g := range gauges {
 		a.rate.habit[g].learn(2*a.rate.peak[g], min(a.rate.days, 2))
 	}
+	a.rate.reach.keep(a.rate.peak[reachPerHour], now)
 	a.log.adopt(now)
 	a.rest()
 }

@@ -133,6 +133,7 @@ func (e *episode) fields(c *codec) {
 	c.i64(&e.onset)
 	c.u32(&e.msgs)
 	c.u32(&e.rcpts)
+	c.f32(&e.age)
 	c.f32(&e.told)
 	c.i64(&e.toldAt)
 	c.u8(&e.toldFam)
@@ -192,6 +193,14 @@ func (r *rate) fields(c *codec) {
 		c.u8(&r.hours.week[i])
 	}
 	r.odd.fields(c)
+	for h := range r.reach.seen {
+		for w := range r.reach.seen[h] {
+			c.u64(&r.reach.seen[h][w])
+		}
+	}
+	c.i64(&r.reach.half)
+	c.f32(&r.reach.record)
+	c.i64(&r.reach.at)
 }
 
 func (l *logins) fields(c *codec) {
@@ -348,7 +357,7 @@ func (w *wrong) fields(c *codec) {
 	})
 	if c.reading {
 		for _, s := range used {
-			w.slot[s.key>>52] = s
+			w.slot[s.key>>54] = s
 		}
 	}
 }

@@ -1,0 +1,79 @@
+package detector
+
+import (
+	"fmt"
+	"math"
+)
+
+// reach counts the different recipients of about the last hour, and
+// remembers the most there ever were in one: who writes to a hundred customers
+// every month may do so again. A blast to an account's own contacts shows in
+// nothing else, so fan-out alone may slow an account down; it never stops it.
+type reach struct {
+	seen   [2][4]uint64 // by recipient; of this half hour and the one before
+	half   int64
+	record float32 // most in an hour, halved in 60 days
+	at     int64   // of the record
+}
+
+const (
+	fanScale    = .5 // many recipients at once are more often honest than many messages
+	fanSurprise = 5.0
+	fanFew      = 25.0 // below so many recipients in an hour nothing is a blast
+	fanOver     = 1.5  // nor below so many times the record
+	fanFirst    = 5.0  // what being just above both says
+	fanoutTop   = 9.5
+	recordLife  = 60 * day
+)
+
+// to counts a recipient and reports whether it is another one.
+func (r *reach) to(h uint64, now int64) bool {
+	half := now / (hour / 2)
+	switch {
+	case half == r.half+1:
+		r.seen[1], r.seen[0] = r.seen[0], [4]uint64{}
+	case half != r.half:
+		r.seen = [2][4]uint64{}
+	}
+	r.half = half
+	bit := h * 0x9e3779b97f4a7c15 >> 56
+	word, mask := bit>>6, uint64(1)<<(bit&63)
+	another := (r.seen[0][word]|r.seen[1][word])&mask == 0
+	r.seen[0][word] |= mask
+	return another
+}
+
+// reached counts a recipient of the account.
+func (r *rate) reached(h uint64, now int64) {
+	if r.reach.to(h, now) {
+		r.now[reachPerHour]++
+		r.peak[reachPerHour] = max(r.peak[reachPerHour], r.now[reachPerHour])
+	}
+}
+
+// most is the record as it counts today.
+func (r *reach) most(now int64) float32 {
+	return r.record * float32(math.Exp2(-float64(now-r.at)/float64(recordLife)))
+}
+
+// keep takes a day's peak into the record.
+func (r *reach) keep(peak float32, now int64) {
+	r.record, r.at = max(r.most(now), peak), now
+}
+
+// fanout is what the number of recipients in an hour says.
+func (r *rate) fanout(norms *[gauges]norm) float32 {
+	c := r.now[reachPerHour]
+	s := min(fanScale*surprise(c, r.habit[reachPerHour], r.days, &norms[reachPerHour]), fanSurprise)
+	limit := max(fanFew, fanOver*r.reach.most(r.at))
+	if c > limit {
+		s = max(s, fanFirst+3*log(c/limit)/log(1.5))
+	}
+	return min(s, fanoutTop)
+}
+
+func (a *account) fanoutText(f *fleet) string {
+	return fmt.Sprintf("about %d different recipients in an hour; this account's usual busiest hour has %d, its busiest of all %d",
+		int(math.Round(float64(a.rate.now[reachPerHour]))), a.rate.usual(reachPerHour, &f.norms[a.class]),
+		int(math.Round(float64(a.rate.reach.record))))
+}
