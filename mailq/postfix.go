@@ -255,25 +255,14 @@ func cutField(b []byte) (value, rest []byte) {
 // sasl_username=alice@shop.test". The name is what the client typed, and
 // stands last; a reason never holds the client's own text.
 func (p *Parser) saslFailure(ev *Event, b []byte) bool {
-	at := bytes.IndexByte(b, '[')
-	if at < 0 {
-		return false
-	}
-	addr, rest, ok := addrOf(b[at:])
+	addr, rest, ok := cutPeer(b)
 	if !ok {
 		return false
 	}
-	if len(rest) > 0 && rest[0] == ':' && len(rest) > 1 && rest[1] != ' ' { // a port
-		if at = bytes.Index(rest, colonSpace); at < 0 {
-			return false
-		}
-		rest = rest[at:]
-	}
-	rest, ok = bytes.CutPrefix(rest, []byte(": SASL "))
-	if !ok {
+	if rest, ok = bytes.CutPrefix(rest, []byte("SASL ")); !ok {
 		return false
 	}
-	at = bytes.IndexByte(rest, ' ')
+	at := bytes.IndexByte(rest, ' ')
 	if at < 0 || !bytes.HasPrefix(rest[at:], []byte(" authentication failed")) {
 		return false
 	}
@@ -283,6 +272,22 @@ func (p *Parser) saslFailure(ev *Event, b []byte) bool {
 		account = p.login(name)
 	}
 	return p.loginFailed(ev, fromServer, account, addr, p.word(method), "smtp", 1)
+}
+
+// cutPeer takes "name[address]: " off b, or "name[address]:port: ".
+func cutPeer(b []byte) (addr netip.Addr, rest []byte, ok bool) {
+	at := bytes.IndexByte(b, '[')
+	if at < 0 {
+		return addr, b, false
+	}
+	if addr, rest, ok = addrOf(b[at:]); !ok {
+		return addr, b, false
+	}
+	if len(rest) > 1 && rest[0] == ':' && rest[1] != ' ' {
+		rest = bytes.TrimLeft(rest[1:], "0123456789")
+	}
+	rest, ok = bytes.CutPrefix(rest, colonSpace)
+	return addr, rest, ok
 }
 
 // pickup reads "uid=1001 from=<www@shop.test>[ orig_id=..]": a program on the
@@ -624,8 +629,8 @@ func (p *Parser) refused(ev *Event, o *open, process uint64, verb, b []byte) boo
 			ev.Account = s.account
 		}
 	}
-	if at := bytes.IndexByte(rest, '['); at >= 0 && !ev.Client.IsValid() {
-		ev.Client, _, _ = addrOf(rest[at:])
+	if !ev.Client.IsValid() {
+		ev.Client = about.addr
 	}
 	if login := about.who(); len(login) > 0 && (o == nil || o.account == "") {
 		ev.Account = p.login(login)
@@ -656,6 +661,7 @@ func endsMessage(stage, verb []byte) bool {
 
 // about is the tail of a refusal: who wrote to whom.
 type about struct {
+	addr                  netip.Addr
 	text, from, to, login []byte
 }
 
@@ -686,10 +692,11 @@ func (a *about) who() []byte {
 // only as the very last word after the last helo, and only if nothing there
 // can be the peer's own text.
 func readAbout(b []byte) (a about) {
-	_, text, _ := bytes.Cut(b, []byte("]: "))
-	if at := bytes.Index(text, colonSpace); at >= 0 && bytes.IndexByte(text[:at], ' ') < 0 && b[len(b)-len(text)-1] == ':' {
-		text = text[at+2:]
+	addr, text, ok := cutPeer(b)
+	if !ok {
+		text = b // of a header: its text comes first
 	}
+	a.addr = addr
 	at := bytes.LastIndex(text, []byte("; from=<"))
 	if at < 0 {
 		a.text = text
