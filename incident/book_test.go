@@ -29,8 +29,8 @@ func decide(f rules.Finding, a rules.Action, enforce bool, until time.Duration) 
 	if until > 0 {
 		d.Until = f.Time.Add(until)
 	}
-	if !enforce {
-		d.HeldBack = "mode is observe"
+	if a > rules.Observe && !enforce {
+		d.HeldBack = rules.HeldMode
 	}
 	return d
 }

@@ -150,12 +150,18 @@ func (c Change) done() string {
 		return fmt.Sprintf("Decided: %s. It COULD NOT be carried out: %s. %s", d.Action, in.failure(d.Action), in.stands())
 	}
 	switch {
+	case d.Action == rules.Observe && d.HeldBack != "":
+		return fmt.Sprintf("Nothing was done: %s. %s", d.HeldBack, in.stands())
 	case d.Action == rules.Observe:
-		return "Nothing: the rules ask only to tell."
+		return "Nothing was done: the rules ask only to tell. " + in.stands()
 	case !d.Enforce:
 		return fmt.Sprintf("Nothing was done: %s. Otherwise %s%s. %s", heldBack(d), would[d.Action], until(d), in.stands())
 	}
-	return did[d.Action] + until(d) + "."
+	words := did[d.Action] + until(d) + "."
+	if d.HeldBack != "" { // a weaker action in the place of the one that was due
+		words += " No more was done: " + d.HeldBack + "."
+	}
+	return words
 }
 
 // stands says what is in force while the decision that is told is not.
@@ -163,7 +169,10 @@ func (i Incident) stands() string {
 	if i.acted() {
 		return fmt.Sprintf("What was done before stands: %s%s.", i.Decision.Action, until(i.Decision))
 	}
-	return "The account may still be sending."
+	if i.Finding.Class == "" {
+		return "Please look into it."
+	}
+	return "It may still be sending."
 }
 
 func heldBack(d rules.Decision) string {
@@ -237,6 +246,9 @@ func (i Incident) facts(d rules.Decision) []Fact {
 	}
 	if d.Action > rules.Observe {
 		list = append(list, Fact{"ends", ends(d)})
+	}
+	if d.Why != "" {
+		list = append(list, Fact{"why", d.Why})
 	}
 	return append(list, Fact{"finding", f.ID}, Fact{"incident", i.ID})
 }

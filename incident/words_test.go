@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -63,6 +64,19 @@ func TestWords(t *testing.T) {
 		"undone":       last(record(0, rules.Block, true), undo(5)),
 		"over":         last(record(0, rules.Block, true), tick(60)),
 		"again":        last(record(0, rules.Block, true), tick(60), record(90, rules.Block, true)),
+		"weakened": last(func(b *Book) []Change {
+			f := finding(0)
+			d := decide(f, rules.Block, true, time.Hour)
+			d.Why = "score 17.2, 4 families"
+			return one(b.Record(f, d.Weakened(rules.HeldBlast+": 20 subjects within 1h0m0s were stopped already"), f.Time))
+		}),
+		"held-shared": last(func(b *Book) []Change {
+			f := finding(0)
+			f.Subject, f.Class, f.Shared = "user:www-data", "user", true
+			d := decide(f, rules.Observe, false, 0)
+			d.HeldBack = rules.HeldShared + ": block would stop others too"
+			return one(b.Record(f, d, f.Time))
+		}),
 		"shared": last(with(func(f *rules.Finding) {
 			f.Subject, f.Class, f.Shared, f.Backlog = "user:www-data", "user", true, true
 		}, rules.Observe, true)),

@@ -71,11 +71,11 @@ func (c Mail) Send(ctx context.Context, m Message) error {
 	if err == nil {
 		return nil
 	}
-	if ctx.Err() != nil {
-		err = fmt.Errorf("%w (%w)", ctx.Err(), err)
-	}
 	var reply *smtp.SMTPError
 	permanent := errors.As(err, &reply) && reply.Code >= 500
+	if reply == nil && ctx.Err() != nil {
+		err = ctx.Err() // says more than that the connection was closed
+	}
 	return &Error{Permanent: permanent, Err: fmt.Errorf("mail to %s over %s: %w", to.Address, c.Addr, err)}
 }
 
@@ -109,8 +109,8 @@ func (c Mail) deliver(ctx context.Context, from, to string, raw []byte) error {
 		return err
 	}
 	defer conn.Close()
-	// go-smtp clears deadlines after each command and writes the message
-	// without one, so the end of ctx closes the connection under it.
+	// go-smtp allows minutes for each command and for the message has no
+	// deadline at all, so the end of ctx closes the connection under it.
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 
 	client, err := c.client(ctx, &limitedConn{Conn: conn, left: maxReplies})
@@ -146,8 +146,6 @@ func (c Mail) client(ctx context.Context, conn net.Conn) (client *smtp.Client, e
 			return nil, err
 		}
 	}
-	timeout := cmp.Or(c.Timeout, 30*time.Second)
-	client.CommandTimeout, client.SubmissionTimeout = timeout, timeout
 	return client, client.Hello(cmp.Or(c.Hello, domain(c.From)))
 }
 

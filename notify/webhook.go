@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -57,10 +58,10 @@ func (c Webhook) Send(ctx context.Context, m Message) error {
 	if err != nil {
 		return &Error{Permanent: true, Err: fmt.Errorf("webhook: %w", err)}
 	}
-	// A transport follows no redirects and puts no URL into its errors.
+	// A transport follows no redirects.
 	resp, err := c.transport().RoundTrip(req)
 	if err != nil {
-		return &Error{Err: fmt.Errorf("webhook to %s: %w", req.URL.Host, err)}
+		return &Error{Err: fmt.Errorf("webhook to %s: %w", req.URL.Host, shown(err))}
 	}
 	defer resp.Body.Close()
 	_, _ = io.CopyN(io.Discard, resp.Body, maxAnswer) // an answer cut short was an answer
@@ -164,4 +165,18 @@ func retryAfter(value string, now time.Time) time.Duration {
 		return max(0, at.Sub(now))
 	}
 	return 0
+}
+
+// shown returns what of a broken exchange may be shown: that of the network and
+// of TLS. Other errors quote the response, which may repeat our URL.
+func shown(err error) error {
+	var network net.Error
+	var certificate *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	switch {
+	case errors.As(err, &network), errors.As(err, &certificate), errors.As(err, &record),
+		errors.Is(err, context.Canceled), errors.Is(err, io.EOF):
+		return err
+	}
+	return errors.New("the answer was not HTTP, or broke off")
 }
