@@ -352,6 +352,9 @@ func (p *Parser) eximArrival(ev *Event, n *instance, pid, key uint64, id, b []by
 	o.sender = p.address(a.sender)
 	o.size, o.peer = a.size, a.peer
 	p.eximAccount(o, n, pid, &a)
+	if o.account != "" {
+		o.named.clear() // whom cutthrough named was nobody's recipient yet
+	}
 	p.unpark(o)
 	added := p.eximRecipients(o, a.rcpts)
 	p.submit(ev, o)
@@ -388,20 +391,16 @@ func (p *Parser) scriptAccount(path string) Account {
 
 // eximRecipients names the recipients of a list that no event has named.
 func (p *Parser) eximRecipients(o *open, list []byte) (added []Recipient) {
-	count := bytes.Count(list, []byte(" ")) + 1
-	if len(list) == 0 {
-		return nil
-	}
-	o.rcpts = int32(count)
 	for len(list) > 0 {
 		var addr []byte
 		addr, list = cutAddress(list)
+		o.rcpts++
 		r := p.recipient(addr)
 		if !o.named.add(r.Hash) {
 			continue
 		}
 		p.addDomain(o, r.Domain)
-		if added == nil && count == 1 {
+		if added == nil && len(list) == 0 {
 			return p.one(r)
 		}
 		added = append(added, r)

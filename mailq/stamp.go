@@ -49,7 +49,7 @@ const (
 
 	// disorder is how far the lines of one log may go back in time without
 	// meaning anything: processes write at the same moment.
-	disorder = 5 * 60
+	disorder = 30
 )
 
 // LineTime returns the time at the head of line, in UTC.
