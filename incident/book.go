@@ -111,7 +111,7 @@ func (i *Incident) take(f rules.Finding, d rules.Decision, failure string) Kind 
 	if !f.Time.Before(i.Finding.Time) {
 		i.Finding = f
 	}
-	i.decide(d)
+	i.decide(d, d.Enforce && failure == "" && d.Action > rules.Observe)
 	kind := i.news(f, d, failure)
 	i.Told = max(i.Told, d.Action)
 	if f.Hard != "" && !slices.Contains(i.Hard, f.Hard) && len(i.Hard) < maxHard {
@@ -122,7 +122,7 @@ func (i *Incident) take(f rules.Finding, d rules.Decision, failure string) Kind 
 	case failure == "":
 		i.Done = max(i.Done, d.Action)
 		i.Fails = without(i.Fails, d.Action)
-	default:
+	case d.Action > i.Done: // else an equal or stronger action holds
 		i.Fails = append(without(i.Fails, d.Action), Failure{d.Action, failure})
 	}
 	if kind != Silent && i.State != Opened {
@@ -131,21 +131,24 @@ func (i *Incident) take(f rules.Finding, d rules.Decision, failure string) Kind 
 	return kind
 }
 
-// decide keeps the decision that matters most: the one that is to be carried
-// out, then the stronger, then the one that lasts longer.
-func (i *Incident) decide(d rules.Decision) {
+// decide keeps the decision that matters most: one that is in force, then the
+// stronger, then the one that lasts longer. So where anything was carried out
+// (acted), Decision is what is in force.
+func (i *Incident) decide(d rules.Decision, carried bool) {
 	old := i.Decision
 	switch {
-	case d.Enforce != old.Enforce:
-		if !d.Enforce && old.Action != rules.Nothing {
+	case carried != i.acted():
+		if !carried && old.Action != rules.Nothing {
 			return
 		}
 	case d.Action != old.Action:
 		if d.Action < old.Action {
 			return
 		}
-	case old.Until.IsZero() || !d.Until.IsZero() && d.Until.Before(old.Until):
-		return
+	case old.Until.IsZero() || !d.Until.IsZero() && !d.Until.After(old.Until):
+		if d.Enforce == old.Enforce {
+			return
+		}
 	}
 	i.Decision = d
 }

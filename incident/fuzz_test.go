@@ -56,7 +56,10 @@ func operation(op byte, minute int) func(*Book) []Change {
 	case kind == 4:
 		return hard(minute, string('a'+rune(action)))
 	case kind == 5:
-		return func(b *Book) []Change { b.Notified(ID(finding(0).ID), t0.Add(time.Duration(minute)*time.Minute)); return nil }
+		return func(b *Book) []Change {
+			b.Notified(ID(finding(0).ID), t0.Add(time.Duration(minute)*time.Minute))
+			return nil
+		}
 	default:
 		return record(minute, action, kind == 6)
 	}

@@ -89,7 +89,7 @@ type Incident struct {
 	Reopened int       `json:"reopened,omitempty"`
 
 	Finding  rules.Finding  `json:"finding"`  // the newest
-	Decision rules.Decision `json:"decision"` // the strongest, one that is carried out before one that is not
+	Decision rules.Decision `json:"decision"` // the strongest that is in force, else the strongest
 
 	// What was told, so that nothing is told twice.
 	Told  rules.Action `json:"told"`            // strongest action told, carried out or not
