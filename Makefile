@@ -1,0 +1,56 @@
+# make test    all tests; on Debian as root it installs the servers they need
+# make unit    the same without installing anything
+# make check   what a change must pass besides: format, vet, staticcheck, layers, modules, vulnerabilities
+# make fuzz    every fuzz target, 30 s each (FUZZTIME=5m for longer)
+# make bench   the figures of docs/benchmarks.md
+# make build   bin/vedetta, static
+# make image   the container image, where there is Docker
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.PHONY: test unit check format vet staticcheck layers modules vulnerabilities fuzz bench build image
+
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
+FUZZTIME ?= 30s
+
+test:
+	@./test/install.sh
+	@$(MAKE) --no-print-directory unit
+
+unit:
+	@race=; if [ "$$(go env CGO_ENABLED)" = 1 ]; then race=-race; else echo "left out: the race detector, which needs a C compiler"; fi; \
+	go test -json $$race -shuffle=on -timeout 15m ./... | go run ./test/report
+
+check: format vet staticcheck layers modules vulnerabilities
+
+format:
+	@files=$$(gofmt -l .); [ -z "$$files" ] || { echo "not formatted: $$files"; exit 1; }
+
+vet:
+	go vet ./...
+
+staticcheck:
+	go run $(STATICCHECK) ./...
+
+layers:
+	go test -run '^(TestLayers|TestMisplaced)$$' ./internal/app
+
+modules:
+	go mod verify
+
+vulnerabilities:
+	@./test/vulnerabilities.sh $(GOVULNCHECK)
+
+fuzz:
+	@./test/fuzz.sh $(FUZZTIME)
+
+bench:
+	go run ./test/bench
+
+build:
+	CGO_ENABLED=0 go build -trimpath -o bin/vedetta ./cmd/vedetta
+
+image:
+	@docker info >/dev/null 2>&1 || { echo "make image: no Docker to build with" >&2; exit 1; }
+	docker build -t vedetta .

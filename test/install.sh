@@ -1,0 +1,68 @@
+#!/bin/bash
+# install.sh   Puts what the tests need and Go does not bring on this machine:
+# on Debian, as root, with apt: Postfix and Dovecot (none is started, none is
+# configured), pflogsumm to compare with, and a C compiler for the race
+# detector. Says nothing and asks nobody where all of it is there already.
+#
+# Where it installs nothing, it says so and which tests that leaves out, and
+# succeeds. It fails only if apt does.
+set -euo pipefail
+
+packages=(postfix dovecot-core dovecot-imapd dovecot-lmtpd pflogsumm gcc libc6-dev)
+
+left_out() {
+  echo "left out: the tests that start Postfix and Dovecot (they use test/bed). $1"
+  exit 0
+}
+
+[ "$(uname -s)" = Linux ] && [ -e /etc/debian_version ] && command -v apt-get >/dev/null ||
+  left_out "This is not Debian."
+[ "$(id -u)" = 0 ] || left_out "Only root can start them; run this as root."
+
+installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+missing=()
+for p in "${packages[@]}"; do installed "$p" || missing+=("$p"); done
+[ ${#missing[@]} = 0 ] && exit 0
+
+# A mail server that somebody uses: installing Postfix would replace another
+# one, and installing Dovecot beside it could change what it serves.
+in_use() {
+  if grep -qsE '^[[:space:]]*[^#[:space:]]' /etc/postfix/main.cf; then echo "/etc/postfix/main.cf"; return; fi
+  local p
+  for p in $(dpkg-query -W -f '${db:Status-Status} ${Package} ${Provides}\n' |
+    sed -n 's/^installed \([^ ]*\) .*mail-transport-agent.*/\1/p'); do
+    [ "$p" = postfix ] || { echo "the package $p"; return; }
+  done
+  # Port 25 is 0019, state 0A is LISTEN.
+  if cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk '$2 ~ /:0019$/ && $4 == "0A" { found = 1 } END { exit !found }'; then
+    echo "a server that listens on port 25"
+  fi
+}
+found=$(in_use)
+[ -z "$found" ] ||
+  left_out "A mail server is already set up here ($found); to leave it as it is, nothing is installed (missing: ${missing[*]})."
+
+echo "installing ${missing[*]} (nothing is started)"
+log=$(mktemp)
+policy=/usr/sbin/policy-rc.d
+made_policy=no
+tidy() {
+  rm -f "$log"
+  [ "$made_policy" = no ] || rm -f "$policy"
+}
+trap tidy EXIT
+if [ ! -e "$policy" ]; then # keeps maintainer scripts from starting anything
+  made_policy=yes
+  printf '#!/bin/sh\nexit 101\n' >"$policy"
+  chmod 755 "$policy"
+fi
+export DEBIAN_FRONTEND=noninteractive
+if ! {
+  echo 'postfix postfix/main_mailer_type select No configuration' | debconf-set-selections &&
+    apt-get update -qq &&
+    apt-get install -y -qq --no-install-recommends "${missing[@]}"
+} >"$log" 2>&1; then
+  tail -n 20 "$log" >&2
+  echo "install.sh: apt could not install ${missing[*]}; 'make unit' runs the tests without them" >&2
+  exit 1
+fi
