@@ -210,8 +210,8 @@ func TestCommitGivesUpWaiting(t *testing.T) {
 func TestPruneShrinksTheFile(t *testing.T) {
 	db := open(t)
 	b := Batch{Time: time.Unix(1000, 0)}
-	for i := range 20000 {
-		b.Messages = append(b.Messages, MessageState{uint64(i + 1), make([]byte, 1000)})
+	for i := range 4000 {
+		b.Messages = append(b.Messages, MessageState{uint64(i + 1), make([]byte, 4000)})
 	}
 	if _, err := db.Commit(t.Context(), b); err != nil {
 		t.Fatal(err)

@@ -65,7 +65,7 @@ func prune(t *testing.T, s Store) {
 
 // pruneMany has more rows than one transaction removes, old and new mixed.
 func pruneMany(t *testing.T, s Store) {
-	const n = 12000
+	const n = 6000
 	old, young := store.Batch{Time: now.Add(-11 * day)}, store.Batch{Time: now}
 	for i := range n {
 		b := &old

@@ -1,0 +1,84 @@
+package store
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+)
+
+// sizes are the numbers of accounts that a database of the benchmarks knows.
+// With -short the last, which takes half a minute to fill, is left out.
+func sizes() []int {
+	if testing.Short() {
+		return []int{2000, 100_000}
+	}
+	return []int{2000, 100_000, 1_000_000}
+}
+
+func account(i int) string { return fmt.Sprintf("user%d@customer%d.test", i, i/20) }
+
+// filled opens a database that knows n accounts with 700 bytes each.
+func filled(b *testing.B, n int) *DB {
+	db := openAt(b, filepath.Join(b.TempDir(), "vedetta.db"))
+	state := make([]byte, 700)
+	for i := 0; i < n; {
+		var batch Batch
+		for range 2000 {
+			batch.Accounts = append(batch.Accounts, AccountState{account(i), state})
+			i++
+		}
+		if _, err := db.Commit(b.Context(), batch); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return db
+}
+
+// BenchmarkCommit writes what a busy second leads to: 2,000 accounts spread
+// over all that are known, and 2,000 messages.
+func BenchmarkCommit(b *testing.B) {
+	for _, n := range sizes() {
+		b.Run(fmt.Sprint("accounts=", n), func(b *testing.B) {
+			db := filled(b, n)
+			var took []time.Duration
+			for round := 0; b.Loop(); round++ {
+				batch := Batch{Positions: map[string][]byte{"mail.log": []byte(`{"offset":1}`)}}
+				for range 2000 {
+					state := make([]byte, 700)
+					state[0] = byte(round)
+					batch.Accounts = append(batch.Accounts, AccountState{account(rand.IntN(n)), state})
+					batch.Messages = append(batch.Messages, MessageState{rand.Uint64N(20_000), state[:150]})
+				}
+				start := time.Now()
+				if _, err := db.Commit(b.Context(), batch); err != nil {
+					b.Fatal(err)
+				}
+				took = append(took, time.Since(start))
+			}
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
+			b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
+			b.ReportMetric(float64(took[len(took)-1].Microseconds())/1000, "max-ms")
+		})
+	}
+}
+
+// BenchmarkLoadAccounts reads everything that was learned, as at a start.
+func BenchmarkLoadAccounts(b *testing.B) {
+	for _, n := range sizes() {
+		b.Run(fmt.Sprint("accounts=", n), func(b *testing.B) {
+			db := filled(b, n)
+			b.ReportAllocs()
+			for b.Loop() {
+				seen := 0
+				if err := db.LoadAccounts(b.Context(), func(AccountState) error { seen++; return nil }); err != nil || seen != n {
+					b.Fatalf("got %d, %v", seen, err)
+				}
+			}
+			b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "accounts/s")
+		})
+	}
+}
