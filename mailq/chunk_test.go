@@ -148,7 +148,7 @@ func FuzzReadChunks(f *testing.F) {
 			want = append(want, line...)
 		}
 		c := &collect{t: t}
-		if err := ReadChunks(&shortReader{bytes.NewReader(text), int(size) + 1}, c.emit); err != nil {
+		if err := ReadChunks(&shortReader{bytes.NewReader(text), int(size) + 256}, c.emit); err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(string(c.lines), string(want)); diff != "" || c.skipped != skipped {
