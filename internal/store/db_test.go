@@ -265,3 +265,19 @@ func TestClip(t *testing.T) {
 		}
 	}
 }
+
+// TestStandingNeedsNoScan: what is in force is looked up among what stands,
+// however many decisions are remembered.
+func TestStandingNeedsNoScan(t *testing.T) {
+	db := open(t)
+	for _, query := range []string{pendingQuery, activeQuery} {
+		var id, parent, unused int
+		var plan string
+		if err := db.read.QueryRow("EXPLAIN QUERY PLAN "+strings.Replace(query, "?", "1", 1)).Scan(&id, &parent, &unused, &plan); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(plan, "decisions_standing") {
+			t.Errorf("%s\ndoes: %s", query, plan)
+		}
+	}
+}

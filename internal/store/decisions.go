@@ -115,20 +115,24 @@ func outcomeText(ok bool, detail string) string {
 	return "done: " + detail
 }
 
-const standing = "SELECT body FROM decisions WHERE enforce = 1 AND ended_at IS NULL"
+const (
+	standing     = "SELECT body FROM decisions WHERE enforce = 1 AND ended_at IS NULL"
+	pendingQuery = standing + " AND outcome_at IS NULL ORDER BY at, id"
+	activeQuery  = standing + " AND (until IS NULL OR until > ?) ORDER BY at, id"
+)
 
 // Pending returns the decisions that were to be carried out and of which no
 // outcome is known, oldest first: after a crash they are carried out again.
 // [DB.Expire] should come first, so that none is whose time is over.
 func (db *DB) Pending(ctx context.Context) ([]rules.Decision, error) {
-	return bodies[rules.Decision](ctx, db, "pending", standing+" AND outcome_at IS NULL ORDER BY at, id")
+	return bodies[rules.Decision](ctx, db, "pending", pendingQuery)
 }
 
 // Active returns the decisions that should be in force at now, oldest first:
 // carried out or about to be, not ended by a person, not over. One whose
 // last outcome was a failure is among them, for it is still wanted.
 func (db *DB) Active(ctx context.Context, now time.Time) ([]rules.Decision, error) {
-	return bodies[rules.Decision](ctx, db, "active", standing+" AND (until IS NULL OR until > ?) ORDER BY at, id", nanos(now))
+	return bodies[rules.Decision](ctx, db, "active", activeQuery, nanos(now))
 }
 
 // Expire ends the decisions whose time is over at now and returns them, so

@@ -59,7 +59,7 @@ CREATE TABLE decisions (
 CREATE INDEX decisions_subject ON decisions (subject, at);
 CREATE INDEX decisions_finding ON decisions (finding);
 CREATE INDEX decisions_at ON decisions (at);
-CREATE INDEX decisions_standing ON decisions (until) WHERE enforce = 1 AND ended_at IS NULL;
+CREATE INDEX decisions_standing ON decisions (at, id) WHERE enforce = 1 AND ended_at IS NULL;
 
 -- Who did what to whom, why, and what came of it. Rows are only added.
 CREATE TABLE journal (
