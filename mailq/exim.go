@@ -719,7 +719,7 @@ func (p *Parser) eximReply(kind Kind, t *transfer) (r Reply) {
 		r.Provider = providerIn(text)
 	}
 	r.Text = clean(text, maxText)
-	r.Class = classify(r.Provider, r.Code, enhanced, text, remote)
+	r.Class = p.said.classify(r.Provider, r.Code, enhanced, text, remote)
 	return r
 }
 

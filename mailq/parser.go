@@ -49,6 +49,7 @@ type Parser struct {
 
 	room    []Recipient // where the next New comes from
 	scratch []byte
+	said    lowered
 	ready   bool
 }
 

@@ -90,7 +90,7 @@ func (p *Parser) reply(kind Kind, relay, dsn, text []byte) (r Reply) {
 	if r.Provider == "" {
 		r.Provider = providerIn(said)
 	}
-	r.Class = classify(r.Provider, r.Code, enhanced, said, remote)
+	r.Class = p.said.classify(r.Provider, r.Code, enhanced, said, remote)
 	return r
 }
 
@@ -191,16 +191,8 @@ var byWords = []phrase{
 	// Outbound limits of the sender's own tenant at Microsoft.
 	{"5.7.708", AddressReputation}, {"5.7.606", AddressReputation}, {"5.7.511", AddressReputation}, {"5.7.512", Content},
 
-	// Authentication, before the words "spam" and "policy" that go with it.
-	{"dmarc", Authentication}, {"spf check", Authentication}, {"spf fail", Authentication}, {"sender policy framework", Authentication},
-	{"spf record", Authentication}, {"dkim", Authentication}, {"unauthenticated", Authentication}, {"does not pass authentication", Authentication},
-	{"5.7.515", Authentication}, {"not authenticated", Authentication}, {"reverse dns", Authentication}, {"reverse hostname", Authentication},
-	{"ptr record", Authentication}, {"rdns", Authentication}, {"no ptr", Authentication}, {"cannot find your reverse", Authentication},
-	{"cannot find your hostname", Authentication}, {"sender id", Authentication}, {"sender address verification", Authentication},
-
 	// Google.
-	{"unusual rate of unsolicited mail originating from your ip", AddressReputation},
-	{"unusual rate of unsolicited mail", AddressReputation},
+	{"unusual rate of unsolicited mail", AddressReputation}, {"likely unsolicited", AddressReputation},
 	{"very low reputation of the sending ip", AddressReputation}, {"very low reputation of the sending domain", DomainReputation},
 	{"low reputation of the sending ip", AddressReputation}, {"low reputation of the sending domain", DomainReputation},
 	{"unusual rate of mail originating from your dkim domain", DomainReputation},
@@ -211,21 +203,28 @@ var byWords = []phrase{
 	{"likely suspicious due to the very low reputation", AddressReputation},
 	{"is not rfc 5322 compliant", Policy},
 
+	// Authentication, before the words "spam" and "policy" that go with it.
+	{"client was not authenticated", Policy}, {"dmarc", Authentication}, {"spf check", Authentication}, {"spf fail", Authentication}, {"sender policy framework", Authentication},
+	{"spf record", Authentication}, {"dkim", Authentication}, {"unauthenticated", Authentication}, {"does not pass authentication", Authentication},
+	{"5.7.515", Authentication}, {"not authenticated", Authentication}, {"reverse dns", Authentication}, {"reverse hostname", Authentication},
+	{"ptr record", Authentication}, {"rdns", Authentication}, {"no ptr", Authentication}, {"cannot find your reverse", Authentication},
+	{"cannot find your hostname", Authentication}, {"sender address verification", Authentication},
+
 	// Yahoo.
 	{"tss04", AddressReputation}, {"tss05", AddressReputation}, {"tss09", AddressReputation}, {"[ts01]", AddressReputation}, {"[ts02]", AddressReputation}, {"[ts03]", AddressReputation},
-	{"ts03", AddressReputation}, {"iptslist", AddressReputation}, {"ipts04", AddressReputation}, {"[bl2", AddressReputation}, {"(bl2", AddressReputation},
+	{"iptslist", AddressReputation}, {"ipts04", AddressReputation}, {"[bl2", AddressReputation}, {"(bl2", AddressReputation},
 	{"unexpected volume or user complaints", AddressReputation}, {"[gl01]", Greylisted}, {"pam-3", Policy},
 	{"not accepted for policy reasons", Content}, {"unable to deliver due to sender", Content},
 
 	// Microsoft.
-	{"s3140", AddressReputation}, {"s3150", AddressReputation}, {"part of their network is on our block list", AddressReputation},
-	{"banned sending ip", AddressReputation}, {"temporarily rate limited due to ip reputation", AddressReputation}, {"s775", AddressReputation},
-	{"s77719", AddressReputation}, {"ip reputation", AddressReputation}, {"exceeded the connection limit", Quota}, {"recipient address rejected: access denied", RecipientUnknown},
+	{"(s3140", AddressReputation}, {"(s3150", AddressReputation}, {"part of their network is on our block list", AddressReputation},
+	{"banned sending ip", AddressReputation}, {"temporarily rate limited due to ip reputation", AddressReputation}, {"(s775", AddressReputation},
+	{"(s77719", AddressReputation}, {"ip reputation", AddressReputation}, {"exceeded the connection limit", Quota}, {"recipient address rejected: access denied", RecipientUnknown},
 	{"bulk mail rejected", Content}, {"recipient has exceeded", Quota}, {"recipient not found by smtp address lookup", RecipientUnknown},
 	{"storedrv.deliver; recipient mailbox is full", MailboxFull}, {"mailboxdisabled", MailboxInactive}, {"recipient thread limit exceeded", Quota},
 
 	// GMX and web.de.
-	{"ip address is listed", AddressReputation}, {"reject due to policy restrictions", Content}, {"black listed", AddressReputation},
+	{"ip address is listed", AddressReputation}, {"reject due to policy restrictions", AddressReputation}, {"black listed", AddressReputation},
 	{"bad dns ptr", Authentication}, {"nemesis esmtp service not available", Quota}, {"reject due to spf policy", Authentication},
 
 	// Apple.
@@ -245,7 +244,7 @@ var byWords = []phrase{
 	// Lists by name, and the usual words for being on one.
 	{"spamhaus", AddressReputation}, {"spamcop", AddressReputation}, {"barracudacentral", AddressReputation}, {"b.barracuda", AddressReputation}, {"sorbs", AddressReputation},
 	{"uceprotect", AddressReputation}, {"invaluement", AddressReputation}, {"abusix", AddressReputation}, {"mailspike", AddressReputation}, {"spamrl", AddressReputation},
-	{"senderscore", AddressReputation}, {"dnsbl", AddressReputation}, {"dnswl", AddressReputation}, {"rbl", AddressReputation}, {"blocked using", AddressReputation},
+	{"senderscore", AddressReputation}, {"dnsbl", AddressReputation}, {"dnswl", AddressReputation}, {" rbl", AddressReputation}, {"rbl:", AddressReputation}, {"blocked using", AddressReputation},
 	{"poor reputation", AddressReputation}, {"bad reputation", AddressReputation}, {"reputation of the", AddressReputation}, {"cloudmark", AddressReputation}, {"csi.cloudmark", AddressReputation},
 
 	// A message that was read.
@@ -278,7 +277,7 @@ var byWords = []phrase{
 // noReply lists what a mail server says where no other answered.
 var noReply = []phrase{
 	{"delivery temporarily suspended", Network}, {"user unknown", RecipientUnknown}, {"unrouteable address", RecipientUnknown}, {"unknown user", RecipientUnknown},
-	{"host not found", RecipientUnknown}, {"type=aaaa: host not found", RecipientUnknown}, {"domain not found", RecipientUnknown}, {"host or domain name not found", Network},
+	{"host not found, try again", Network}, {"host not found", RecipientUnknown}, {"domain not found", RecipientUnknown}, {"host or domain name not found", Network},
 	{"all relevant mx records point to non-existent hosts", RecipientUnknown}, {"does not accept mail", RecipientUnknown}, {"nullmx", RecipientUnknown},
 	{"mailbox full", MailboxFull}, {"over quota", MailboxFull}, {"quota exceeded", MailboxFull}, {"is over limit", MailboxFull},
 	{"message discarded", LocalPolicy}, {"suspension", LocalPolicy}, {"exceeded the max", LocalPolicy}, {"not permitted", LocalPolicy}, {"rejected", LocalPolicy},
@@ -292,19 +291,18 @@ var noReply = []phrase{
 // thing wherever they occur (RFC 3463, and the registry of RFC 5248), then by
 // its words, then by the vaguer codes. What is left is Unclassified: a bare
 // 550 5.7.1 is evidence of nothing.
-func classify(provider string, code int, enhanced, text []byte, remote bool) Class {
-	var words lowered
+func (words *lowered) classify(provider string, code int, enhanced, text []byte, remote bool) Class {
 	words.set(text)
 	if !remote {
-		if c := firstOf(noReply, &words); c != Unclassified {
+		if c := firstOf(noReply, words); c != Unclassified {
 			return c
 		}
 		return byVagueCode(code, enhanced)
 	}
-	if c := byCode(provider, enhanced, &words); c != Unclassified {
+	if c := byCode(provider, enhanced, words); c != Unclassified {
 		return c
 	}
-	if c := firstOf(byWords, &words); c != Unclassified {
+	if c := firstOf(byWords, words); c != Unclassified {
 		return c
 	}
 	return byVagueCode(code, enhanced)
@@ -319,8 +317,11 @@ func firstOf(list []phrase, words *lowered) Class {
 	return Unclassified
 }
 
-// lowered is a reply in lower case that is asked for many phrases. It knows
-// which pairs of letters it holds, and so seldom has to look.
+// lowered is a reply in lower case that is asked for many phrases: without
+// the addresses in it, whose words say nothing, and without the codes at the
+// head of each of its lines, which stand in the midst of phrases once a log
+// has made one line of them. It knows which pairs of letters it holds, and so
+// seldom has to look.
 type lowered struct {
 	text  []byte
 	room  [512]byte
@@ -328,11 +329,51 @@ type lowered struct {
 }
 
 func (l *lowered) set(text []byte) {
-	l.text = appendLower(l.room[:0], text[:min(len(text), len(l.room))])
+	clear(l.pairs[:])
+	out := l.room[:0]
+	for i := 0; i < len(text) && len(out) < len(l.room); i++ {
+		if i > 0 && (text[i-1] == ' ' || text[i-1] == 'n') {
+			if n := lineCode(text, i); n > 0 {
+				i += n - 1
+				continue
+			}
+		}
+		c := text[i]
+		switch {
+		case c == '<':
+			if end := bytes.IndexByte(text[i:min(len(text), i+320)], '>'); end > 0 && bytes.IndexByte(text[i:i+end], '@') > 0 {
+				i += end
+				continue
+			}
+		case c == '\\' && i+1 < len(text) && text[i+1] == 'n': // Exim's end of line
+			c = ' '
+			if lineCode(text, i+2) == 0 {
+				i++
+			}
+		case c >= 'A' && c <= 'Z':
+			c += 'a' - 'A'
+		}
+		out = append(out, c)
+	}
+	l.text = out
 	for i := 1; i < len(l.text); i++ {
 		at := pair(l.text[i-1], l.text[i])
 		l.pairs[at>>6] |= 1 << (at & 63)
 	}
+}
+
+// lineCode returns the length of the code at text[i:] if it is the same that
+// the text begins with: "550-5.1.1 " or "550 ".
+func lineCode(text []byte, i int) int {
+	if len(text) < i+4 || text[i] < '2' || text[i] > '5' || !bytes.Equal(text[i:i+3], text[:3]) || text[i+3] != '-' && text[i+3] != ' ' {
+		return 0
+	}
+	rest := text[i+4:]
+	n := 4 + len(enhancedCode(rest[:min(len(rest), 12)]))
+	if i+n < len(text) && text[i+n] == ' ' {
+		n++
+	}
+	return n
 }
 
 func (l *lowered) has(phrase string) bool {

@@ -73,7 +73,7 @@ const stateVersion = 1
 const storedFlags = isSubmitted | isHeld | isPlain | isReturned | isSure | willHold | isPiped | isExim
 
 func (o *open) appendState(b []byte) []byte {
-	b = append(b, stateVersion)
+	b = binary.AppendVarint(b, stateVersion)
 	b = binary.LittleEndian.AppendUint64(b, o.message)
 	b = binary.LittleEndian.AppendUint64(b, o.mid)
 	for _, n := range [...]int64{int64(o.flags & storedFlags), o.arrival, o.last, o.size, int64(o.rcpts), int64(o.retries), int64(o.reason)} {
