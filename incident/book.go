@@ -24,8 +24,8 @@ type Book struct {
 	// thing told about an incident that was let go may be told again, under
 	// the same Change.ID.
 	Max int
-	// Quiet is how long an account must have given no finding before its
-	// incident is resolved; 0 means one hour.
+	// Quiet is how long nothing must have been recorded of an incident before
+	// it is resolved; 0 means one hour.
 	Quiet time.Duration
 	// Keep is how long a resolved incident is remembered, so that a log read
 	// again does not open it anew; 0 means seven days.
@@ -300,7 +300,7 @@ func (b *Book) Tick(at time.Time) (told []Change) {
 func (i Incident) acted() bool { return i.Done > rules.Observe }
 
 func (i Incident) over(quiet time.Duration, at time.Time) bool {
-	if !i.Open() || at.Sub(i.Finding.Time) < quiet || at.Sub(i.Changed) < quiet {
+	if !i.Open() || at.Sub(i.Changed) < quiet {
 		return false
 	}
 	return !i.acted() || !i.Decision.Until.IsZero() && !at.Before(i.Decision.Until)

@@ -330,6 +330,35 @@ func TestForgets(t *testing.T) {
 	}
 }
 
+// A finding read from a backlog is new to people, however old it is.
+func TestQuietCountsFromRecording(t *testing.T) {
+	b := &Book{Quiet: 2 * time.Hour}
+	day := t0.Add(24 * time.Hour)
+	f := finding(0)
+	b.Record(f, decide(f, rules.Block, true, time.Hour), day)
+	if told := b.Tick(day.Add(2*time.Hour - time.Second)); len(told) > 0 {
+		t.Errorf("over before it was quiet: %v", tell(told))
+	}
+	if told := b.Tick(day.Add(2 * time.Hour)); len(told) != 1 {
+		t.Errorf("not over: %v", tell(told))
+	}
+}
+
+// Two Books restored from one value do not share what they add to it.
+func TestRestoreIsAValue(t *testing.T) {
+	one := &Book{}
+	for i, rule := range []string{"a", "b", "c"} {
+		hard(i, rule)(one)
+	}
+	two := &Book{}
+	two.Restore(one.All()[0])
+	hard(3, "d")(one)
+	hard(3, "e")(two)
+	if diff := cmp.Diff(one.All()[0].Hard, []string{"a", "b", "c", "d"}); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestNoEndNeedsAPerson(t *testing.T) {
 	b := &Book{}
 	f := finding(0)

@@ -1,8 +1,10 @@
 package notify
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
+	"net/mail"
 	"os"
 	"path/filepath"
 	"strings"
@@ -103,5 +105,26 @@ func TestLooks(t *testing.T) {
 			golden(t, name+".eml", strings.ReplaceAll(string(raw), "\r\n", "\n"))
 			golden(t, name+".txt", m.Text())
 		})
+	}
+}
+
+// Only what follows answers the first message of an incident.
+func TestThread(t *testing.T) {
+	channel := Mail{From: "vedetta@shop.test", To: "duty@shop.test"}
+	const first = "i-1/observe"
+	for id, want := range map[string]string{first: "", "i-1/block": "<i-1/observe@shop.test>"} {
+		raw, err := channel.Render(Message{ID: id, Thread: first, Time: t0})
+		if err != nil {
+			t.Fatal(err)
+		}
+		parsed, err := mail.ReadMessage(bytes.NewReader(raw))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"In-Reply-To", "References"} {
+			if got := parsed.Header.Get(name); got != want {
+				t.Errorf("%s: %s is %q, want %q", id, name, got, want)
+			}
+		}
 	}
 }

@@ -373,7 +373,7 @@ func TestPlanDoesNotTouchTheRows(t *testing.T) {
 	rows := storm(5)
 	rows[0], rows[4] = rows[4], rows[0]
 	before := rows[0].ID
-	(&Sender{}).Plan(t0, rows)
+	Limit{}.Plan(t0, nil, rows)
 	if rows[0].ID != before {
 		t.Error("the caller's rows were sorted")
 	}

@@ -233,7 +233,7 @@ func TestWebhookAnswerIsBounded(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	if err := (Webhook{URL: server.URL, Timeout: 10 * time.Second}).Send(t.Context(), blocked()); err != nil {
+	if err := (Webhook{URL: server.URL, Timeout: time.Hour}).Send(t.Context(), blocked()); err != nil {
 		t.Error(err)
 	}
 }
@@ -250,4 +250,19 @@ func TestWebhookID(t *testing.T) {
 		}
 		seen[got] = id
 	}
+}
+
+func FuzzRetryAfter(f *testing.F) {
+	for _, s := range []string{"120", "-1", "", "Fri, 20 Mar 2026 10:01:30 GMT", "Friday, 20-Mar-26 10:01:30 GMT", "99999999999", "1e3", "0x10"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, value string) {
+		wait := retryAfter(value, t0)
+		if wait < 0 {
+			t.Errorf("%q asks for %v", value, wait)
+		}
+		if due := Next("x", 1, t0, wait); due.Before(t0) || due.After(t0.Add(lastWait)) {
+			t.Errorf("%q is tried again at %v", value, due)
+		}
+	})
 }
