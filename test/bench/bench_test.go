@@ -1,0 +1,217 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/vedetta-watch/vedetta/test/loggen"
+)
+
+// service answers policy questions: it refuses one login.
+func service(t *testing.T, blocked string) (address string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go answerAll(conn, blocked)
+		}
+	}()
+	return l.Addr().String()
+}
+
+func answerAll(conn net.Conn, blocked string) {
+	defer conn.Close()
+	action := "DUNNO"
+	for lines := bufio.NewScanner(conn); lines.Scan(); {
+		switch lines.Text() {
+		case "sasl_username=" + blocked:
+			action = "REJECT 5.7.1 blocked"
+		case "":
+			if _, err := io.WriteString(conn, "action="+action+"\n\n"); err != nil {
+				return
+			}
+			action = "DUNNO"
+		}
+	}
+}
+
+func TestAsk(t *testing.T) {
+	o := gateOptions{accounts: 4, workers: 3, duration: 300 * time.Millisecond}
+	o.addr = service(t, loggen.Options{}.Login(2))
+
+	flat, err := o.ask(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if flat.actions["DUNNO"] == 0 || flat.actions["REJECT"] == 0 || len(flat.actions) != 2 {
+		t.Errorf("actions %v, want DUNNO and REJECT", flat.actions)
+	}
+	if got, want := flat.actions["DUNNO"]+flat.actions["REJECT"], len(flat.answers); got != want {
+		t.Errorf("%d actions for %d answers", got, want)
+	}
+	paced, err := o.ask(t.Context(), 200)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(paced.answers); n < 20 || n > 70 {
+		t.Errorf("%d answers in 0.3 s at 200 a second", n)
+	}
+	for _, a := range paced.answers {
+		if a.sent.Before(a.due) || a.answered.Before(a.sent) {
+			t.Fatalf("out of order: %+v", a)
+		}
+	}
+}
+
+func TestAskNobody(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	o := gateOptions{addr: l.Addr().String(), accounts: 1, workers: 1, duration: time.Second}
+	if _, err := o.ask(t.Context(), 0); err == nil {
+		t.Error("no error where nobody answers")
+	}
+}
+
+func TestReadAction(t *testing.T) {
+	for _, tt := range []struct {
+		in, want string
+		ok       bool
+	}{
+		{"action=DUNNO\n\n", "DUNNO", true},
+		{"action=REJECT 5.7.1 no\r\n\r\n", "REJECT", true},
+		{"action=DUNNO\nmore\n", "", false},
+		{"DUNNO\n\n", "", false},
+		{"action=DUNNO\n", "", false},
+		{"", "", false},
+	} {
+		got, err := readAction(bufio.NewReader(strings.NewReader(tt.in)))
+		if got != tt.want || (err == nil) != tt.ok {
+			t.Errorf("%q: got %q, %v", tt.in, got, err)
+		}
+	}
+}
+
+func TestPercentileAndMedian(t *testing.T) {
+	var r outcome
+	start := time.Now()
+	for i := range 100 {
+		r.answers = append(r.answers, answer{start, start, start.Add(time.Duration(100-i) * time.Millisecond)})
+	}
+	if got := r.percentile(50, sentToAnswer); got != 51*time.Millisecond {
+		t.Errorf("p50 of 1…100 ms is %v", got)
+	}
+	if got := r.percentile(99, dueToAnswer); got != 100*time.Millisecond {
+		t.Errorf("p99 of 1…100 ms is %v", got)
+	}
+	if got := (outcome{}).percentile(99, dueToAnswer); got != 0 {
+		t.Errorf("p99 of nothing is %v", got)
+	}
+	costs := []cost{{wall: 3 * time.Second}, {wall: time.Second}, {wall: 2 * time.Second}}
+	if got := median(costs, cost.wallSeconds); got != 2 {
+		t.Errorf("median of 3, 1, 2 is %v", got)
+	}
+	if got := median(costs[:2], cost.wallSeconds); got != 2 {
+		t.Errorf("median of 3, 1 is %v", got)
+	}
+}
+
+func TestPour(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	var to bytes.Buffer
+	if err := pour(ctx, &to, strings.NewReader(strings.Repeat("line\n", 10000)), 1000); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(to.String(), "line\n"); n < 100 || n > 210 || len(to.String()) != n*5 {
+		t.Errorf("%d lines in 0.2 s at 1000 a second", n)
+	}
+	if err := pour(t.Context(), &to, strings.NewReader("line\n"), 1000); err == nil {
+		t.Error("no error when the lines end")
+	}
+}
+
+func TestFeedLog(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "maillog")
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := (gateOptions{feed: log, feedRate: 2000, accounts: 50}).feedLog(ctx); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(text, []byte(" postfix/")); n < 100 {
+		t.Errorf("%d lines were fed", n)
+	}
+}
+
+func TestTellJudges(t *testing.T) {
+	d := duel{format: loggen.Postfix, rival: "rival", wall: 20, cpu: 10}
+	second := cost{time.Second, time.Second, 100 << 20}
+	for _, tt := range []struct {
+		name   string
+		theirs cost
+		ours   cost
+		missed []string
+	}{
+		{"all met", cost{20 * time.Second, 10 * time.Second, 0}, second, nil},
+		{"too slow", cost{19 * time.Second, 10 * time.Second, 0}, second, []string{"wall clock"}},
+		{"too much CPU", cost{20 * time.Second, 9 * time.Second, 0}, second, []string{"CPU time"}},
+		{"too big", cost{20 * time.Second, 10 * time.Second, 0}, cost{time.Second, time.Second, maxRSS}, []string{"MB at most"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var out bytes.Buffer
+			err := d.tell([]cost{tt.ours}, []cost{tt.theirs}, &out)
+			if (err != nil) != (len(tt.missed) > 0) {
+				t.Errorf("error %v", err)
+			}
+			if got := strings.Count(out.String(), "MISSED"); got != len(tt.missed) {
+				t.Errorf("%d goals missed, want %d:\n%s", got, len(tt.missed), out.String())
+			}
+			for _, want := range tt.missed {
+				if err != nil && !strings.Contains(err.Error(), want) {
+					t.Errorf("error %v, want it to name %q", err, want)
+				}
+			}
+		})
+	}
+}
+
+func TestMeasure(t *testing.T) {
+	got, err := measure(t.Context(), []string{"/bin/sh", "-c", "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.wall <= 0 || got.cpu <= 0 || got.rss < 100_000 {
+		t.Errorf("%+v", got)
+	}
+	_, err = measure(t.Context(), []string{"/bin/sh", "-c", "echo oh no >&2; exit 3"})
+	if err == nil || !strings.Contains(err.Error(), "oh no") {
+		t.Errorf("got %v, want what the program said", err)
+	}
+	if diff := cmp.Diff(verdict(true)+verdict(false), "metMISSED"); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -1,0 +1,50 @@
+// Command bench measures what docs/benchmarks.md records.
+//
+//	go run ./test/bench                      replay against pflogsumm and eximstats
+//	go run ./test/bench gate -addr HOST:PORT the gate of a running "vedetta serve"
+//
+// Both say what was measured, on which machine, and whether the goals are met;
+// the exit status is 1 if one is missed or nothing could be measured.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
+		if !errors.Is(err, flag.ErrHelp) {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+		}
+		stop()
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, out io.Writer) error {
+	fmt.Fprintf(out, "%s, %d CPUs, %s/%s\n", runtime.Version(), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH)
+	if len(args) > 0 && args[0] == "gate" {
+		return runGate(ctx, args[1:], out)
+	}
+	if len(args) > 0 && args[0] == "replay" {
+		args = args[1:]
+	}
+	return runReplay(ctx, args, out)
+}
+
+// verdict says whether a goal is met.
+func verdict(met bool) string {
+	if met {
+		return "met"
+	}
+	return "MISSED"
+}
