@@ -8,6 +8,7 @@ import (
 
 // Nanosecond spans, for arithmetic on event times.
 const (
+	second = int64(time.Second)
 	minute = int64(time.Minute)
 	hour   = int64(time.Hour)
 	day    = 24 * hour
@@ -33,6 +34,7 @@ func classOf(a mailq.Account) class {
 // An account is what is remembered of one account. Times are Unix
 // nanoseconds of the mail server's clock.
 type account struct {
+	key    uint32 // a hash of the name
 	name   mailq.Account
 	class  class
 	shared bool
@@ -48,16 +50,31 @@ type account struct {
 	spr   domains
 	rate  rate
 	fail  failures
-	reply replies
 	log   logins
-	from  senders
 	like  likeness
-	scr   scripts
 
 	ring  []message // latest messages
 	next  uint8
 	steps []step // latest steps that led somewhere
+
+	asSelf uint32 // the latest sender that belongs to the account
+	rare   *rare  // nil for most
+}
+
+// rare is what most accounts never need.
+type rare struct {
+	reply replies
+	from  senders
+	scr   scripts
 	mercy mercy
+}
+
+// seldom returns the account's rare part, made if need be.
+func (a *account) seldom() *rare {
+	if a.rare == nil {
+		a.rare = new(rare)
+	}
+	return a.rare
 }
 
 // An episode begins with the first event that counts while the charts are at
@@ -68,13 +85,12 @@ type episode struct {
 	msgs, rcpts uint32
 	age         float32 // messages of the account that were known before it
 	told        float32 // highest score told
-	toldAt      int64
+	toldAt      uint32  // in seconds
 	toldFam     uint8
 	top         float32 // highest score
 	hard        hardRule
 	speak       [families]float32
-	rose        bool              // by the event at hand
-	share       [families]float32 // as of the last step
+	rose        bool // by the event at hand
 
 	// What the account did above the floor is learnt only when the
 	// episode fades or is released.
@@ -86,17 +102,17 @@ type episode struct {
 // A message is what is remembered of one of the account's latest messages,
 // so that its parts, which a log may tell one by one, count as one.
 type message struct {
-	id         uint32
 	at         int64
-	counted    uint16 // recipients, as the server counted or as they were named
-	named      uint16
-	fresh      uint16  // new recipients
+	id         uint32
 	sum        float32 // uncapped evidence of novelty
 	fast, slow float32 // what of it moved the charts
-	blamed     bool    // a reply has called it spam
+	counted    uint16  // recipients, as the server counted or as they were named
+	named      uint16
+	fresh      uint16 // new recipients
+	blamed     bool   // a reply has called it spam
 }
 
-const ringMax = 8
+const ringMax = 6
 
 // find returns the message with this id, if it is one of the latest.
 func (a *account) find(id uint64) *message {
@@ -111,9 +127,12 @@ func (a *account) find(id uint64) *message {
 // push makes room for a new message and returns it.
 func (a *account) push(id uint64, at int64, rcpts int) *message {
 	m := message{id: fold(id), at: at, counted: uint16(min(max(rcpts, 0), 1<<16-1))}
-	if len(a.ring) < ringMax {
+	if n := len(a.ring); n < ringMax {
+		if n == cap(a.ring) { // grow by what is needed: memory is counted
+			a.ring = append(make([]message, 0, min(2*n+2, ringMax)), a.ring...)
+		}
 		a.ring = append(a.ring, m)
-		return &a.ring[len(a.ring)-1]
+		return &a.ring[n]
 	}
 	a.next %= ringMax
 	a.ring[a.next] = m
@@ -156,13 +175,13 @@ func (a *account) say(f family, score float32) {
 // A chart is a cumulative sum that never falls below zero.
 type chart struct {
 	s  float32
-	at int64 // when it last rose
+	at uint32 // when it last rose, in seconds
 }
 
 // add moves the chart by x, at most up to top.
 func (c *chart) add(x, top float32, now int64) {
 	if x > 0 {
-		c.at = now
+		c.at = seconds(now)
 	}
 	c.s = min(max(c.s+x, 0), top)
 }
@@ -176,10 +195,13 @@ func (c *chart) move(x, top float32, now int64) float32 {
 
 // rest resets a chart that has not risen for so long.
 func (c *chart) rest(idle, now int64) {
-	if c.s > 0 && now-c.at >= idle {
+	if c.s > 0 && now-int64(c.at)*second >= idle {
 		c.s = 0
 	}
 }
+
+// seconds shortens a time to what fits in 32 bits until 2106.
+func seconds(now int64) uint32 { return uint32(now / second) }
 
 // hashOf is FNV-1a, folded; for text that is compared, never looked up in a
 // table that a stranger could fill.

@@ -17,7 +17,7 @@ func (d *Detector) Clear(name mailq.Account, at time.Time) {
 	}
 	now := max(at.UnixNano(), a.last)
 	d.advance(a, now)
-	a.mercy.at = now
+	a.seldom().mercy.at = now
 	a.rest()
 	d.note(a, verdict{}, now)
 }
@@ -26,8 +26,9 @@ func (d *Detector) Clear(name mailq.Account, at time.Time) {
 func (a *account) rest() {
 	a.rate.now, a.rate.peak = [gauges]float32{}, [gauges]float32{}
 	a.nov.fast, a.nov.slow = chart{}, chart{}
-	for _, c := range []*chart{&a.spr.chart, &a.rate.odd, &a.like.chart, &a.fail.chart, &a.reply.chart, &a.log.chart, &a.from.chart, &a.scr.chart} {
-		*c = chart{}
+	a.spr.chart, a.rate.odd, a.like.chart, a.fail.chart, a.log.chart = chart{}, chart{}, chart{}, chart{}, chart{}
+	if r := a.rare; r != nil {
+		r.reply.chart, r.from.chart, r.scr.chart = chart{}, chart{}, chart{}
 	}
 	a.log.guessed = false
 	a.ring = a.ring[:0]

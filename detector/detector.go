@@ -67,6 +67,8 @@ type Detector struct {
 	lost     lost
 	queue    queues
 	stats    Stats
+
+	before [families]float32 // what the account at hand said before the event
 }
 
 // Stats are the detector's own figures.
@@ -149,7 +151,7 @@ func (d *Detector) account(name mailq.Account, now int64) *account {
 	if d.fleet.first == 0 {
 		d.fleet.first = now
 	}
-	a := &account{name: name, class: classOf(name), first: now, last: now}
+	a := &account{name: name, key: hashOf(string(name)), class: classOf(name), first: now, last: now}
 	a.shared = d.dir != nil && d.dir.IsShared(name)
 	d.insert(a)
 	return a
@@ -184,14 +186,19 @@ func (d *Detector) evict(now int64) bool {
 // advance lets time pass for the account: charts come to rest, a day is
 // closed, an episode fades.
 func (d *Detector) advance(a *account, now int64) {
+	another := now/minute != a.last/minute
 	a.last = now
 	a.ep.rose = false
 	if !a.dirty {
 		a.dirty = true
 		d.changed = append(d.changed, a)
 	}
-	if a.open() {
+	if another && a.open() {
 		d.fade(a, now)
+	}
+	d.before = [families]float32{}
+	if a.open() {
+		d.before = a.fuse().share
 	}
 	a.rate.turn(now, a.ep.top >= d.cfg.Floor, &d.fleet.norms[a.class])
 }
@@ -202,13 +209,17 @@ func (d *Detector) fade(a *account, now int64) {
 		a.nov.fast.s = 0
 	}
 	a.nov.slow.rest(slowIdle, now)
-	for _, c := range []*chart{&a.spr.chart, &a.rate.odd, &a.like.chart} {
-		c.rest(fastIdle, now)
+	a.spr.rest(fastIdle, now)
+	a.rate.odd.rest(fastIdle, now)
+	a.like.rest(fastIdle, now)
+	a.fail.rest(feedbackLag, now)
+	a.log.rest(feedbackLag, now)
+	if r := a.rare; r != nil {
+		r.reply.rest(feedbackLag, now)
+		r.from.rest(feedbackLag, now)
+		r.scr.rest(feedbackLag, now)
 	}
-	for _, c := range []*chart{&a.fail.chart, &a.reply.chart, &a.log.chart, &a.from.chart, &a.scr.chart} {
-		c.rest(feedbackLag, now)
-	}
-	if a.ep.hard != hardNone && now-a.ep.toldAt >= feedbackLag {
+	if a.ep.hard != hardNone && now-int64(a.ep.toldAt)*second >= feedbackLag {
 		a.ep.hard = hardNone
 	}
 	d.pace(a, now)
@@ -227,11 +238,13 @@ func (a *account) speakAll() {
 	a.ep.speak[familySpread] = a.spr.s
 	a.ep.speak[familyHours] = a.rate.odd.s
 	a.ep.speak[familyFailures] = a.fail.s
-	a.ep.speak[familyReplies] = a.reply.s
 	a.ep.speak[familyLogins] = a.log.s
-	a.ep.speak[familySender] = a.from.s
 	a.ep.speak[familyLikeness] = a.like.s
-	a.ep.speak[familyScript] = a.scr.s
+	if r := a.rare; r != nil {
+		a.ep.speak[familyReplies] = r.reply.s
+		a.ep.speak[familySender] = r.from.s
+		a.ep.speak[familyScript] = r.scr.s
+	}
 }
 
 // end closes an episode that came to rest by itself. What it did is learnt
@@ -264,7 +277,7 @@ func (d *Detector) take(a *account, ev *mailq.Event, now int64) {
 	}
 	switch ev.Kind {
 	case mailq.Delivered, mailq.Deferred, mailq.Bounced:
-		if !a.mercy.old(a, ev.Message) {
+		if !a.old(ev.Message) {
 			d.failed(a, ev, now)
 			d.answered(a, ev, now)
 		}
@@ -319,7 +332,7 @@ func (d *Detector) named(a *account, ev *mailq.Event, now int64) {
 	}
 	m := a.find(ev.Message)
 	if m == nil {
-		if a.mercy.old(a, ev.Message) {
+		if a.old(ev.Message) {
 			return
 		}
 		// Not among the latest any more: weighed as a message of its own.
@@ -341,11 +354,11 @@ func (d *Detector) judge(a *account, now int64) (rules.Finding, bool) {
 		return rules.Finding{}, false
 	}
 	higher := v.score > a.ep.told || uint8(v.families) > a.ep.toldFam
-	if !higher && now-a.ep.toldAt < tellAgain {
+	if !higher && now-int64(a.ep.toldAt)*second < tellAgain {
 		return rules.Finding{}, false
 	}
 	a.ep.told, a.ep.toldFam = max(a.ep.told, v.score), max(a.ep.toldFam, uint8(v.families))
-	a.ep.toldAt = now
+	a.ep.toldAt = seconds(now)
 	if v.score >= d.cfg.Verdict || a.ep.hard != hardNone {
 		d.mark(a, now)
 	}

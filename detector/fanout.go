@@ -10,7 +10,7 @@ import (
 // every month may do so again. A blast to an account's own contacts shows in
 // nothing else, so fan-out alone may slow an account down; it never stops it.
 type reach struct {
-	seen   [2][4]uint64 // by recipient; of this half hour and the one before
+	seen   [2][2]uint64 // by recipient; of this half hour and the one before
 	half   int64
 	record float32 // most in an hour, halved in 60 days
 	at     int64   // of the record
@@ -31,12 +31,12 @@ func (r *reach) to(h uint64, now int64) bool {
 	half := now / (hour / 2)
 	switch {
 	case half == r.half+1:
-		r.seen[1], r.seen[0] = r.seen[0], [4]uint64{}
+		r.seen[1], r.seen[0] = r.seen[0], [2]uint64{}
 	case half != r.half:
-		r.seen = [2][4]uint64{}
+		r.seen = [2][2]uint64{}
 	}
 	r.half = half
-	bit := h * 0x9e3779b97f4a7c15 >> 56
+	bit := h * 0x9e3779b97f4a7c15 >> 57
 	word, mask := bit>>6, uint64(1)<<(bit&63)
 	another := (r.seen[0][word]|r.seen[1][word])&mask == 0
 	r.seen[0][word] |= mask
@@ -64,6 +64,9 @@ func (r *reach) keep(peak float32, now int64) {
 // fanout is what the number of recipients in an hour says.
 func (r *rate) fanout(norms *[gauges]norm) float32 {
 	c := r.now[reachPerHour]
+	if c <= min(r.quiet[reachPerHour], fanFew) {
+		return 0
+	}
 	s := min(fanScale*surprise(c, r.habit[reachPerHour], r.days, &norms[reachPerHour]), fanSurprise)
 	limit := max(fanFew, fanOver*r.reach.most(r.at))
 	if c > limit {

@@ -73,17 +73,28 @@ const (
 // Student tail, less what a hijacked account would be surprised by itself.
 // It is zero for anything ordinary.
 func surprise(c float32, h habit, n float32, p *norm) float32 {
-	y := float32(math.Log(float64(max(c, 1))))
-	mean := (meanDays*p.mean + n*h.mean) / (meanDays + n)
-	if y <= mean {
+	mean, vari, dof := expected(h, n, p)
+	z := log(max(c, 1)) - mean
+	if z <= 0 {
 		return 0
 	}
-	vari := (variDays*p.within + n*h.vari) / (variDays + n)
-	vari += p.between / (1 + n)
-	z2 := (y - mean) * (y - mean) / max(vari, variMin)
-	dof := float32(variDays) + min(n, 12)
-	tail := (dof + 1) / 2 * float32(math.Log1p(float64(z2/dof)))
+	tail := (dof + 1) / 2 * float32(math.Log1p(float64(z*z/(vari*dof))))
 	return max(0, tail-surpriseFree)
+}
+
+// expected is the predictive distribution of the logarithm of a day's peak:
+// mean, variance and degrees of freedom.
+func expected(h habit, n float32, p *norm) (mean, vari, dof float32) {
+	mean = (meanDays*p.mean + n*h.mean) / (meanDays + n)
+	vari = (variDays*p.within+n*h.vari)/(variDays+n) + p.between/(1+n)
+	return mean, max(vari, variMin), variDays + min(n, 12)
+}
+
+// unsurprising is the count up to which [surprise] is zero.
+func unsurprising(h habit, n float32, p *norm) float32 {
+	mean, vari, dof := expected(h, n, p)
+	z := math.Sqrt(math.Expm1(2*float64(surpriseFree)/float64(dof+1)) * float64(vari*dof))
+	return float32(math.Exp(float64(mean) + z))
 }
 
 // surpriseFree is the part of a surprise that every account has now and then.

@@ -34,11 +34,14 @@ type network struct {
 type sighting struct {
 	net     uint32
 	asn     uint32
+	at      uint32 // in seconds
 	country uint16
-	at      int64
 	unknown bool
 	sent    bool
 }
+
+// old reports whether the sighting is more than a day ago.
+func (s *sighting) old(now int64) bool { return now-int64(s.at)*second > day }
 
 const (
 	knownNets    = 12
@@ -83,13 +86,13 @@ func (d *Detector) used(a *account, client netip.Addr, sent bool, now int64) {
 	l.turn(now, a.ep.top >= d.cfg.Floor)
 	for i := range l.recent {
 		if r := &l.recent[i]; r.net == net {
-			r.at = max(r.at, now)
+			r.at = max(r.at, seconds(now))
 			r.sent = r.sent || sent
 			d.hardNets(a, now)
 			return
 		}
 	}
-	s := sighting{net: net, at: now, sent: sent}
+	s := sighting{net: net, at: seconds(now), sent: sent}
 	if d.cfg.Locate != nil {
 		s.country, s.asn = located(d.cfg.Locate(client))
 	}
@@ -158,7 +161,7 @@ func (l *logins) unknown(s *sighting, now int64) (n, lands int, sameASN bool) {
 	var seen []uint16
 	for i := range l.recent {
 		r := &l.recent[i]
-		if now-r.at > day {
+		if r.old(now) {
 			continue
 		}
 		if r.unknown {
@@ -197,7 +200,7 @@ func (l *logins) sight(s sighting, now int64) {
 	}
 	if len(l.recent) < recentNets {
 		for i := range l.recent {
-			if now-l.recent[i].at > day {
+			if l.recent[i].old(now) {
 				l.recent[i] = s
 				return
 			}
@@ -258,7 +261,7 @@ func (l *logins) adopt(now int64) {
 			l.learn(l.recent[i], now)
 		}
 	}
-	l.recent = slices.DeleteFunc(l.recent, func(s sighting) bool { return now-s.at > day })
+	l.recent = slices.DeleteFunc(l.recent, func(s sighting) bool { return s.old(now) })
 }
 
 // hardNets fires the hard rules of distributed use.
@@ -281,7 +284,7 @@ func (l *logins) senders(now int64) (nets, lands int) {
 	var seen []uint16
 	for i := range l.recent {
 		r := &l.recent[i]
-		if !r.sent || now-r.at > day {
+		if !r.sent || r.old(now) {
 			continue
 		}
 		nets++

@@ -141,7 +141,7 @@ func (d *Detector) weigh(a *account, m *message, now int64) {
 		top += crowd * log(float32(m.fresh))
 	}
 	x := temper * min(max(m.sum, messageMin), top)
-	if a.mercy.spares(a, m) {
+	if a.spares(m) {
 		return
 	}
 	n := &a.nov

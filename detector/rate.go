@@ -17,6 +17,7 @@ type rate struct {
 	peak  [gauges]float32
 	days  float32 // days learnt
 	habit [gauges]habit
+	quiet [gauges]float32 // counts up to here say nothing today
 	hours clock
 	reach reach
 	odd   chart // messages at hours unusual for the account
@@ -60,8 +61,8 @@ var firstNorms = [gauges]norm{
 
 const (
 	rateTop   = 8.0 // what speed alone may contribute
-	rateScale = .8 // days are no independent draws either
-	habitDays = 60 // days that a habit remembers
+	rateScale = .8  // days are no independent draws either
+	habitDays = 60  // days that a habit remembers
 )
 
 // sent counts one more message.
@@ -106,12 +107,18 @@ func (r *rate) turn(now int64, suspect bool, norms *[gauges]norm) {
 	}
 	r.decay(now)
 	r.today, r.peak = today, r.now
+	for g := range gauges {
+		r.quiet[g] = unsurprising(r.habit[g], r.days, &norms[g])
+	}
 }
 
 // speed is what the account's pace says, and the gauge that says it.
 func (r *rate) speed(norms *[gauges]norm) (float32, gauge) {
 	best, which := float32(0), perMinute
 	for g := range reachPerHour {
+		if r.now[g] <= r.quiet[g] {
+			continue
+		}
 		if s := surprise(r.now[g], r.habit[g], r.days, &norms[g]); s > best {
 			best, which = s, g
 		}

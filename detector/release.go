@@ -25,23 +25,23 @@ const (
 )
 
 // spares reports whether m is covered by a release, and uses it up.
-func (y *mercy) spares(a *account, m *message) bool {
-	if y.left == 0 || a.last > y.lasts {
+func (a *account) spares(m *message) bool {
+	if a.rare == nil || a.rare.mercy.left == 0 || a.last > a.rare.mercy.lasts {
 		return false
 	}
 	if a.fuse().families > 0 && a.ep.speak[familyRate] < speaks && a.ep.speak[familyFanout] < speaks {
 		return false // something else than the pace speaks: not the same traffic
 	}
 	if m.named <= m.counted {
-		y.left--
+		a.rare.mercy.left--
 	}
 	return true
 }
 
-// old reports whether an outcome is about a message from before the
-// release: its bounces arrive for days, and say nothing new.
-func (y *mercy) old(a *account, id uint64) bool {
-	return y.at != 0 && a.last-y.at < queueLife && a.find(id) == nil
+// old reports whether an outcome is about a message from before a release:
+// its bounces arrive for days, and say nothing new.
+func (a *account) old(id uint64) bool {
+	return a.rare != nil && a.rare.mercy.at != 0 && a.last-a.rare.mercy.at < queueLife && a.find(id) == nil
 }
 
 // Release ends the account's episode because a person has cleared it, and
@@ -54,17 +54,18 @@ func (d *Detector) Release(name mailq.Account, at time.Time, key string) {
 		return
 	}
 	h := hashOf(key)
-	for _, k := range a.mercy.done {
+	y := &a.seldom().mercy
+	for _, k := range y.done {
 		if k == h {
 			return
 		}
 	}
 	now := max(at.UnixNano(), a.last)
 	d.advance(a, now)
-	a.mercy.done[a.mercy.next%4] = h
-	a.mercy.next++
-	a.mercy.at, a.mercy.lasts = now, now+mercyFor
-	a.mercy.left = uint16(min(max(int(a.ep.msgs), mercyMin), mercyMax))
+	y.done[y.next%4] = h
+	y.next++
+	y.at, y.lasts = now, now+mercyFor
+	y.left = uint16(min(max(int(a.ep.msgs), mercyMin), mercyMax))
 	d.teach(a, now)
 	d.note(a, verdict{}, now)
 }

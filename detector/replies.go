@@ -29,24 +29,27 @@ const (
 
 // answered takes a reply about the account's mail.
 func (d *Detector) answered(a *account, ev *mailq.Event, now int64) {
-	r := &a.reply
 	if ev.Kind == mailq.Delivered {
-		d.fleet.peers.note(ev.Reply.Provider, a.name, now)
-		if r.s > 0 {
-			r.add(acceptedStep, repliesTop, now)
-			a.say(familyReplies, r.s)
+		d.fleet.peers.note(ev.Reply.Provider, a.key, now)
+		if a.rare != nil && a.rare.reply.s > 0 {
+			a.rare.reply.add(acceptedStep, repliesTop, now)
+			a.say(familyReplies, a.rare.reply.s)
 		}
 		return
+	}
+	said := chart{}
+	if a.rare != nil {
+		said = a.rare.reply.chart
 	}
 	x := float32(0)
 	switch ev.Reply.Class {
 	case mailq.Content:
 		x = contentStep
 	case mailq.AddressReputation:
-		x = reputationStep * d.fleet.peers.share(ev.Reply.Provider, a.name, now)
-		x = min(x, max(reputationTop-r.s, 0))
+		x = reputationStep * d.fleet.peers.share(ev.Reply.Provider, a.key, now)
+		x = min(x, max(reputationTop-said.s, 0))
 	case mailq.DomainReputation:
-		x = min(domainStep, max(reputationTop-r.s, 0))
+		x = min(domainStep, max(reputationTop-said.s, 0))
 	}
 	m := a.find(ev.Message)
 	if x == 0 || (m != nil && m.blamed) {
@@ -55,6 +58,7 @@ func (d *Detector) answered(a *account, ev *mailq.Event, now int64) {
 	if m != nil {
 		m.blamed = true
 	}
+	r := &a.seldom().reply
 	if r.s == 0 {
 		r.blamed = 0
 	}
@@ -66,17 +70,18 @@ func (d *Detector) answered(a *account, ev *mailq.Event, now int64) {
 }
 
 func (a *account) repliesText() string {
-	who := a.reply.provider
+	r := &a.rare.reply
+	who := r.provider
 	if who == "" {
 		who = "the recipients' servers"
 	}
-	switch a.reply.says {
+	switch r.says {
 	case mailq.AddressReputation:
-		return fmt.Sprintf("%s complained about the sending address %d times, and this account sent much of what it got", who, a.reply.blamed)
+		return fmt.Sprintf("%s complained about the sending address %d times, and this account sent much of what it got", who, r.blamed)
 	case mailq.DomainReputation:
-		return fmt.Sprintf("%s complained about the sender's domain %d times", who, a.reply.blamed)
+		return fmt.Sprintf("%s complained about the sender's domain %d times", who, r.blamed)
 	}
-	return fmt.Sprintf("%d messages called spam by the recipients' servers, the latest by %s", a.reply.blamed, who)
+	return fmt.Sprintf("%d messages called spam by the recipients' servers, the latest by %s", r.blamed, who)
 }
 
 func clip(s string, n int) string {
@@ -99,7 +104,7 @@ type traffic struct {
 	provider string
 	at       int64
 	total    float32
-	who      [8]mailq.Account
+	who      [8]uint32 // account keys
 	n        [8]float32
 }
 
@@ -119,7 +124,7 @@ func (p *peers) find(provider string) *traffic {
 }
 
 // note counts one arrival at the provider.
-func (p *peers) note(provider string, who mailq.Account, now int64) {
+func (p *peers) note(provider string, who uint32, now int64) {
 	if provider == "" {
 		return
 	}
@@ -162,7 +167,7 @@ func (t *traffic) age(now int64) {
 
 // share is the account's part of what the provider has just got from us; 0
 // where that is not known.
-func (p *peers) share(provider string, who mailq.Account, now int64) float32 {
+func (p *peers) share(provider string, who uint32, now int64) float32 {
 	t := p.find(provider)
 	if t == nil {
 		return 0

@@ -35,7 +35,7 @@ func (d *Detector) ran(a *account, script string, now int64) {
 	if path == "" {
 		return
 	}
-	s := &a.scr
+	s := &a.seldom().scr
 	h := hashOf(path)
 	for _, k := range s.known {
 		if k == h {
@@ -79,8 +79,8 @@ func oddPlace(path string) bool {
 }
 
 func (a *account) scriptText() string {
-	if a.scr.odd {
-		return "sent by " + a.scr.path + ", where no script should be"
+	if a.rare.scr.odd {
+		return "sent by " + a.rare.scr.path + ", where no script should be"
 	}
-	return "sent by " + a.scr.path + ", which never sent mail before"
+	return "sent by " + a.rare.scr.path + ", which never sent mail before"
 }

@@ -12,7 +12,6 @@ import (
 // as others by their nature and are not judged by it.
 type senders struct {
 	chart
-	ok      uint32    // the latest sender found in order
 	known   [4]uint32 // foreign senders used in ordinary times
 	next    uint8
 	recent  [3]uint32 // foreign senders of the last hour
@@ -33,15 +32,15 @@ func (d *Detector) sentAs(a *account, sender string, now int64) {
 	if a.class != people || sender == "" || d.dir == nil {
 		return
 	}
-	s := &a.from
 	h := hashOf(sender)
-	if h == s.ok {
+	if h == a.asSelf {
 		return
 	}
 	if d.dir.Owns(a.name, sender) {
-		s.ok = h
+		a.asSelf = h
 		return
 	}
+	s := &a.seldom().from
 	for _, k := range s.known {
 		if k == h {
 			return
@@ -81,8 +80,8 @@ func (s *senders) vary(h uint32, now int64) bool {
 }
 
 func (a *account) senderText() string {
-	if a.from.varied > 1 {
-		return fmt.Sprintf("sends under %d addresses that do not belong to it", a.from.varied)
+	if a.rare.from.varied > 1 {
+		return fmt.Sprintf("sends under %d addresses that do not belong to it", a.rare.from.varied)
 	}
 	return "sends under an address that does not belong to it"
 }

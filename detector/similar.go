@@ -13,10 +13,9 @@ type likeness struct {
 }
 
 const (
-	spamLike     = .75
-	likeStep     = .5
-	likenessTop  = 3.0
-	likenessIdle = 6 * hour
+	spamLike    = .75
+	likeStep    = .5
+	likenessTop = 3.0
 )
 
 // resembles takes the size and subject of a submitted message.
@@ -32,19 +31,20 @@ func (d *Detector) resembles(a *account, size int, subject string, now int64) {
 	like := l.has(int32(min(size, 1<<30)), h)
 	prior := min(max(d.fleet.same.mean(.2, 50), .02), .98)
 	p := min(max(l.own.mean(prior, 6), .02), .98)
-	x := log((1 - spamLike) / (1 - p))
-	if like {
-		x = log(spamLike / p)
+	if a.open() {
+		x := log((1 - spamLike) / (1 - p))
+		if like {
+			x = log(spamLike / p)
+		}
+		l.add(min(max(x, -1), likeStep), likenessTop, now)
+		a.say(familyLikeness, l.s)
 	}
-	l.rest(likenessIdle, now)
-	l.add(min(max(x, -1), likeStep), likenessTop, now)
 	if a.ep.top < d.cfg.Floor {
 		l.own.add(like, 1)
 		l.own.limit(100)
 		d.fleet.same.add(like, 1)
 		d.fleet.same.limit(5000)
 	}
-	a.say(familyLikeness, l.s)
 }
 
 func (l *likeness) has(size int32, subject uint32) bool {

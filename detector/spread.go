@@ -12,7 +12,7 @@ import (
 // not two.
 type domains struct {
 	chart
-	last  [16]uint32 // domains written to, latest first out
+	last  [8]uint32 // domains written to, latest first out
 	next  uint8
 	fresh share
 }
@@ -33,8 +33,8 @@ func (d *Detector) spread(a *account, to *mailq.Recipient, above bool) {
 	x := log((1 - spamNewDomain) / (1 - p))
 	if !known {
 		x = log(spamNewDomain / p)
-		s.last[s.next%16] = h
-		s.next = (s.next + 1) % 16
+		s.last[s.next%8] = h
+		s.next = (s.next + 1) % 8
 	}
 	s.add(min(max(x, -spreadStep), spreadStep), spreadTop, a.last)
 	if !above {

@@ -75,7 +75,7 @@ func (d *Detector) Restore(name mailq.Account, state []byte) error {
 		d.fleet, d.fails, d.marks, d.lost, d.queue = fresh.fleet, fresh.fails, fresh.marks, fresh.lost, fresh.queue
 		return nil
 	}
-	a := &account{name: name, class: classOf(name)}
+	a := &account{name: name, key: hashOf(string(name)), class: classOf(name)}
 	if err := decode(state, a.fields); err != nil {
 		return fmt.Errorf("%w: of %q", err, clip(string(name), 128))
 	}
@@ -115,18 +115,27 @@ func (a *account) fields(c *codec) {
 	c.share(&a.fail.own)
 	c.u16(&a.fail.gone)
 	c.u16(&a.fail.all)
-	a.reply.chart.fields(c)
-	c.u16(&a.reply.blamed)
-	c.text(&a.reply.provider, 32)
-	c.u8((*uint8)(&a.reply.says))
 	a.log.fields(c)
-	a.from.fields(c)
 	a.like.fields(c)
-	a.scr.fields(c)
 	list(c, &a.ring, ringMax, (*message).fields)
 	c.u8(&a.next)
 	list(c, &a.steps, stepsMax, (*step).fields)
-	a.mercy.fields(c)
+	c.u32(&a.asSelf)
+	is := a.rare != nil
+	c.flag(&is)
+	if is {
+		a.seldom().fields(c)
+	}
+}
+
+func (r *rare) fields(c *codec) {
+	r.reply.chart.fields(c)
+	c.u16(&r.reply.blamed)
+	c.text(&r.reply.provider, 32)
+	c.u8((*uint8)(&r.reply.says))
+	r.from.fields(c)
+	r.scr.fields(c)
+	r.mercy.fields(c)
 }
 
 func (e *episode) fields(c *codec) {
@@ -135,12 +144,11 @@ func (e *episode) fields(c *codec) {
 	c.u32(&e.rcpts)
 	c.f32(&e.age)
 	c.f32(&e.told)
-	c.i64(&e.toldAt)
+	c.u32(&e.toldAt)
 	c.u8(&e.toldFam)
 	c.f32(&e.top)
 	c.u8((*uint8)(&e.hard))
 	c.floats(e.speak[:])
-	c.floats(e.share[:])
 	c.filter(&e.pending)
 	c.f32(&e.fresh)
 	c.f32(&e.expected)
@@ -182,6 +190,7 @@ func (r *rate) fields(c *codec) {
 	c.i32(&r.today)
 	c.floats(r.peak[:])
 	c.f32(&r.days)
+	c.floats(r.quiet[:])
 	for g := range r.habit {
 		c.f32(&r.habit[g].mean)
 		c.f32(&r.habit[g].vari)
@@ -213,8 +222,8 @@ func (l *logins) fields(c *codec) {
 	list(c, &l.recent, recentNets, func(s *sighting, c *codec) {
 		c.u32(&s.net)
 		c.u32(&s.asn)
+		c.u32(&s.at)
 		c.u16(&s.country)
-		c.i64(&s.at)
 		c.flag(&s.unknown)
 		c.flag(&s.sent)
 	})
@@ -227,7 +236,6 @@ func (l *logins) fields(c *codec) {
 
 func (s *senders) fields(c *codec) {
 	s.chart.fields(c)
-	c.u32(&s.ok)
 	for i := range s.known {
 		c.u32(&s.known[i])
 	}
@@ -291,7 +299,7 @@ func (y *mercy) fields(c *codec) {
 
 func (s *chart) fields(c *codec) {
 	c.f32(&s.s)
-	c.i64(&s.at)
+	c.u32(&s.at)
 }
 
 // fields names everything of the installation that is kept, except the
@@ -337,7 +345,7 @@ func (t *traffic) fields(c *codec) {
 	c.i64(&t.at)
 	c.f32(&t.total)
 	for i := range t.who {
-		c.text((*string)(&t.who[i]), 1024)
+		c.u32(&t.who[i])
 		c.f32(&t.n[i])
 	}
 }

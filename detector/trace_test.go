@@ -368,6 +368,10 @@ func clone(a *account) *account {
 	}
 	c.ring = slices.Clone(a.ring)
 	c.steps = slices.Clone(a.steps)
+	if a.rare != nil {
+		r := *a.rare
+		c.rare = &r
+	}
 	c.log.known = slices.Clone(a.log.known)
 	c.log.recent = slices.Clone(a.log.recent)
 	return &c

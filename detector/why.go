@@ -68,15 +68,13 @@ func (d *Detector) note(a *account, v verdict, now int64) {
 	s := step{at: now, kind: families, score: v.score}
 	if a.open() {
 		if v.score < d.cfg.Floor/2 {
-			a.ep.share = v.share
 			return
 		}
 		for f := range families {
-			if m := v.share[f] - a.ep.share[f]; m > s.moved {
+			if m := v.share[f] - d.before[f]; m > s.moved {
 				s.kind, s.moved = f, m
 			}
 		}
-		a.ep.share = v.share
 		if s.moved < .05 {
 			return
 		}
@@ -122,8 +120,8 @@ func (d *Detector) Why(name mailq.Account) (Explanation, bool) {
 	if a.open() {
 		e.Since = time.Unix(0, a.ep.onset).UTC()
 	}
-	if a.mercy.at != 0 {
-		e.Released = time.Unix(0, a.mercy.at).UTC()
+	if a.rare != nil && a.rare.mercy.at != 0 {
+		e.Released = time.Unix(0, a.rare.mercy.at).UTC()
 	}
 	for _, s := range a.steps {
 		e.Steps = append(e.Steps, s.public())
