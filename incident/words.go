@@ -220,8 +220,8 @@ func (i Incident) commands(kind Kind) []string {
 	case kind == Released, kind == Undone, kind == Over:
 		return []string{why}
 	case i.acted():
-		release = "vedetta release " + who + "  # its password is changed, or it was no hijack: let it send again"
-		return []string{release, "vedetta unblock " + who + "  # let it send, keep the evidence", why}
+		release = "vedetta release " + who + "  # it was no hijack: let it send, and learn from it"
+		return []string{release, "vedetta unblock " + who + "  # its password is changed: let it send again", why}
 	case i.Finding.Shared:
 		return []string{release, why}
 	}

@@ -39,7 +39,7 @@ func blocked() Message {
 			{"finding", "f-ab4a31ce90f0479f"},
 		},
 		Undo: []string{
-			"vedetta release alice@shop.test  # its password is changed, or it was no hijack: let it send again",
+			"vedetta release alice@shop.test  # it was no hijack: let it send, and learn from it",
 			"vedetta why alice@shop.test  # all the evidence",
 		},
 	}
