@@ -9,6 +9,9 @@ import (
 // exim reads a line of Exim's main or reject log without its stamp:
 // "[pid] id arrow ..". pid is that of syslog, 0 if there was none.
 func (p *Parser) exim(ev *Event, b []byte, pid uint64) bool {
+	if len(b) == 0 {
+		return false
+	}
 	if b[0] == '[' {
 		end := bytes.IndexByte(b[:min(len(b), 24)], ']')
 		if end > 1 {
@@ -223,7 +226,8 @@ func (a *arrival) readProof(b []byte) {
 		case "P":
 			protocol = value
 		case "A":
-			if n := len(protocol); n > 0 && protocol[n-1] == 'a' {
+			// The size follows; where it does not, the line is cut, and so may be the name.
+			if n := len(protocol); n > 0 && protocol[n-1] == 'a' && len(rest) > 0 {
 				a.method, a.login = splitAuth(value)
 			}
 			return

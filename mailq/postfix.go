@@ -414,9 +414,12 @@ func (p *Parser) qmgr(ev *Event, n *instance, id, b []byte) bool {
 		if o == nil {
 			return false
 		}
-		p.fill(ev, Removed, o)
+		leaves := !o.is(isHandedOn) // else it is here still, under another id
+		if leaves {
+			p.fill(ev, Removed, o)
+		}
 		p.finish(o)
-		return true
+		return leaves
 	}
 	rest, ok := bytes.CutPrefix(b, []byte("from=<"))
 	if !ok {
@@ -962,6 +965,7 @@ func (p *Parser) broughtBack(n *instance, o *open, text []byte) bool {
 		p.rejoin(child, o)
 	}
 	p.open.mark(child, isSure, 0)
+	p.open.mark(o, isHandedOn, 0)
 	return true
 }
 

@@ -140,7 +140,6 @@ refused - to=ok.test local-policy`},
 			"postfix/qmgr[4329]: "+id1+": removed", sentLine(id2, "r1@ok.test"), "postfix/qmgr[4329]: "+id2+": removed"),
 			want: `
 submitted alice@shop.test 4jXK971kgrz1SRpG counts rcpts=1
-removed alice@shop.test 4jXK971kgrz1SRpG
 delivered alice@shop.test 4jXK9728HSz1SRpG new=1 to=ok.test ok
 removed alice@shop.test 4jXK9728HSz1SRpG`},
 		{name: "postfix-reinjected-filter by orig_queue_id", log: at(clientLine(id1, "alice@shop.test"), activeLine(id1, "alice@shop.test", 1),
