@@ -39,6 +39,7 @@ var layers = map[string][]string{
 	"internal/web":       {"rules", "incident", "mailq", "detector"},
 	"internal/app":       {everything},
 	"cmd/vedetta":        {"internal/app", "internal/config"},
+	"test":               {},
 	"test/bed":           {},
 	"test/loggen":        {},
 	"test/bench":         {"test/loggen"},

@@ -202,7 +202,8 @@ func measure(ctx context.Context, args []string) (cost, error) {
 		return cost{}, errors.New("this system does not tell what a process used")
 	}
 	state := cmd.ProcessState
-	return cost{wall, state.UserTime() + state.SystemTime(), usage.Maxrss * 1024}, nil // Linux counts in KiB
+	// Linux counts in KiB, and from the fork on: no less than this program holds.
+	return cost{wall, state.UserTime() + state.SystemTime(), usage.Maxrss * 1024}, nil
 }
 
 // median is the middle one of the values that of takes from the costs.
