@@ -92,6 +92,7 @@ type Postfix struct {
 	SASLAccess string   `yaml:"sasl_access"`
 	TableType  string   `yaml:"table_type"`
 	ConfigDir  string   `yaml:"config_dir"`
+	Postsuper  []string `yaml:"postsuper"`
 	Timeout    Duration `yaml:"timeout"`
 }
 
