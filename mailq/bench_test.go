@@ -63,3 +63,30 @@ func benchParse(b *testing.B, lines [][]byte) {
 func BenchmarkParsePostfix(b *testing.B) { benchParse(b, manyPostfix()) }
 
 var manyPostfix = sync.OnceValue(func() [][]byte { return postfixLog(70_000) })
+
+// eximLog renders messages of a busy Exim with the usual selectors.
+func eximLog(messages int) [][]byte {
+	var lines [][]byte
+	start := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	for i := range messages {
+		at := start.Add(time.Duration(i) * 200 * time.Millisecond).Format("2006-01-02 15:04:05")
+		id := fmt.Sprintf("1xV%03X-%06d-%02d", i%4096, i, i%100)
+		user := i * 31 % 1000
+		add := func(format string, a ...any) {
+			lines = append(lines, fmt.Appendf(nil, "%s [%d] "+format+"\n", append([]any{at, 1000 + i}, a...)...))
+		}
+		add("SMTP connection from [198.51.100.%d]:%d I=[192.0.2.1]:587 (TCP/IP connection count = 1)", user%250, 30000+i%30000)
+		add(`%s <= user%d@shop%d.test H=(pc%d) [198.51.100.%d]:%d I=[192.0.2.1]:587 P=esmtpsa X=TLS1.3:ECDHE_X25519__RSA:256 CV=no A=dovecot_login:user%d@shop%d.test S=%d id=%d@pc%d T="Invoice no. %d" from <user%d@shop%d.test> for r%d@dest%d.test`,
+			id, user, user%50, user, user%250, 30000+i%30000, user, user%50, 1000+i%9000, i, user, i, user, user%50, i%5000, i%300)
+		add("SMTP connection from (pc%d) [198.51.100.%d]:%d I=[192.0.2.1]:587 closed by QUIT", user, user%250, 30000+i%30000)
+		add("cwd=/var/spool/exim4 3 args: /usr/sbin/exim4 -Mc %s", id)
+		add(`%s => r%d@dest%d.test F=<user%d@shop%d.test> R=dnslookup T=remote_smtp S=%d H=mx.dest%d.test [203.0.113.%d]:25 I=[192.0.2.1]:4000 X=TLS1.3:ECDHE_X25519__RSA:256 CV=yes C="250 2.0.0 Ok: queued as ABCDEF" QT=1s DT=0s`,
+			id, i%5000, i%300, user, user%50, 1400+i%9000, i%300, i%250)
+		add("%s Completed", id)
+	}
+	return together(lines)
+}
+
+var manyExim = sync.OnceValue(func() [][]byte { return eximLog(80_000) })
+
+func BenchmarkParseExim(b *testing.B) { benchParse(b, manyExim()) }

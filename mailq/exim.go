@@ -91,6 +91,12 @@ func (p *Parser) eximState(ev *Event, o *open, b []byte) bool {
 		p.open.mark(o, isHeld, 0)
 		p.fill(ev, Held, o)
 		return true
+	case bytes.HasPrefix(b, []byte("Sender identification U=")): // cPanel, about mail from this host
+		user, _ := cutWord(b[len("Sender identification U="):])
+		if o.account == "" && !o.is(isPlain) && len(user) > 0 && p.Directory.trusts(o.peer) {
+			o.fallback = p.userAccount(user)
+			p.open.changed(o)
+		}
 	case bytes.HasPrefix(b, []byte("unfrozen by ")), bytes.HasPrefix(b, []byte("Unfrozen by ")):
 		if !o.is(isHeld) {
 			return false
@@ -381,11 +387,16 @@ func (p *Parser) eximAccount(o *open, n *instance, pid uint64, a *arrival) {
 		if o.script = p.scriptOf(n, pid, user); o.script != "" && isScript(o.script) {
 			o.account = p.scriptAccount(o.script)
 		} else {
-			o.account = Account(p.word(append(append(p.scratch[:0], "user:"...), user...)))
+			o.account = p.userAccount(a.user)
 		}
 	case p.Directory.trusts(a.peer):
 		o.fallback = p.clientAccount(a.peer)
 	}
+}
+
+func (p *Parser) userAccount(name []byte) Account {
+	p.scratch = append(append(p.scratch[:0], "user:"...), name...)
+	return Account(p.word(p.scratch))
 }
 
 func (p *Parser) scriptAccount(path string) Account {

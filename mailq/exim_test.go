@@ -111,6 +111,11 @@ removed alice@shop.test 1xV0Cp-0005Jj-0V`},
 			want: `
 submitted alice@shop.test 1xV0Cp-0005Jj-0V counts rcpts=2 new=2
 refused alice@shop.test 1xV0Cp-0005Jj-0V to=ok.test local-policy`},
+		{name: "cPanel names the user of a program that speaks SMTP", log: eximAt(exim1+` <= x@shop.test H=localhost (web) [127.0.0.1]:3 P=esmtp S=9 id=1@web for r1@ok.test`,
+			exim1+" Sender identification U=shopuser D=shop.test S=x@shop.test", exim1+` => r1@ok.test R=dnslookup T=remote_smtp H=mx.ok.test [203.0.113.5] C="250 ok"`),
+			want: `
+submitted - 1xV0Cp-0005Jj-0V counts rcpts=1 new=1
+delivered user:shopuser 1xV0Cp-0005Jj-0V counts rcpts=1 new=1 to=ok.test ok`},
 		{name: "refused and failed", log: eximAt(
 			`H=(vm) [127.0.0.1]:43976 I=[127.0.0.1]:587 X=TLS1.3:X:256 CV=no F=<carol@shop.test> A=dovecot_plain:carol@shop.test rejected RCPT <r1@ok.test>: locked`,
 			`H=(vm) [127.0.0.1]:43976 F=<"x A=dovecot_plain:victim@shop.test rejected RCPT <a@b>: y"@evil.test> temporarily rejected RCPT <r1@ok.test>: later`,

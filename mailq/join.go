@@ -33,7 +33,6 @@ type open struct {
 	named   set         // hashes of the recipients that an event has named
 	noted   []Recipient // told by a hook before the message was submitted
 	domains []string    // of the recipients, at most maxDomains
-	few     [2]string   // their room, for most messages
 	mid     uint64      // hash of the message id
 	older   *open       // neighbours in order of use
 	newer   *open

@@ -42,6 +42,7 @@ type Parser struct {
 	sessions sessions
 	firsts   firsts
 	recent   recent
+	proxied  proxied
 	failures failures
 	dirs     []directory
 	notes    map[string]Envelope

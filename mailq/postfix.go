@@ -147,11 +147,14 @@ func (p *Parser) find(n *instance, id []byte) *open {
 func (p *Parser) smtpdSession(ev *Event, n *instance, pid uint64, b []byte) bool {
 	process := mix(n.seed, pid)
 	switch {
-	case bytes.HasPrefix(b, []byte("connect from ")), bytes.HasPrefix(b, []byte("disconnect from ")):
+	case bytes.HasPrefix(b, []byte("connect from ")):
+		p.sessions.drop(process)
+	case bytes.HasPrefix(b, []byte("disconnect from ")):
 		p.sessions.drop(process)
 	case bytes.HasPrefix(b, []byte("NOQUEUE: ")):
 		rest := b[len("NOQUEUE: "):]
-		if bytes.HasPrefix(rest, []byte("client=")) {
+		if fields, ok := bytes.CutPrefix(rest, []byte("client=")); ok {
+			p.proxied.begin(p, fields)
 			return false
 		}
 		return p.refusal(ev, nil, process, rest)
@@ -189,9 +192,50 @@ func (p *Parser) smtpd(ev *Event, n *instance, pid uint64, id, b []byte) bool {
 			p.rejoin(o, parent)
 			p.open.mark(o, isSure, 0)
 		}
+	} else if len(c.orig) > 0 && o.account == "" {
+		p.proxied.end(p, o, c.orig)
 	}
 	p.unpark(o)
 	return false
+}
+
+// proxied remembers the sessions that smtpd passes through a filter before
+// there is a queue (smtpd_proxy_filter). It names their logins under NOQUEUE;
+// the id is given behind the filter, where only the peer is told again.
+type proxied [1024]struct {
+	peer    uint64 // hash of host and "name[address]"
+	at      int64
+	account Account
+	method  string
+	addr    netip.Addr
+	several bool // logins from there at once: nobody can tell which is meant
+}
+
+const proxiedFor = 10 * 60 // seconds between the session's line and the message's
+
+// begin reads "name[address], sasl_method=.., sasl_username=..".
+func (s *proxied) begin(p *Parser, fields []byte) {
+	c := readClient(fields)
+	if len(c.login) == 0 {
+		return
+	}
+	name, _ := cutField(fields)
+	peer, now := p.hash(name)^p.host.seed, p.stamps.sec
+	account := p.login(c.login)
+	e := &s[peer%uint64(len(s))]
+	recent := e.peer == peer && now-e.at < proxiedFor
+	e.several = recent && (e.several || e.account != account)
+	e.peer, e.at, e.account, e.method, e.addr = peer, now, account, p.word(c.method), c.addr
+}
+
+// end gives o the login of the session that its orig_client names.
+func (s *proxied) end(p *Parser, o *open, name []byte) {
+	peer := p.hash(name) ^ p.host.seed
+	e := &s[peer%uint64(len(s))]
+	if e.peer != peer || e.several || p.stamps.sec-e.at >= proxiedFor {
+		return
+	}
+	o.account, o.method, o.peer, o.fallback = e.account, e.method, e.addr, ""
 }
 
 // clientAccount interns client:ADDRESS.
@@ -207,7 +251,8 @@ type client struct {
 	addr   netip.Addr
 	method []byte
 	login  []byte
-	origID []byte
+	origID []byte // XFORWARD: what the message was to the server before
+	orig   []byte
 }
 
 // readClient reads "name[address], sasl_method=.., sasl_username=.., .." by
@@ -238,7 +283,10 @@ func readClient(b []byte) (c client) {
 		_, b = cutField(rest)
 	}
 	if rest, ok := bytes.CutPrefix(b, []byte(", orig_queue_id=")); ok {
-		c.origID, _ = cutField(rest)
+		c.origID, b = cutField(rest)
+	}
+	if rest, ok := bytes.CutPrefix(b, []byte(", orig_client=")); ok {
+		c.orig, _ = cutField(rest)
 	}
 	return c
 }
@@ -608,10 +656,10 @@ func (p *Parser) held(ev *Event, o *open, process uint64) bool {
 		return false
 	case o == nil:
 		return false
-	case process != 0 && !o.is(isHeld): // by smtpd, before cleanup has the message
-		p.open.mark(o, willHold, 0)
-		return false
 	case o.is(isHeld):
+		return false
+	case process != 0 && o.mid == 0: // by smtpd, before cleanup has the message
+		p.open.mark(o, willHold, 0)
 		return false
 	}
 	p.open.touch(o, p.stamps.sec)

@@ -82,6 +82,19 @@ delivered carol@shop.test 4jXK971kgrz1SRpG new=1 to=ok.test ok`},
 			clientLine(id1, "carol@shop.test"), "postfix/cleanup[1]: "+id1+": message-id=<1@vm>",
 			clientLine(id2, "carol@shop.test"), "postfix/cleanup[1]: "+id2+": message-id=<2@vm>"),
 			want: `held carol@shop.test 4jXK971kgrz1SRpG`},
+		{name: "hold decided at the end of the message", log: at(clientLine(id1, "carol@shop.test"), "postfix/cleanup[1]: "+id1+": message-id=<1@vm>",
+			"postfix/submission/smtpd[4345]: "+id1+": hold: END-OF-MESSAGE from pc.isp.test[198.51.100.7]: <END-OF-MESSAGE>: End-of-data triggers HOLD action; from=<carol@shop.test> to=<r1@ok.test> proto=ESMTP helo=<vm>"),
+			want: `held carol@shop.test 4jXK971kgrz1SRpG`},
+		{name: "a filter before the queue", log: at(
+			"postfix/submission/smtpd[1]: NOQUEUE: client=pc.isp.test[198.51.100.7], sasl_method=PLAIN, sasl_username=alice@shop.test",
+			"postfix/behind/smtpd[2]: "+id1+": client=localhost[127.0.0.1], orig_client=pc.isp.test[198.51.100.7]", activeLine(id1, "alice@shop.test", 1),
+			"postfix/behind/smtpd[2]: "+id2+": client=localhost[127.0.0.1], orig_client=other.isp.test[198.51.100.9]", activeLine(id2, "x@far.test", 1),
+			"postfix/submission/smtpd[3]: NOQUEUE: client=pc.isp.test[198.51.100.7], sasl_method=PLAIN, sasl_username=bob@shop.test",
+			"postfix/behind/smtpd[2]: "+id3+": client=localhost[127.0.0.1], orig_client=pc.isp.test[198.51.100.7]", activeLine(id3, "alice@shop.test", 1)),
+			want: `
+submitted alice@shop.test 4jXK971kgrz1SRpG counts rcpts=1
+submitted - 4jXK9728HSz1SRpG counts rcpts=1
+submitted - 4jXK972Fstz1SRlk counts rcpts=1`},
 		{name: "postfix-short-id-reused", log: at(clientLine("1795998C2C7", "alice@shop.test"), activeLine("1795998C2C7", "alice@shop.test", 1),
 			sentLine("1795998C2C7", "r1@ok.test"), "postfix/qmgr[4329]: 1795998C2C7: removed") +
 			strings.ReplaceAll(at(clientLine("1795998C2C7", "bob@shop.test"), activeLine("1795998C2C7", "bob@shop.test", 1), sentLine("1795998C2C7", "r1@ok.test")), "05:28:20", "05:28:21"),

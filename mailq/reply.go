@@ -104,6 +104,9 @@ func ownReply(text []byte) (r Reply) {
 // it: "host mx.example[192.0.2.1] said: 550 5.1.1 … (in reply to RCPT TO
 // command)". It reports false if nobody said anything.
 func remoteText(b []byte) ([]byte, bool) {
+	if bytes.HasPrefix(b, []byte("delivery temporarily suspended")) {
+		return b, false // said about an earlier message
+	}
 	for _, s := range [...]string{" said: ", " refused to talk to me: "} {
 		if at := bytes.Index(b, []byte(s)); at >= 0 {
 			return b[at+len(s):], true

@@ -76,6 +76,7 @@ func TestClassify(t *testing.T) {
 		{"none", "4.4.1", "connect to mx.dead.test[192.0.2.1]:25: Connection timed out", Network, ""},
 		{"none", "4.4.3", "Host or domain name not found. Name service error for name=slow.test type=MX: Host not found, try again", Network, ""},
 		{"mx.test[192.0.2.1]:25", "4.4.2", "lost connection with mx.test[192.0.2.1] while receiving the initial server greeting", Network, ""},
+		{"none", "4.7.0", "delivery temporarily suspended: host gmail-smtp-in.l.google.com[192.0.2.1] refused to talk to me: 421-4.7.0 unusual rate of unsolicited mail", Network, ""},
 		{"none", "4.4.2", "delivery temporarily suspended: lost connection with mx.test[192.0.2.1] while sending RCPT TO", Network, ""},
 	}
 	p := newParser()
