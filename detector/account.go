@@ -83,7 +83,7 @@ func (a *account) seldom() *rare {
 type episode struct {
 	onset       int64 // 0: at rest
 	msgs, rcpts uint32
-	age         float32 // messages of the account that were known before it
+	sure, age   float32 // as the account's own were when it began, see novelty
 	told        float32 // highest score told
 	toldAt      uint32  // in seconds
 	toldFam     uint8
@@ -110,6 +110,7 @@ type message struct {
 	named      uint16
 	fresh      uint16 // new recipients
 	blamed     bool   // a reply has called it spam
+	spared     bool   // a release let it pass
 }
 
 const ringMax = 6
@@ -151,13 +152,12 @@ func (a *account) begin(m *message, now int64) {
 	if a.open() {
 		return
 	}
-	a.ep.onset, a.ep.age = now, a.nov.age
-	if m == nil {
-		return
+	a.ep.onset, a.ep.sure, a.ep.age = now, a.nov.sure, a.nov.age
+	if m != nil {
+		a.ep.onset = m.at
 	}
-	a.ep.onset = m.at
 	for i := range a.ring {
-		if a.ring[i].at >= m.at {
+		if a.ring[i].at >= a.ep.onset {
 			a.ep.msgs++
 			a.ep.rcpts += uint32(a.ring[i].counted)
 		}

@@ -18,20 +18,20 @@ func (d *Detector) Clear(name mailq.Account, at time.Time) {
 	now := max(at.UnixNano(), a.last)
 	d.advance(a, now)
 	a.seldom().mercy.at = now
-	a.rest()
+	a.rate.now, a.rate.peak = [gauges]float32{}, [gauges]float32{}
+	a.ring = a.ring[:0]
+	a.settle()
 	d.note(a, verdict{}, now)
 }
 
-// rest ends the episode and clears every chart.
-func (a *account) rest() {
-	a.rate.now, a.rate.peak = [gauges]float32{}, [gauges]float32{}
+// settle ends the episode and clears every chart.
+func (a *account) settle() {
 	a.nov.fast, a.nov.slow = chart{}, chart{}
 	a.spr.chart, a.rate.odd, a.like.chart, a.fail.chart, a.log.chart = chart{}, chart{}, chart{}, chart{}, chart{}
 	if r := a.rare; r != nil {
 		r.reply.chart, r.from.chart, r.scr.chart = chart{}, chart{}, chart{}
 	}
 	a.log.guessed = false
-	a.ring = a.ring[:0]
 	a.ep = episode{}
 	a.nov.count, a.nov.strangers = 0, 0
 }

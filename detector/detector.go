@@ -224,13 +224,16 @@ func (d *Detector) fade(a *account, now int64) {
 	}
 	d.pace(a, now)
 	a.speakAll()
-	if a.ep.hard == hardNone && a.fuse().score < atRest {
+	stale := now-a.ep.onset > undecided && a.ep.top < d.cfg.Verdict
+	if a.ep.hard == hardNone && (stale || a.fuse().score < atRest) {
 		d.end(a)
 	}
 }
 
-// atRest is the score below which an episode is over.
-const atRest = .1
+const (
+	atRest    = .1  // the score below which an episode is over
+	undecided = day // how long one may go on that does not come to a verdict
+)
 
 // speakAll sets what every family says from its chart.
 func (a *account) speakAll() {
@@ -239,7 +242,7 @@ func (a *account) speakAll() {
 	a.ep.speak[familyHours] = a.rate.odd.s
 	a.ep.speak[familyFailures] = a.fail.s
 	a.ep.speak[familyLogins] = a.log.s
-	a.ep.speak[familyLikeness] = a.like.s
+	a.ep.speak[familyLikeness] = min(a.ep.speak[familyLikeness], a.like.s)
 	if r := a.rare; r != nil {
 		a.ep.speak[familyReplies] = r.reply.s
 		a.ep.speak[familySender] = r.from.s
@@ -253,8 +256,9 @@ func (d *Detector) end(a *account) {
 	if a.ep.top < d.cfg.Verdict {
 		a.learnPending()
 	}
-	a.ep = episode{}
-	a.nov.count, a.nov.strangers = 0, 0
+	slow := a.nov.slow
+	a.settle()
+	a.nov.slow = slow
 }
 
 // learnPending makes the recipients of the episode the account's own.
@@ -263,6 +267,7 @@ func (a *account) learnPending() {
 		return
 	}
 	a.known.taught = a.ep.pending
+	a.nov.repeats(false, min(a.ep.fresh, 40))
 	a.nov.fresh.hits += a.ep.fresh
 	a.nov.fresh.of += a.ep.expected
 	a.nov.fresh.limit(60)
@@ -313,6 +318,9 @@ func (d *Detector) submitted(a *account, ev *mailq.Event, now int64) {
 		a.rate.hours.learn(now)
 	}
 	a.nov.lastMsg = now
+	if a.ep.speak[familyNovelty] < speaks {
+		a.ep.sure, a.ep.age = a.nov.sure, a.nov.age
+	}
 	d.addressed(a, m, ev.New, now)
 }
 

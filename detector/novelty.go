@@ -23,6 +23,8 @@ type novelty struct {
 	age        float32 // messages learnt, never decayed
 	fresh      share   // hits: messages to new recipients; of: what accounts of that age would have sent to new ones
 	unseen     share   // of new recipients, those that nobody here knows
+	sure       float32 // how sure it is that the account writes to people again, as log odds
+	judged     bool    // counted among the lists of the installation, or not
 	count      uint16  // recipients of the episode: all …
 	strangers  uint16  // … and new ones, for the words
 }
@@ -105,8 +107,39 @@ func (d *Detector) recipient(a *account, m *message, to *mailq.Recipient, share,
 	}
 	n.fresh.of += w * prior
 	n.fresh.limit(60)
+	n.repeats(!isNew, w)
 	d.fleet.learnNew(a.class, n.age, isNew, w)
 	n.age += w
+}
+
+// Some accounts write to nobody twice: newsletters, shops, forums. Of an
+// account that has shown to be one, new recipients say little. How sure it is
+// that an account is none follows from its recipients so far, as log odds.
+const (
+	listNew   = .95 // of a list's recipients, the share new to it
+	personNew = .7  // of the recipients of somebody who is no list, at most
+	sureMost  = 4.0 // more is not remembered, so that an account may change
+	sureLeast = -10.0
+	listTop   = 16.0 // what novelty may say of an account that is neither sure to be a list nor none …
+	listSlope = 1.5  // … less this much for each unit that speaks for a list
+)
+
+// repeats takes one more recipient's word on whether the account writes to
+// people again.
+func (n *novelty) repeats(again bool, w float32) {
+	x := log(personNew / listNew)
+	if again {
+		x = log((1 - personNew) / (1 - listNew))
+	}
+	n.sure = min(max(n.sure+w*x, sureLeast), sureMost)
+}
+
+// convincing is the most that novelty may say of the account.
+func (e *episode) convincing() float32 {
+	if e.sure >= 0 {
+		return noveltyTop
+	}
+	return listTop + listSlope*e.sure
 }
 
 // known reports whether the recipient is one of the account's own, or was

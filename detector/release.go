@@ -32,7 +32,8 @@ func (a *account) spares(m *message) bool {
 	if a.fuse().families > 0 && a.ep.speak[familyRate] < speaks && a.ep.speak[familyFanout] < speaks {
 		return false // something else than the pace speaks: not the same traffic
 	}
-	if m.named <= m.counted {
+	if m.fresh > 0 && !m.spared {
+		m.spared = true
 		a.rare.mercy.left--
 	}
 	return true
@@ -80,5 +81,7 @@ func (d *Detector) teach(a *account, now int64) {
 	}
 	a.rate.reach.keep(a.rate.peak[reachPerHour], now)
 	a.log.adopt(now)
-	a.rest()
+	a.rate.now, a.rate.peak = [gauges]float32{}, [gauges]float32{}
+	a.ring = a.ring[:0]
+	a.settle()
 }

@@ -37,7 +37,7 @@ func (d *Detector) resembles(a *account, size int, subject string, now int64) {
 			x = log(spamLike / p)
 		}
 		l.add(min(max(x, -1), likeStep), likenessTop, now)
-		a.say(familyLikeness, l.s)
+		a.say(familyLikeness, min(l.s, likenessTop*(1-p)))
 	}
 	if a.ep.top < d.cfg.Floor {
 		l.own.add(like, 1)

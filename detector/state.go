@@ -142,6 +142,7 @@ func (e *episode) fields(c *codec) {
 	c.i64(&e.onset)
 	c.u32(&e.msgs)
 	c.u32(&e.rcpts)
+	c.f32(&e.sure)
 	c.f32(&e.age)
 	c.f32(&e.told)
 	c.u32(&e.toldAt)
@@ -169,6 +170,7 @@ func (n *novelty) fields(c *codec) {
 	n.slow.fields(c)
 	c.i64(&n.lastMsg)
 	c.f32(&n.age)
+	c.f32(&n.sure)
 	c.share(&n.fresh)
 	c.share(&n.unseen)
 	c.u16(&n.count)
@@ -278,6 +280,7 @@ func (m *message) fields(c *codec) {
 	c.f32(&m.fast)
 	c.f32(&m.slow)
 	c.flag(&m.blamed)
+	c.flag(&m.spared)
 }
 
 func (s *step) fields(c *codec) {
