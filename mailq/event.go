@@ -88,10 +88,10 @@ type Recipient struct {
 // A Reply is what a remote server, or ours, answered about a recipient.
 type Reply struct {
 	Class    Class
-	Provider string // "google", "microsoft", "yahoo", … or "" where not known
+	Provider string // "google", "microsoft", "yahoo", …, "local" for our own mailboxes, or "" where not known
 	Code     int    // 250, 421, 550, …; 0 if there was none
 	Enhanced string // RFC 3463 code: "5.1.1"; empty if there was none
-	Text     string // at most 256 bytes of the reply, control characters removed
+	Text     string // at most 256 bytes of the reply, control characters removed; empty if it accepted
 }
 
 // A Class says what a reply means. The zero Class is Unclassified: it is

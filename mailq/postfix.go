@@ -407,6 +407,10 @@ func (p *Parser) cleanup(ev *Event, n *instance, id, b []byte) bool {
 	return p.refusal(ev, o, 0, b)
 }
 
+// noMessageID stands for the message id of mail that has none. Such mail is
+// not recognised when it comes back.
+const noMessageID = 1
+
 // messageID takes note of a message's id, to know the message again when a
 // filter brings it back. It is the sender's text and is only ever hashed.
 func (p *Parser) messageID(ev *Event, n *instance, o *open, id, mid []byte) bool {
@@ -416,7 +420,10 @@ func (p *Parser) messageID(ev *Event, n *instance, o *open, id, mid []byte) bool
 		p.open.mark(o, isPlain, 0)
 	}
 	p.open.touch(o, p.stamps.sec)
-	o.mid = p.hash(mid) ^ p.host.seed
+	o.mid = noMessageID
+	if len(mid) > len("<>") {
+		o.mid = p.hash(mid) ^ p.host.seed
+	}
 	if o.is(willHold) && !o.is(isHeld) {
 		p.open.mark(o, isHeld, willHold)
 		p.fill(ev, Held, o)
@@ -543,7 +550,7 @@ func (p *Parser) active(ev *Event, n *instance, id, sender, b []byte) bool {
 // recognise joins a message to the one that a filter was given: the same
 // message id and sender, brought back from this host.
 func (p *Parser) recognise(o *open) {
-	if o.mid == 0 || o.is(isReturned|isPlain) || o.account.Kind() == KindLogin || !o.peer.IsLoopback() && o.peer.IsValid() {
+	if o.mid <= noMessageID || o.is(isReturned|isPlain) || o.account.Kind() == KindLogin || o.peer.IsValid() && !p.Directory.trusts(o.peer) {
 		return
 	}
 	f := p.firsts.slot(o.mid)
@@ -565,7 +572,7 @@ func (p *Parser) recognise(o *open) {
 
 // remember keeps a message's id for recognise.
 func (p *Parser) remember(o *open) {
-	if o.mid != 0 {
+	if o.mid > noMessageID {
 		*p.firsts.slot(o.mid) = first{mid: o.mid, key: o.key, message: o.message, account: o.account, sender: o.sender, at: o.last}
 	}
 }
@@ -887,7 +894,22 @@ func (p *Parser) delivery(ev *Event, g *program, id, b []byte) bool {
 		return ev.Kind != Unknown
 	}
 	p.outcome(ev, kind, o, g, &a)
+	if kind == Delivered && bytes.Contains(a.text, []byte(", discarded, id=")) && p.isFilter(a.relay) {
+		p.discarded(ev, a.text)
+	}
 	return true
+}
+
+// discarded corrects an outcome: our own filter (amavis) took the message and
+// threw it away, "250 2.7.0 Ok, discarded, id=00911-01 - spam".
+func (p *Parser) discarded(ev *Event, text []byte) {
+	ev.Kind = Refused
+	ev.Reply.Class, ev.Reply.Text = LocalPolicy, clean(text, maxText)
+	for _, word := range [...]string{"spam", "SPAM", "virus", "INFECTED", "VIRUS"} {
+		if bytes.Contains(text, []byte(word)) {
+			ev.Reply.Class = Content
+		}
+	}
 }
 
 // outcome makes ev what happened to one recipient.
@@ -954,7 +976,7 @@ func (p *Parser) handedOn(ev *Event, g *program, o *open, a *attempt) bool {
 			p.forwarded(ev, g.instance, o, a, rest)
 			return true
 		}
-		return isHere(a.relay) && p.broughtBack(g.instance, o, a.text)
+		return p.isFilter(a.relay) && p.broughtBack(g.instance, o, a.text)
 	case pipeDaemon:
 		if f := p.firsts.slot(o.mid); o.mid != 0 && f.key == o.key {
 			f.piped = true
@@ -964,8 +986,9 @@ func (p *Parser) handedOn(ev *Event, g *program, o *open, a *attempt) bool {
 	return false
 }
 
-// isHere reports whether a relay is on this host: a socket, or loopback.
-func isHere(relay []byte) bool {
+// isFilter reports whether a relay can be a filter of ours: a socket, this
+// host, or a host that may bring mail back without a login.
+func (p *Parser) isFilter(relay []byte) bool {
 	at := bytes.LastIndexByte(relay, '[')
 	if at < 0 {
 		return false
@@ -974,7 +997,7 @@ func isHere(relay []byte) bool {
 		return true
 	}
 	addr, _, ok := addrOf(relay[at:])
-	return ok && addr.IsLoopback()
+	return ok && p.Directory.trusts(addr)
 }
 
 // broughtBack joins the message that a filter's answer names to o.

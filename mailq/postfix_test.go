@@ -169,6 +169,23 @@ delivered alice@shop.test 4jXK9728HSz1SRpG new=1 to=ok.test ok`},
 			want: `
 submitted - 4jXK971kgrz1SRpG counts rcpts=1
 delivered - 4jXK9728HSz1SRpG new=1 to=shop.test ok`},
+		{name: "our own filter throws spam away", log: at(clientLine(id1, "alice@shop.test"), activeLine(id1, "alice@shop.test", 1),
+			"postfix/amavis/smtp[8]: "+id1+": to=<r1@ok.test>, relay=127.0.0.1[127.0.0.1]:10024, delay=0.1, delays=0/0/0/0, dsn=2.7.0, status=sent (250 2.7.0 Ok, discarded, id=00911-01 - spam)"),
+			want: `
+submitted alice@shop.test 4jXK971kgrz1SRpG counts rcpts=1
+refused alice@shop.test 4jXK971kgrz1SRpG new=1 to=ok.test content`},
+		{name: "no message id is no message id in common", log: at(clientLine(id1, "alice@shop.test"), "postfix/cleanup[1]: "+id1+": message-id=<>", activeLine(id1, "alice@shop.test", 1),
+			"postfix/smtpd[9]: "+id2+": client=localhost[127.0.0.1]", "postfix/cleanup[1]: "+id2+": message-id=<>", activeLine(id2, "alice@shop.test", 1), sentLine(id2, "r1@ok.test")),
+			want: `
+submitted alice@shop.test 4jXK971kgrz1SRpG counts rcpts=1
+submitted - 4jXK9728HSz1SRpG counts rcpts=1
+delivered client:127.0.0.1 4jXK9728HSz1SRpG counts rcpts=1 new=1 to=ok.test ok`},
+		{name: "a strange server claims to have queued as another's id", log: at(clientLine(id1, "alice@shop.test"), activeLine(id1, "alice@shop.test", 1), clientLine(id2, ""), activeLine(id2, "x@far.test", 1),
+			strings.Replace(sentLine(id1, "r1@ok.test"), "2.0.0 Ok", "2.0.0 Ok: queued as "+id2, 1)),
+			want: `
+submitted alice@shop.test 4jXK971kgrz1SRpG counts rcpts=1
+submitted - 4jXK9728HSz1SRpG counts rcpts=1
+delivered alice@shop.test 4jXK971kgrz1SRpG new=1 to=ok.test ok`},
 		{name: "a stranger with another's message id is not joined", log: at(clientLine(id1, "alice@shop.test"), "postfix/cleanup[1]: "+id1+": message-id=<1@vm>", activeLine(id1, "alice@shop.test", 1),
 			clientLine(id2, ""), "postfix/cleanup[1]: "+id2+": message-id=<1@vm>", activeLine(id2, "alice@shop.test", 1)),
 			want: `

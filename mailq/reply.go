@@ -97,6 +97,9 @@ func (p *Parser) reply(kind Kind, relay, dsn, text []byte) (r Reply) {
 // ownReply makes a Reply of what this server answered: "554 5.7.1 text".
 func ownReply(text []byte) (r Reply) {
 	code, enhanced := readCodes(text)
+	if code == 0 { // a milter's, in cleanup
+		enhanced = enhancedCode(text)
+	}
 	return Reply{Class: LocalPolicy, Code: code, Enhanced: string(enhanced), Text: clean(text, maxText)}
 }
 

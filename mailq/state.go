@@ -207,7 +207,7 @@ func (m *messages) order() {
 func (p *Parser) seed(o *open) {
 	n := p.hostOf([]byte(o.host)).instance(p, o.instance)
 	n.manages = n.manages || o.is(isSubmitted)
-	if o.is(isSubmitted) && !o.is(isReturned|isExim) && o.mid != 0 {
+	if o.is(isSubmitted) && !o.is(isReturned|isExim) && o.mid > noMessageID {
 		at := p.firsts.slot(o.mid)
 		*at = first{mid: o.mid, key: o.key, message: o.message, account: o.account, sender: o.sender, at: o.last, piped: o.is(isPiped)}
 	}
