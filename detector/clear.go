@@ -27,11 +27,11 @@ func (d *Detector) Clear(name mailq.Account, at time.Time) {
 // settle ends the episode and clears every chart.
 func (a *account) settle() {
 	a.nov.fast, a.nov.slow = chart{}, chart{}
+	a.nov.count, a.nov.strangers = 0, 0
 	a.spr.chart, a.rate.odd, a.like.chart, a.fail.chart, a.log.chart = chart{}, chart{}, chart{}, chart{}, chart{}
 	if r := a.rare; r != nil {
 		r.reply.chart, r.from.chart, r.scr.chart = chart{}, chart{}, chart{}
 	}
 	a.log.guessed = false
 	a.ep = episode{}
-	a.nov.count, a.nov.strangers = 0, 0
 }

@@ -256,9 +256,11 @@ func (d *Detector) end(a *account) {
 	if a.ep.top < d.cfg.Verdict {
 		a.learnPending()
 	}
-	slow := a.nov.slow
+	slow, count, strangers := a.nov.slow, a.nov.count, a.nov.strangers
 	a.settle()
-	a.nov.slow = slow
+	if slow.s > 0 { // what it counts is weeks
+		a.nov.slow, a.nov.count, a.nov.strangers = slow, count, strangers
+	}
 }
 
 // learnPending makes the recipients of the episode the account's own.
@@ -311,7 +313,11 @@ func (d *Detector) submitted(a *account, ev *mailq.Event, now int64) {
 		a.begin(m, now)
 	}
 	if a.open() {
-		a.rate.odd.add(a.rate.hours.odd(now), hoursTop, now)
+		top := float32(hoursTop)
+		if a.rate.days < hoursDays {
+			top = hoursYoung
+		}
+		a.rate.odd.add(a.rate.hours.odd(now), top, now)
 		a.say(familyHours, a.rate.odd.s)
 	}
 	if a.ep.top < d.cfg.Floor {

@@ -96,7 +96,6 @@ type verdict struct {
 // families that belong together the strongest speaks.
 func (a *account) fuse() verdict {
 	v := verdict{share: a.ep.speak}
-	v.share[familyNovelty] = min(v.share[familyNovelty], a.ep.convincing())
 	v.share[familySpread] = min(v.share[familySpread], v.share[familyNovelty]/2)
 	if v.share[familyRate] >= v.share[familyFanout] {
 		v.share[familyFanout] = 0

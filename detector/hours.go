@@ -10,8 +10,10 @@ type clock struct {
 
 // hoursStep is the most that one message at an unusual hour says.
 const (
-	hoursStep = .3
-	hoursTop  = 1.5
+	hoursStep  = .3
+	hoursTop   = 1.5
+	hoursDays  = 5  // before so many days are known, …
+	hoursYoung = .8 // … unusual hours say at most this
 )
 
 func slots(now int64) (h, wd int) {

@@ -145,7 +145,12 @@ func TestNamed(t *testing.T) {
 		for i := range 3000 {
 			w.send(forum, monday.Add(time.Duration(i)*6*time.Minute), mail{to: []string{fmt.Sprintf("member%d@people%d.test", recipientHash(uint64(i))%600, i%40)}, subject: fmt.Sprintf("Reply %d", i)})
 		}
-		atMost(t, w, forum, observed)
+		atMost(t, w, forum, throttled) // on its first day
+		w.forget()
+		for i := range 1000 {
+			w.send(forum, w.after(forum).Add(5*time.Minute), mail{to: []string{fmt.Sprintf("member%d@people%d.test", recipientHash(uint64(i+3000))%900, i%40)}, subject: fmt.Sprintf("Reply %d", i)})
+		}
+		atMost(t, w, forum, quiet)
 	})
 	named(t, "low-and-slow-5-per-hour", func(t *testing.T, w *world) {
 		evening := w.office(20, 30)

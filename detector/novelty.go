@@ -120,8 +120,8 @@ const (
 	personNew = .7  // of the recipients of somebody who is no list, at most
 	sureMost  = 4.0 // more is not remembered, so that an account may change
 	sureLeast = -10.0
-	listTop   = 16.0 // what novelty may say of an account that is neither sure to be a list nor none …
-	listSlope = 1.5  // … less this much for each unit that speaks for a list
+	listTop   = 14.0 // what novelty may say of an account that is neither sure to be a list nor none …
+	listSlope = 2.0  // … less this much for each unit that speaks for a list
 )
 
 // repeats takes one more recipient's word on whether the account writes to
@@ -135,11 +135,15 @@ func (n *novelty) repeats(again bool, w float32) {
 }
 
 // convincing is the most that novelty may say of the account.
-func (e *episode) convincing() float32 {
-	if e.sure >= 0 {
+func (a *account) convincing() float32 {
+	sure := a.nov.sure
+	if a.open() {
+		sure = a.ep.sure
+	}
+	if sure >= 0 {
 		return noveltyTop
 	}
-	return listTop + listSlope*e.sure
+	return max(0, listTop+listSlope*sure)
 }
 
 // known reports whether the recipient is one of the account's own, or was
@@ -178,8 +182,9 @@ func (d *Detector) weigh(a *account, m *message, now int64) {
 		return
 	}
 	n := &a.nov
-	m.fast += n.fast.move(x-m.fast, noveltyTop, now)
-	m.slow += n.slow.move(x-m.slow, noveltyTop+slowExtra, now)
+	most := a.convincing()
+	m.fast += n.fast.move(x-m.fast, most, now)
+	m.slow += n.slow.move(x-m.slow, most+slowExtra, now)
 	if n.fast.s > 0 {
 		a.begin(m, now)
 	}
@@ -205,7 +210,7 @@ func (e *episode) learn(h uint64, isNew bool, w, prior float32) {
 func (a *account) noveltyText() string {
 	n := &a.nov
 	if n.fast.s < n.slow.s-slowExtra {
-		return fmt.Sprintf("%d of %d recipients in this episode never written to before, over a long time", n.strangers, n.count)
+		return fmt.Sprintf("%d of %d recipients of the last days never written to before", n.strangers, n.count)
 	}
 	return fmt.Sprintf("%d of %d recipients never written to before", n.strangers, n.count)
 }
