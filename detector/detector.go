@@ -15,6 +15,7 @@ package detector
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/vedetta-watch/vedetta/mailq"
@@ -145,8 +146,8 @@ func (d *Detector) account(name mailq.Account, now int64) *account {
 	if a := d.accounts[name]; a != nil {
 		return a
 	}
-	if len(d.accounts) >= d.cfg.MaxAccounts && !d.evict(now) {
-		return nil
+	if strings.HasPrefix(string(name), pageKey) || len(d.accounts) >= d.cfg.MaxAccounts && !d.evict(now) {
+		return nil // the first is no name that a mailbox can have
 	}
 	if d.fleet.first == 0 {
 		d.fleet.first = now

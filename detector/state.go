@@ -143,7 +143,7 @@ func (e *episode) fields(c *codec) {
 	c.u32(&e.msgs)
 	c.u32(&e.rcpts)
 	c.f32(&e.sure)
-	c.f32(&e.age)
+	c.count(&e.age)
 	c.f32(&e.told)
 	c.u32(&e.toldAt)
 	c.u8(&e.toldFam)
@@ -151,8 +151,8 @@ func (e *episode) fields(c *codec) {
 	c.u8((*uint8)(&e.hard))
 	c.floats(e.speak[:])
 	c.filter(&e.pending)
-	c.f32(&e.fresh)
-	c.f32(&e.expected)
+	c.count(&e.fresh)
+	c.count(&e.expected)
 	if int(e.hard) >= len(hardNames) {
 		c.fail()
 	}
@@ -169,7 +169,7 @@ func (n *novelty) fields(c *codec) {
 	n.fast.fields(c)
 	n.slow.fields(c)
 	c.i64(&n.lastMsg)
-	c.f32(&n.age)
+	c.count(&n.age)
 	c.f32(&n.sure)
 	c.share(&n.fresh)
 	c.share(&n.unseen)
@@ -191,11 +191,11 @@ func (r *rate) fields(c *codec) {
 	c.floats(r.now[:])
 	c.i32(&r.today)
 	c.floats(r.peak[:])
-	c.f32(&r.days)
+	c.count(&r.days)
 	c.floats(r.quiet[:])
 	for g := range r.habit {
 		c.f32(&r.habit[g].mean)
-		c.f32(&r.habit[g].vari)
+		c.count(&r.habit[g].vari)
 	}
 	for i := range r.hours.hour {
 		c.u8(&r.hours.hour[i])
@@ -210,7 +210,7 @@ func (r *rate) fields(c *codec) {
 		}
 	}
 	c.i64(&r.reach.half)
-	c.f32(&r.reach.record)
+	c.count(&r.reach.record)
 	c.i64(&r.reach.at)
 }
 
@@ -301,7 +301,7 @@ func (y *mercy) fields(c *codec) {
 }
 
 func (s *chart) fields(c *codec) {
-	c.f32(&s.s)
+	c.count(&s.s)
 	c.u32(&s.at)
 }
 
@@ -318,9 +318,9 @@ func (d *Detector) fields(c *codec) {
 		for g := range f.norms[k] {
 			n := &f.norms[k][g]
 			c.f32(&n.mean)
-			c.f32(&n.within)
-			c.f32(&n.between)
-			c.f32(&n.days)
+			c.count(&n.within)
+			c.count(&n.between)
+			c.count(&n.days)
 		}
 	}
 	c.share(&f.same)
@@ -346,10 +346,10 @@ func (d *Detector) fields(c *codec) {
 func (t *traffic) fields(c *codec) {
 	c.text(&t.provider, 64)
 	c.i64(&t.at)
-	c.f32(&t.total)
+	c.count(&t.total)
 	for i := range t.who {
 		c.u32(&t.who[i])
-		c.f32(&t.n[i])
+		c.count(&t.n[i])
 	}
 }
 
@@ -469,7 +469,20 @@ func (c *codec) f32(v *float32) {
 	u = c.narrow(u, math.MaxUint32)
 	u = u>>16&0xffff | u<<16&0xffff0000
 	*v = math.Float32frombits(uint32(u))
-	if *v != *v || math.IsInf(float64(*v), 0) {
+	if !(*v > -f32Most && *v < f32Most) {
+		c.fail()
+		*v = 0
+	}
+}
+
+// f32Most bounds what a damaged state may bring in; nothing counted here
+// comes near it, and sums of it stay finite.
+const f32Most = 1e12
+
+// count is an f32 that cannot be negative.
+func (c *codec) count(v *float32) {
+	c.f32(v)
+	if *v < 0 {
 		c.fail()
 		*v = 0
 	}
@@ -477,13 +490,13 @@ func (c *codec) f32(v *float32) {
 
 func (c *codec) floats(v []float32) {
 	for i := range v {
-		c.f32(&v[i])
+		c.count(&v[i])
 	}
 }
 
 func (c *codec) share(s *share) {
-	c.f32(&s.hits)
-	c.f32(&s.of)
+	c.count(&s.hits)
+	c.count(&s.of)
 }
 
 func (c *codec) text(v *string, limit int) {

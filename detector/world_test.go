@@ -19,6 +19,7 @@ type world struct {
 	d     *Detector
 	n     uint64
 	found []rules.Finding
+	tap   func(*mailq.Event) // sees every event first
 }
 
 func newWorld(t testing.TB, dir Directory) *world {
@@ -75,6 +76,9 @@ func (w *world) outcome(account mailq.Account, at time.Time, id uint64, to strin
 }
 
 func (w *world) observe(ev *mailq.Event) {
+	if w.tap != nil {
+		w.tap(ev)
+	}
 	if f, ok := w.d.Observe(ev); ok {
 		w.found = append(w.found, f)
 	}
