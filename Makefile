@@ -47,6 +47,7 @@ fuzz:
 
 bench:
 	go run ./test/bench
+	go run ./test/bench gate
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o bin/vedetta ./cmd/vedetta

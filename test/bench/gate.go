@@ -18,6 +18,9 @@ import (
 	"github.com/vedetta-watch/vedetta/test/loggen"
 )
 
+// dialer bounds how long a connection may take.
+var dialer = net.Dialer{Timeout: 5 * time.Second}
+
 // The goals for the gate.
 const (
 	minAnswers = 20_000           // a second
@@ -27,6 +30,7 @@ const (
 type gateOptions struct {
 	addr     string
 	accounts int
+	blocked  int
 	workers  int
 	rate     float64
 	duration time.Duration
@@ -37,8 +41,9 @@ type gateOptions struct {
 func runGate(ctx context.Context, args []string, out io.Writer) error {
 	var o gateOptions
 	flags := flag.NewFlagSet("gate", flag.ContinueOnError)
-	flags.StringVar(&o.addr, "addr", "127.0.0.1:9998", "`host:port` of the policy service")
+	flags.StringVar(&o.addr, "addr", "", "`host:port` of a policy service that runs; empty starts one and loads it")
 	flags.IntVar(&o.accounts, "accounts", 1_000_000, "logins to ask about, named as test/loggen names them")
+	flags.IntVar(&o.blocked, "blocked", 10_000, "how many of them are blocked in the service that is started")
 	flags.IntVar(&o.workers, "workers", 20, "connections, each asking one question after the other")
 	flags.Float64Var(&o.rate, "rate", 5000, "questions a second in the second half")
 	flags.DurationVar(&o.duration, "duration", 15*time.Second, "of each half")
@@ -49,6 +54,14 @@ func runGate(ctx context.Context, args []string, out io.Writer) error {
 	}
 	if o.accounts < 1 || o.workers < 1 || o.rate <= 0 || o.duration <= 0 || o.feedRate < 1 {
 		return errors.New("gate: accounts, workers, rates and duration must be above zero")
+	}
+	if o.addr == "" {
+		s, err := startService(ctx, o, out)
+		if err != nil {
+			return err
+		}
+		defer func() { fmt.Fprintf(out, "the service held at most %d MB\n", s.stop()>>20) }()
+		o.addr, o.feed = s.addr, s.feed
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -154,7 +167,7 @@ type worker struct {
 }
 
 func (w *worker) work(ctx context.Context) error {
-	conn, err := net.DialTimeout("tcp", w.options.addr, 5*time.Second)
+	conn, err := dialer.Dial("tcp", w.options.addr)
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,7 @@
 // Command bench measures what docs/benchmarks.md records.
 //
 //	go run ./test/bench                      replay against pflogsumm and eximstats
-//	go run ./test/bench gate -addr HOST:PORT the gate of a running "vedetta serve"
+//	go run ./test/bench gate                 the gate of a "vedetta serve" that it starts and loads
 //
 // Both say what was measured, on which machine, and whether the goals are met;
 // the exit status is 1 if one is missed or nothing could be measured.

@@ -1,0 +1,99 @@
+// Vedetta watches a hosting provider's outbound mail: it notices a hijacked
+// mailbox or script within a few messages, stops its sending, and tells the
+// people on duty.
+//
+// Output for people goes to standard output, progress and errors to standard
+// error; errors begin in lower case and name the thing and what to do. Exit
+// codes: 0 done, 1 it failed, 2 wrong usage.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], std{os.Stdin, os.Stdout, os.Stderr}))
+}
+
+// A std is where a command reads and writes.
+type std struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// cli is the command line, a field a command.
+type cli struct {
+	Serve    serveCmd    `cmd:"" help:"Watch: read logs, answer the gate, act, tell."`
+	Replay   replayCmd   `cmd:"" help:"Run the detector and the rules over old logs; acts on nothing."`
+	Demo     demoCmd     `cmd:"" help:"Show a hijack being found, blocked and reported, on this machine alone."`
+	Accounts accountsCmd `cmd:"" help:"List accounts, those with most evidence first."`
+	Why      whyCmd      `cmd:"" help:"Tell everything that led to where an account stands."`
+	Block    blockCmd    `cmd:"" help:"Refuse an account's mail."`
+	Unblock  unblockCmd  `cmd:"" help:"Let a blocked account send again; what it did stays suspicious."`
+	Release  releaseCmd  `cmd:"" help:"Clear an account: lift everything, and learn that what it did was right."`
+	Queue    queueCmd    `cmd:"" help:"Show the mail queue by account."`
+	Rules    rulesCmd    `cmd:"" help:"Work on rule files."`
+	Config   configCmd   `cmd:"" help:"Work on the configuration file."`
+	Health   healthCmd   `cmd:"" help:"Ask a running service whether it is well."`
+	Version  versionCmd  `cmd:"" help:"Print the version."`
+}
+
+// errUsage marks a mistake in how the command was called.
+var errUsage = errors.New("wrong usage")
+
+// exited carries a wish of kong's to end, such as after --help.
+type exited struct{ code int }
+
+// run is main without the process: it returns the exit code.
+func run(ctx context.Context, args []string, io std) (code int) {
+	defer func() {
+		switch e := recover().(type) {
+		case nil:
+		case exited:
+			code = e.code
+		default:
+			panic(e)
+		}
+	}()
+	var c cli
+	parser, err := kong.New(&c,
+		kong.Name("vedetta"),
+		kong.Description("Watches outbound mail and stops hijacked mailboxes."),
+		kong.Writers(io.out, io.err),
+		kong.Exit(func(code int) { panic(exited{code}) }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+	)
+	if err != nil {
+		panic(err) // a mistake in the struct above
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	parsed, err := parser.Parse(args)
+	if err != nil {
+		fmt.Fprintf(io.err, "vedetta: %v; see vedetta --help\n", err)
+		return 2
+	}
+	parsed.BindTo(ctx, (*context.Context)(nil))
+	parsed.Bind(io)
+	switch err := parsed.Run(); {
+	case err == nil:
+		return 0
+	case errors.Is(err, errUsage):
+		fmt.Fprintln(io.err, "vedetta:", err)
+		return 2
+	default:
+		fmt.Fprintln(io.err, "vedetta:", err)
+		return 1
+	}
+}

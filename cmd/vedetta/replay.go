@@ -1,0 +1,60 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/vedetta-watch/vedetta/internal/app"
+	"github.com/vedetta-watch/vedetta/internal/config"
+)
+
+type replayCmd struct {
+	Config string   `short:"c" help:"Configuration file; without one the shipped rules and no aliases are used." placeholder:"FILE"`
+	JSON   bool     `help:"Print one JSON object a step of the ladder."`
+	Logs   []string `arg:"" name:"log" help:"Log files, oldest first or in any order; .gz and .zst too; - is standard input."`
+}
+
+func (cmd *replayCmd) Run(ctx context.Context, std std) error {
+	c := config.Default()
+	if cmd.Config != "" {
+		loaded, err := config.Load(cmd.Config)
+		if err != nil {
+			return err
+		}
+		c = loaded
+	}
+	o := app.ReplayOptions{Config: c, Paths: cmd.Logs, JSON: cmd.JSON, Out: std.out, Err: std.err, Now: time.Now(), In: std.in}
+	if terminal(std.err) {
+		o.Progress = progress(std.err)
+	}
+	return app.Replay(ctx, o)
+}
+
+func terminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// progress rewrites one line, a few times a second.
+func progress(w io.Writer) func(app.Progress) {
+	var last time.Time
+	begun := time.Now()
+	return func(p app.Progress) {
+		if p.Done {
+			fmt.Fprint(w, "\r\x1b[K")
+			return
+		}
+		now := time.Now()
+		if now.Sub(last) < 250*time.Millisecond {
+			return
+		}
+		last = now
+		rate := float64(p.Lines) / now.Sub(begun).Seconds()
+		fmt.Fprintf(w, "\r\x1b[K%s  %d lines, %.0f a second", p.Time.Format(time.DateTime), p.Lines, rate)
+	}
+}

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/vedetta-watch/vedetta/internal/app"
+	"github.com/vedetta-watch/vedetta/internal/config"
+)
+
+type serveCmd struct {
+	configFlag
+	Debug bool `help:"Log more."`
+}
+
+func (cmd *serveCmd) Run(ctx context.Context, io std) error {
+	c, err := config.Load(cmd.Config)
+	if err != nil {
+		return err
+	}
+	level := slog.LevelInfo
+	if cmd.Debug {
+		level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewTextHandler(io.err, &slog.HandlerOptions{Level: level}))
+	return app.Run(ctx, app.Options{Config: c, Log: log, Registry: prometheus.NewRegistry()})
+}
+
+type configCmd struct {
+	Check configCheckCmd `cmd:"" help:"Check a configuration file; name every mistake with its line."`
+}
+
+type configCheckCmd struct{ configFlag }
+
+func (cmd *configCheckCmd) Run(io std) error {
+	c, err := config.Load(cmd.Config)
+	if err != nil {
+		return err
+	}
+	if err := app.CheckRules(c); err != nil {
+		return err
+	}
+	fmt.Fprintf(io.out, "%s is right; mode is %s\n", cmd.Config, c.Mode)
+	return nil
+}
+
+type healthCmd struct {
+	configFlag
+	JSON bool `help:"Print JSON."`
+}
+
+func (cmd *healthCmd) Run(ctx context.Context, io std) error {
+	client, err := cmd.client()
+	if err != nil {
+		return err
+	}
+	h, err := client.Health(ctx)
+	if err != nil {
+		return err
+	}
+	if cmd.JSON {
+		if err := printJSON(io.out, h); err != nil {
+			return err
+		}
+	} else {
+		w := table(io.out)
+		for _, part := range sortedKeys(h.Parts) {
+			fmt.Fprintf(w, "%s\t%s\n", clean(part), clean(h.Parts[part]))
+		}
+		if err := w.Flush(); err != nil {
+			return err
+		}
+	}
+	if !h.OK {
+		return errors.New("the service is not well")
+	}
+	return nil
+}

@@ -1,0 +1,433 @@
+// Package app wires the parts into the programs: serve, replay and demo. It
+// starts every goroutine and is the only package that knows them all. Begin
+// reading at pipeline.go.
+package app
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vedetta-watch/vedetta/detector"
+	"github.com/vedetta-watch/vedetta/incident"
+	"github.com/vedetta-watch/vedetta/internal/config"
+	"github.com/vedetta-watch/vedetta/internal/gate"
+	"github.com/vedetta-watch/vedetta/internal/store"
+	"github.com/vedetta-watch/vedetta/internal/web"
+	"github.com/vedetta-watch/vedetta/mailq"
+	"github.com/vedetta-watch/vedetta/rules"
+)
+
+// Options are what Run needs. Log and Registry are required.
+type Options struct {
+	Config   config.Config
+	Log      *slog.Logger
+	Registry *prometheus.Registry
+	Ready    func(Ready) // called once, when everything listens; may be nil
+}
+
+// Ready says where the service listens.
+type Ready struct {
+	Gate  []net.Addr
+	API   net.Addr // nil when switched off
+	Token string
+}
+
+// Run is `vedetta serve`: it returns when ctx ends, or with the error that
+// kept it from starting or going on.
+func Run(ctx context.Context, o Options) error {
+	c := o.Config
+	if c.Hostname == "" {
+		c.Hostname, _ = os.Hostname()
+	}
+	if err := os.MkdirAll(c.State, 0o750); err != nil {
+		return fmt.Errorf("state directory: %w", err)
+	}
+	release, err := lock(c.State)
+	if err != nil {
+		return err
+	}
+	defer release()
+	db, err := store.Open(ctx, c.Database())
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	s, err := newService(ctx, c, db, o)
+	if err != nil {
+		return err
+	}
+	if err := s.restore(ctx); err != nil {
+		return err
+	}
+	return s.run(ctx, o.Ready)
+}
+
+// A service is everything that Run has built.
+type service struct {
+	*pipeline
+	config   config.Config
+	registry *prometheus.Registry
+	policy   *gate.Policy
+	sources  []source
+}
+
+// queueLength bounds the hand-over between the pipeline's halves.
+const queueLength = 4
+
+// maxNotes bounds what the gate tells ahead of the log.
+const maxNotes = 4096
+
+func newService(ctx context.Context, c config.Config, db *store.DB, o Options) (*service, error) {
+	aliases, err := loadAliases(ctx, c.Accounts.Aliases)
+	if err != nil {
+		return nil, fmt.Errorf("aliases: %w", err)
+	}
+	dir := &directory{}
+	dir.set(buildDirectory(c.Accounts, aliases))
+	j, err := newJudge(c, dir, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	if j.parser.Key, err = recipientKey(ctx, db); err != nil {
+		return nil, err
+	}
+	j.blast = &rules.BlastLimit{Max: c.Rules.BlastMax, Per: time.Duration(c.Rules.BlastPer)}
+	m := newMetrics(o.Registry)
+	t, err := newTeller(c.Notify, c.Hostname, db, m, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	table := &gate.Table{Allowance: func(string) gate.Allowance {
+		return gate.Allowance{Every: time.Duration(c.Gate.ThrottleEvery), Burst: c.Gate.ThrottleBurst}
+	}}
+	p := &pipeline{
+		log: o.Log, metrics: m, judge: j, store: db, book: &incident.Book{}, teller: t,
+		acts: newExecutor(c, table, dir), queue: newQueue(c), directory: dir,
+		stale:  time.Duration(c.Rules.StaleAfter),
+		chunks: make(chan sourceChunk), notes: make(chan gate.Request, maxNotes), asks: make(chan func()),
+		work: make(chan work, queueLength), done: make(chan struct{}),
+		positions: map[string][]byte{},
+		health:    &health{mode: string(c.Mode), parts: map[string]string{}},
+	}
+	t.notified = p.book.Notified
+	s := &service{pipeline: p, config: c, registry: o.Registry}
+	s.policy = &gate.Policy{Table: table, Canonical: dir.Canonical, Seen: p.seen, Log: o.Log, MaxConns: c.Gate.MaxConnections}
+	o.Registry.MustRegister(newGateCollector(s.policy.Stats))
+	return s, nil
+}
+
+// newJudge builds what serve and replay have in common.
+func newJudge(c config.Config, dir *directory, now time.Time) (*judge, error) {
+	if err := CheckRules(c); err != nil {
+		return nil, err
+	}
+	set, err := loadRules(c.Rules.Dir)
+	if err != nil {
+		return nil, err
+	}
+	location, err := time.LoadLocation(zoneOf(c))
+	if err != nil {
+		return nil, err
+	}
+	mode := rules.ModeObserve
+	if c.Mode == config.ModeEnforce {
+		mode = rules.ModeEnforce
+	}
+	return &judge{
+		parser:   &mailq.Parser{Directory: dir.Load(), Location: location, Now: now},
+		detector: detector.New(detector.Default(), dir),
+		policy:   &rules.Policy{Set: set, Mode: mode, Exempt: c.Accounts.Exempt},
+	}, nil
+}
+
+// zoneOf is the zone of stamps that name none. One parser joins all logs, so
+// they share it.
+func zoneOf(c config.Config) string {
+	for _, l := range c.Logs {
+		if l.TimeZone != "" {
+			return l.TimeZone
+		}
+	}
+	return "Local"
+}
+
+// loadRules is the shipped set, with an operator's own files over it.
+func loadRules(dir string) (*rules.Set, error) {
+	set := rules.Shipped()
+	if dir == "" {
+		return set, nil
+	}
+	own, err := rules.LoadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	return set.Merge(own), nil
+}
+
+// CheckRules finds the mistakes in what a configuration says of rules: the
+// files that it names, and the exempt list.
+func CheckRules(c config.Config) error {
+	_, err := loadRules(c.Rules.Dir)
+	errs := []error{err}
+	for _, entry := range c.Accounts.Exempt {
+		errs = append(errs, rules.CheckExempt(entry))
+	}
+	return errors.Join(errs...)
+}
+
+// recipientKey is made at the first start and never changes: recipients are
+// known by their hash under it.
+func recipientKey(ctx context.Context, db *store.DB) (key [16]byte, err error) {
+	fresh := make([]byte, len(key))
+	if _, err := rand.Read(fresh); err != nil {
+		return key, err
+	}
+	kept, err := db.SettingOnce(ctx, "recipient-key", fresh)
+	if err != nil {
+		return key, err
+	}
+	if len(kept) != len(key) {
+		return key, fmt.Errorf("the recipient key in the database has %d bytes, not %d", len(kept), len(key))
+	}
+	return [16]byte(kept), nil
+}
+
+// restore puts back what the last run knew, so that reading goes on as if it
+// had never stopped.
+func (s *service) restore(ctx context.Context) error {
+	now := time.Now()
+	if err := s.store.LoadAccounts(ctx, func(a store.AccountState) error {
+		return s.judge.detector.Restore(mailq.Account(a.Account), a.State)
+	}); err != nil {
+		return fmt.Errorf("learnt state: %w", err)
+	}
+	if err := s.store.LoadMessages(ctx, func(m store.MessageState) error {
+		return s.judge.parser.Restore(m.Key, m.State)
+	}); err != nil {
+		return fmt.Errorf("open messages: %w", err)
+	}
+	if err := s.restoreDecisions(ctx, now); err != nil {
+		return fmt.Errorf("decisions: %w", err)
+	}
+	if err := s.restoreIncidents(ctx); err != nil {
+		return fmt.Errorf("incidents: %w", err)
+	}
+	positions, err := s.store.LoadPositions(ctx)
+	if err != nil {
+		return err
+	}
+	for _, l := range s.config.Logs {
+		src, err := newSource(l, positions[l.Name()])
+		if err != nil {
+			return err
+		}
+		s.sources = append(s.sources, src)
+	}
+	return nil
+}
+
+// episodeMemory is how long ago an episode may have begun and still go on.
+const episodeMemory = 30 * 24 * time.Hour
+
+func (s *service) restoreDecisions(ctx context.Context, now time.Time) error {
+	rows, err := s.store.Decisions(ctx, store.DecisionFilter{Since: now.Add(-episodeMemory), Limit: 1000})
+	if err != nil {
+		return err
+	}
+	past := make([]rules.Decision, len(rows))
+	for i, row := range rows {
+		past[i] = row.Decision
+		if row.Finding != "" && s.judge.higher(row.Decision) {
+			s.judge.climb(row.Decision)
+		}
+	}
+	s.judge.blast.Restore(past)
+	releases, err := s.store.PendingReleases(ctx)
+	for _, r := range releases {
+		s.judge.detector.Release(mailq.Account(r.Subject), r.At, r.Key)
+		s.learned = append(s.learned, r.Key)
+		s.dirty = true
+	}
+	return err
+}
+
+func (s *service) restoreIncidents(ctx context.Context) error {
+	rows, err := s.store.Incidents(ctx, time.Time{}, 1000)
+	if err != nil {
+		return err
+	}
+	open, err := s.store.OpenIncidents(ctx)
+	if err != nil {
+		return err
+	}
+	for _, row := range append(open, rows...) {
+		var in incident.Incident
+		if err := json.Unmarshal(row.Body, &in); err != nil {
+			return fmt.Errorf("incident %s: %w", row.ID, err)
+		}
+		s.book.Restore(in)
+	}
+	return nil
+}
+
+// run starts everything and waits for its end. What must be in force is in
+// force before anybody can ask.
+func (s *service) run(ctx context.Context, ready func(Ready)) error {
+	if err := s.enforceAgain(ctx); err != nil {
+		return err
+	}
+	gates, err := s.listenGate()
+	if err != nil {
+		return err
+	}
+	api, token, err := s.listenAPI()
+	if err != nil {
+		closeAll(gates)
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.observe(ctx) })
+	g.Go(func() error { return s.answer(ctx) })
+	g.Go(func() error { return s.teller.run(ctx) })
+	g.Go(func() error { return s.keep(ctx) })
+	g.Go(func() error { return s.sampleQueue(ctx) })
+	g.Go(func() error { return s.refreshAliases(ctx, s.config.Accounts) })
+	for _, src := range s.sources {
+		g.Go(func() error { return s.follow(ctx, src) })
+	}
+	r := Ready{Token: token}
+	for _, l := range gates {
+		r.Gate = append(r.Gate, l.Addr())
+		g.Go(func() error { return s.policy.Serve(ctx, l) })
+	}
+	if api != nil {
+		r.API = api.Addr()
+		g.Go(func() error { return s.serveAPI(ctx, api, token) })
+	}
+	s.log.Info("watching", "version", Version(), "mode", s.health.mode, "gate", fmt.Sprint(r.Gate), "api", fmt.Sprint(r.API))
+	if ready != nil {
+		ready(r)
+	}
+	return g.Wait()
+}
+
+// enforceAgain brings gate and tables to what the journal says, and does again
+// what a crash interrupted.
+func (s *service) enforceAgain(ctx context.Context) error {
+	if err := s.reconcile(ctx); err != nil {
+		return err
+	}
+	pending, err := s.store.Pending(ctx)
+	if err != nil {
+		return err
+	}
+	for _, d := range pending {
+		f, err := s.store.Finding(ctx, d.Finding)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		if err := s.carryOut(ctx, step{finding: f, decision: d}); err != nil {
+			return fmt.Errorf("%s %s, left over from before: %w", d.Action, d.Subject, err)
+		}
+	}
+	return nil
+}
+
+func (s *service) listenGate() ([]net.Listener, error) {
+	var all []net.Listener
+	for _, addr := range s.config.Gate.Listen {
+		l, err := gate.Listen(addr, 0o666)
+		if err != nil {
+			closeAll(all)
+			return nil, fmt.Errorf("gate: %w", err)
+		}
+		all = append(all, l)
+	}
+	return all, nil
+}
+
+func closeAll(listeners []net.Listener) {
+	for _, l := range listeners {
+		l.Close()
+	}
+}
+
+// listenAPI also finds the token, or makes one. A nil listener: switched off.
+func (s *service) listenAPI() (net.Listener, string, error) {
+	if s.config.API.Listen == "" {
+		return nil, "", nil
+	}
+	token, err := apiToken(s.config)
+	if err != nil {
+		return nil, "", err
+	}
+	l, err := net.Listen("tcp", s.config.API.Listen)
+	if err != nil {
+		return nil, "", fmt.Errorf("api: %w", err)
+	}
+	return l, token, nil
+}
+
+// apiToken is the configured one, or that of the token file, which is made if
+// it is not there.
+func apiToken(c config.Config) (string, error) {
+	if c.API.Token != "" {
+		return string(c.API.Token), nil
+	}
+	path := c.TokenPath()
+	text, err := os.ReadFile(path)
+	switch token := strings.TrimSpace(string(text)); {
+	case err == nil && len(token) >= 16:
+		return token, nil
+	case err == nil:
+		return "", fmt.Errorf("%s: the token is shorter than 16 characters; remove the file to have one made", path)
+	case !errors.Is(err, os.ErrNotExist):
+		return "", fmt.Errorf("api token: %w", err)
+	}
+	token := rand.Text() + rand.Text()
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return "", fmt.Errorf("api token: %w", err)
+	}
+	if err := os.WriteFile(path, []byte(token+"\n"), 0o640); err != nil {
+		return "", fmt.Errorf("api token: %w", err)
+	}
+	return token, nil
+}
+
+// shutdownTime is how long open requests may take to end.
+const shutdownTime = 5 * time.Second
+
+func (s *service) serveAPI(ctx context.Context, l net.Listener, token string) error {
+	server := (&web.Server{
+		Watch: s, Token: token, Log: s.log,
+		Metrics: promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}),
+	}).HTTPServer()
+	stopped := make(chan struct{})
+	go func() { // ends with ctx, which ends at the latest when run's group does
+		defer close(stopped)
+		<-ctx.Done()
+		down, cancel := context.WithTimeout(context.Background(), shutdownTime)
+		defer cancel()
+		server.Shutdown(down)
+	}()
+	err := server.Serve(l)
+	if !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("api: %w", err)
+	}
+	<-stopped
+	return nil
+}

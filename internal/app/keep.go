@@ -1,0 +1,192 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/vedetta-watch/vedetta/internal/store"
+	"github.com/vedetta-watch/vedetta/mailq"
+	"github.com/vedetta-watch/vedetta/rules"
+)
+
+// keepEvery is how often the house is put in order.
+const keepEvery = time.Minute
+
+// keep ends what is over, compares gate and tables with the journal, measures,
+// and forgets what is old, until ctx ends.
+func (s *service) keep(ctx context.Context) error {
+	for minute := 0; ; minute++ {
+		if err := s.keepOnce(ctx, minute); err != nil && ctx.Err() == nil {
+			s.log.Error("keeping house", "err", err)
+		}
+		if wait(ctx, keepEvery) != nil {
+			return nil
+		}
+	}
+}
+
+func (s *service) keepOnce(ctx context.Context, minute int) error {
+	errs := []error{s.reconcile(ctx), s.measure(ctx), s.post(ctx, s.book.Tick(time.Now()))}
+	if minute%60 == 30 {
+		errs = append(errs, s.prune(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// reconcile brings gate and tables to what the journal says should be in
+// force. A foreign edit of a table is told and left alone.
+func (s *service) reconcile(ctx context.Context) error {
+	now := time.Now()
+	expired, err := s.store.Expire(ctx, now)
+	if err != nil {
+		return err
+	}
+	for _, d := range expired {
+		s.log.Info("over", "account", d.Subject, "action", d.Action.String(), "finding", d.Finding)
+	}
+	outcome := s.acts.Reconcile(ctx, func(ctx context.Context) ([]rules.Decision, error) {
+		return s.store.Active(ctx, now)
+	})
+	var failed error
+	if !outcome.OK {
+		failed = errors.New(outcome.Detail)
+	}
+	s.health.set("blocks", failed)
+	if failed != nil {
+		s.log.Error("blocks are not as the journal says", "detail", outcome.Detail)
+	}
+	return nil
+}
+
+func (s *service) measure(ctx context.Context) error {
+	check, err := s.store.Check(ctx)
+	s.health.set("database", err)
+	if err != nil {
+		return err
+	}
+	s.metrics.database.Set(float64(check.Size))
+	backlog, err := s.store.Backlog(ctx, time.Now())
+	if err != nil {
+		return err
+	}
+	var waiting, dead int
+	for _, b := range backlog {
+		waiting += b.Waiting
+		dead += b.Dead
+	}
+	s.metrics.outbox.Set(float64(waiting))
+	s.metrics.dead.Set(float64(dead))
+	return nil
+}
+
+// Lifetimes of what the configuration does not name: longer than a message
+// may wait in a queue, and than an old log is read back.
+const (
+	keepMessages = 14 * 24 * time.Hour
+	keepOutbox   = 30 * 24 * time.Hour
+)
+
+func (s *service) prune(ctx context.Context) error {
+	keep := s.config.Keep
+	_, err := s.store.Prune(ctx, time.Now(), store.Ages{
+		Findings:  time.Duration(keep.Findings),
+		Incidents: time.Duration(keep.Findings),
+		Journal:   time.Duration(keep.Journal),
+		Accounts:  time.Duration(keep.Accounts),
+		Messages:  keepMessages,
+		Outbox:    keepOutbox,
+	})
+	return err
+}
+
+// A spool is a mail queue that can be sampled.
+type spool interface {
+	Sample(ctx context.Context) (mailq.QueueSample, error)
+}
+
+// sampled is the latest look at the queue.
+type sampled struct {
+	json json.RawMessage
+	err  string
+}
+
+// sampleQueue looks at the configured mail queue until ctx ends.
+func (s *service) sampleQueue(ctx context.Context) error {
+	q := s.newSpool()
+	if q == nil {
+		return nil
+	}
+	var blind episode
+	for {
+		sample, err := s.sampleOnce(ctx, q)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			s.blind("queue", "mail queue of "+s.config.Hostname, &blind, err)
+			s.ask(func() { s.sample.err = err.Error() })
+		} else {
+			blind.over()
+			s.health.set("queue mail queue of "+s.config.Hostname, nil)
+			s.ask(func() { s.tookSample(sample) })
+		}
+		if wait(ctx, time.Duration(s.config.Queue.Every)) != nil {
+			return nil
+		}
+	}
+}
+
+// sampleOnce gives up on a probe that hangs even where it cannot be stopped,
+// such as on a dead network file system.
+func (s *service) sampleOnce(ctx context.Context, q spool) (mailq.QueueSample, error) {
+	timeout := time.Duration(s.config.Queue.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	type result struct {
+		sample mailq.QueueSample
+		err    error
+	}
+	done := make(chan result, 1)
+	go func() { // outlives us only as long as the file system keeps it
+		sample, err := q.Sample(ctx)
+		done <- result{sample, err}
+	}()
+	select {
+	case r := <-done:
+		return r.sample, r.err
+	case <-ctx.Done():
+		return mailq.QueueSample{}, fmt.Errorf("mail queue: no answer within %s", timeout)
+	}
+}
+
+// tookSample runs in observe.
+func (s *service) tookSample(sample mailq.QueueSample) {
+	text, err := json.Marshal(sample)
+	if err != nil {
+		panic(err) // plain data
+	}
+	s.sample = sampled{json: text}
+	for queue, n := range map[string]int{"all": sample.Total, "deferred": sample.Deferred, "held": sample.Held, "active": sample.Active} {
+		s.metrics.queued.WithLabelValues(queue).Set(float64(n))
+	}
+	for _, f := range s.judge.detector.ObserveSample(sample) {
+		if st, ok := s.judge.finding(f); ok {
+			s.steps = append(s.steps, st)
+		}
+	}
+	s.dirty = true
+}
+
+func (s *service) newSpool() spool {
+	canonical := func(login string) mailq.Account { return s.directory.Load().Canonical(login) }
+	switch q := s.config.Queue; {
+	case q.Postfix != "":
+		return &mailq.PostfixSpool{Dir: q.Postfix, Host: s.config.Hostname, Canonical: canonical}
+	case q.Exim != "":
+		return &mailq.EximSpool{Dir: q.Exim, Host: s.config.Hostname, Canonical: canonical}
+	}
+	return nil
+}

@@ -1,0 +1,123 @@
+package app
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/vedetta-watch/vedetta/enforce"
+	"github.com/vedetta-watch/vedetta/internal/gate"
+	"github.com/vedetta-watch/vedetta/mailq"
+	"github.com/vedetta-watch/vedetta/rules"
+)
+
+// metrics are the counters of one running service. Labels come from closed
+// sets: an account or an address never is one. docs/monitoring.md lists them.
+type metrics struct {
+	bytes     prometheus.Counter
+	skipped   prometheus.Counter
+	lag       prometheus.Gauge
+	decisions *prometheus.CounterVec
+	failed    *prometheus.CounterVec
+	unwritten prometheus.Counter
+	blind     *prometheus.CounterVec
+	told      *prometheus.CounterVec
+	outbox    prometheus.Gauge
+	dead      prometheus.Gauge
+	database  prometheus.Gauge
+	queued    *prometheus.GaugeVec
+	notes     prometheus.Counter
+	lostNotes prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	f := promauto.With(reg)
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m := &metrics{
+		bytes:     f.NewCounter(prometheus.CounterOpts{Name: "vedetta_log_read_bytes_total", Help: "Log text read."}),
+		skipped:   f.NewCounter(prometheus.CounterOpts{Name: "vedetta_log_lines_too_long_total", Help: "Log lines dropped because they were longer than 64 KiB."}),
+		lag:       f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_log_lag_seconds", Help: "Age of the newest log event when it was read."}),
+		decisions: f.NewCounterVec(prometheus.CounterOpts{Name: "vedetta_decisions_total", Help: "Decisions, by action and whether they were carried out."}, []string{"action", "enforced"}),
+		failed:    f.NewCounterVec(prometheus.CounterOpts{Name: "vedetta_actions_failed_total", Help: "Decisions whose carrying out failed at least in part."}, []string{"action"}),
+		unwritten: f.NewCounter(prometheus.CounterOpts{Name: "vedetta_store_failures_total", Help: "Times that the database could not be written."}),
+		blind:     f.NewCounterVec(prometheus.CounterOpts{Name: "vedetta_blind_total", Help: "Times that something to be watched could not be read, by kind."}, []string{"kind"}),
+		told:      f.NewCounterVec(prometheus.CounterOpts{Name: "vedetta_notifications_total", Help: "Messages to people, by channel and result."}, []string{"channel", "result"}),
+		outbox:    f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_notifications_waiting", Help: "Messages to people that wait to be sent."}),
+		dead:      f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_notifications_dead", Help: "Messages to people that were given up."}),
+		database:  f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_database_bytes", Help: "Size of the database."}),
+		queued:    f.NewGaugeVec(prometheus.GaugeOpts{Name: "vedetta_queue_messages", Help: "Messages in the mail queue at the last sample, by queue."}, []string{"queue"}),
+		notes:     f.NewCounter(prometheus.CounterOpts{Name: "vedetta_gate_messages_total", Help: "Messages that the gate was told of at their end."}),
+		lostNotes: f.NewCounter(prometheus.CounterOpts{Name: "vedetta_gate_messages_dropped_total", Help: "Messages that the gate was told of and that were left to the log, because reading was behind."}),
+	}
+	for action := rules.Observe; action <= rules.Reset; action++ {
+		m.decisions.WithLabelValues(action.String(), "true")
+		m.decisions.WithLabelValues(action.String(), "false")
+		m.failed.WithLabelValues(action.String())
+	}
+	for _, kind := range []string{"log", "queue", "aliases"} {
+		m.blind.WithLabelValues(kind)
+	}
+	return m
+}
+
+// read notes a chunk; the lag is only told by events that are being written now.
+func (m *metrics) read(c mailq.Chunk, newest time.Time) {
+	m.bytes.Add(float64(len(c.Lines)))
+	m.skipped.Add(float64(c.Skipped))
+	if !newest.IsZero() {
+		m.lag.Set(max(0, time.Since(newest).Seconds()))
+	}
+}
+
+func (m *metrics) decided(d rules.Decision, o enforce.Outcome) {
+	enforced := "false"
+	if d.Enforce {
+		enforced = "true"
+	}
+	m.decisions.WithLabelValues(d.Action.String(), enforced).Inc()
+	if !o.OK {
+		m.failed.WithLabelValues(d.Action.String()).Inc()
+	}
+}
+
+// A gateCollector exports the gate's own counters when it is asked for them.
+type gateCollector struct {
+	stats    func() gate.Stats
+	answers  *prometheus.Desc
+	problems *prometheus.Desc
+	open     *prometheus.Desc
+	latency  *prometheus.Desc
+}
+
+func newGateCollector(stats func() gate.Stats) *gateCollector {
+	return &gateCollector{
+		stats:    stats,
+		answers:  prometheus.NewDesc("vedetta_gate_answers_total", "Answers to mail servers, by answer.", []string{"answer"}, nil),
+		problems: prometheus.NewDesc("vedetta_gate_problems_total", "Requests and connections that were not served, by kind.", []string{"kind"}, nil),
+		open:     prometheus.NewDesc("vedetta_gate_connections", "Open connections of mail servers.", nil, nil),
+		latency:  prometheus.NewDesc("vedetta_gate_answer_seconds", "Time from a request's last byte to its answer.", nil, nil),
+	}
+}
+
+func (g *gateCollector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(g, ch) }
+
+func (g *gateCollector) Collect(ch chan<- prometheus.Metric) {
+	s := g.stats()
+	for answer, n := range s.Answers {
+		ch <- prometheus.MustNewConstMetric(g.answers, prometheus.CounterValue, float64(n), answer.String())
+	}
+	for kind, n := range map[string]uint64{"malformed": s.Malformed, "slow": s.Slow, "too_many": s.Refused, "panic": s.Panics} {
+		ch <- prometheus.MustNewConstMetric(g.problems, prometheus.CounterValue, float64(n), kind)
+	}
+	ch <- prometheus.MustNewConstMetric(g.open, prometheus.GaugeValue, float64(s.Connections))
+	buckets, total := map[float64]uint64{}, uint64(0)
+	for i, n := range s.Latency.Counts {
+		total += n
+		if i < len(s.Latency.Bounds) {
+			buckets[s.Latency.Bounds[i].Seconds()] = total
+		}
+	}
+	ch <- prometheus.MustNewConstHistogram(g.latency, total, s.Latency.Sum.Seconds(), buckets)
+}

@@ -1,0 +1,386 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/vedetta-watch/vedetta/detector"
+	"github.com/vedetta-watch/vedetta/incident"
+	"github.com/vedetta-watch/vedetta/internal/store"
+	"github.com/vedetta-watch/vedetta/internal/web"
+	"github.com/vedetta-watch/vedetta/mailq"
+	"github.com/vedetta-watch/vedetta/rules"
+)
+
+// The orders that an operator can give.
+const (
+	doBlock   = "block"
+	doUnblock = "unblock"
+	doRelease = "release"
+)
+
+// maxAccountName bounds what an operator may name, in bytes.
+const maxAccountName = 512
+
+// Act carries out an operator's order and returns when that is done. Orders
+// pass through both halves of the pipeline, so that one never overtakes or is
+// overtaken by a decision about the same account.
+func (p *pipeline) Act(ctx context.Context, o web.Order) (web.Result, error) {
+	if err := checkOrder(o); err != nil {
+		return web.Result{}, err
+	}
+	order := &order{Order: o, account: p.canonical(o.Account), at: time.Now(), done: make(chan ordered, 1)}
+	if o.Do == doRelease {
+		order.key = "r-" + strconv.FormatInt(order.at.UnixNano(), 36)
+	}
+	if err := p.writeDown(ctx, order); err != nil {
+		return web.Result{}, fmt.Errorf("%s %s: not written down, so not done: %w", o.Do, order.account, err)
+	}
+	p.ask(func() { p.prepare(order) })
+	select {
+	case r := <-order.done:
+		return r.result, r.err
+	case <-ctx.Done():
+		return web.Result{}, fmt.Errorf("%s %s: not finished yet, see the journal: %w", o.Do, order.account, ctx.Err())
+	case <-p.done:
+		return web.Result{}, fmt.Errorf("%s %s: the service is stopping", o.Do, order.account)
+	}
+}
+
+// An order is an operator's order on its way through the pipeline.
+type order struct {
+	web.Order
+	account mailq.Account
+	at      time.Time
+	key     string           // of a release
+	ended   []rules.Decision // what an unblock or release ends
+	held    []string         // queue ids of the account's held mail
+	done    chan ordered     // holds one
+}
+
+type ordered struct {
+	result web.Result
+	err    error
+}
+
+func checkOrder(o web.Order) error {
+	switch {
+	case o.Do != doBlock && o.Do != doUnblock && o.Do != doRelease:
+		return fmt.Errorf("%w: %q is none of block, unblock, release", web.ErrInvalid, o.Do)
+	case o.Account == "" || len(o.Account) > maxAccountName || strings.ContainsFunc(o.Account, func(r rune) bool { return r <= ' ' || r == 0x7f }):
+		return fmt.Errorf("%w: %q is no account", web.ErrInvalid, o.Account)
+	case o.For < 0:
+		return fmt.Errorf("%w: a block of %s", web.ErrInvalid, o.For)
+	}
+	return nil
+}
+
+// writeDown notes an unblock or a release before anything is done about it.
+func (p *pipeline) writeDown(ctx context.Context, o *order) (err error) {
+	switch o.Do {
+	case doUnblock:
+		o.ended, err = p.store.EndDecisions(ctx, string(o.account), o.at, o.Who, o.Why)
+	case doRelease:
+		o.ended, err = p.store.Release(ctx, store.Release{Key: o.key, Subject: string(o.account), At: o.at, By: o.Who, Why: o.Why})
+	}
+	return err
+}
+
+// prepare runs in observe: it teaches the detector, and finds the account's
+// held mail while the queue's state is at hand. The key of a release counts as
+// learnt in the transaction that holds what was learnt.
+func (p *pipeline) prepare(o *order) {
+	switch o.Do {
+	case doUnblock:
+		p.judge.detector.Clear(o.account, o.at)
+		o.held = p.heldIDs(o.account)
+	case doRelease:
+		p.judge.detector.Release(o.account, o.at, o.key)
+		p.learned = append(p.learned, o.key)
+		o.held = p.heldIDs(o.account)
+	}
+	p.orders = append(p.orders, o)
+	p.dirty = true
+}
+
+// canonical is the account that an operator means.
+func (p *pipeline) canonical(name string) mailq.Account {
+	if account := mailq.Account(name); account.Kind() != mailq.KindLogin {
+		return account
+	}
+	return p.directory.Load().Canonical(name)
+}
+
+func (p *pipeline) heldIDs(account mailq.Account) []string {
+	var ids []string
+	for m := range p.judge.parser.Queued {
+		if m.Held && m.Account == account {
+			ids = append(ids, m.QueueID)
+		}
+	}
+	return ids
+}
+
+// obey runs in answer, after every step that was decided before the order.
+func (p *pipeline) obey(ctx context.Context, o *order) {
+	var r ordered
+	if o.Do == doBlock {
+		r.result, r.err = p.block(ctx, o)
+	} else {
+		r.result, r.err = p.lift(ctx, o)
+	}
+	o.done <- r
+}
+
+func (p *pipeline) block(ctx context.Context, o *order) (web.Result, error) {
+	d := rules.Decision{
+		ID: "o-" + strconv.FormatInt(o.at.UnixNano(), 36), Rule: "operator", Subject: string(o.account), Action: rules.Block, Time: o.at,
+		Why: operatorWhy(o.Order), Enforce: true,
+	}
+	if o.For > 0 {
+		d.Until = o.at.Add(o.For)
+	}
+	if _, err := p.store.Commit(ctx, store.Batch{Decisions: []rules.Decision{d}}); err != nil {
+		return web.Result{}, fmt.Errorf("block %s: not written down, so not done: %w", o.account, err)
+	}
+	outcome := p.acts.Do(ctx, d)
+	result := web.Result{Account: string(o.account)}
+	text := fmt.Sprintf("%s is blocked%s", o.account, until(d.Until))
+	if outcome.OK {
+		result.Done = append(result.Done, text)
+	} else {
+		result.Failed = append(result.Failed, text+", but: "+outcome.Detail)
+	}
+	return result, p.store.Outcome(ctx, d.ID, time.Now(), outcome.OK, outcome.Detail)
+}
+
+func operatorWhy(o web.Order) string {
+	why := "ordered by " + o.Who
+	if o.Why != "" {
+		why += ": " + o.Why
+	}
+	return why
+}
+
+func until(t time.Time) string {
+	if t.IsZero() {
+		return " until it is unblocked"
+	}
+	return " until " + t.Local().Format(time.DateTime)
+}
+
+// lift undoes every action on an account. What was decided while the order
+// was on its way is ended too.
+func (p *pipeline) lift(ctx context.Context, o *order) (web.Result, error) {
+	late, err := p.store.EndDecisions(ctx, string(o.account), o.at, o.Who, o.Why)
+	if err != nil {
+		return web.Result{}, err
+	}
+	ended := append(o.ended, late...)
+	result := web.Result{Account: string(o.account)}
+	outcome := p.acts.Undo(ctx, string(o.account))
+	switch {
+	case !outcome.OK:
+		result.Failed = append(result.Failed, fmt.Sprintf("%s: %s", o.account, outcome.Detail))
+	case len(ended) == 0:
+		result.Done = append(result.Done, fmt.Sprintf("nothing was in force on %s", o.account))
+	default:
+		result.Done = append(result.Done, fmt.Sprintf("%s may send again: %s lifted", o.account, actionsOf(ended)))
+	}
+	p.freeHeld(ctx, o.held, &result)
+	if o.Do == doRelease {
+		result.Done = append(result.Done, "learnt: what it did lately is its own")
+	}
+	note := p.store.Note(ctx, store.Entry{Time: o.at, What: o.Do, Who: o.Who, Subject: string(o.account), Why: o.Why,
+		Outcome: strings.Join(append(result.Done, result.Failed...), "; ")})
+	return result, errors.Join(note, p.post(ctx, p.resolved(o)))
+}
+
+// freeHeld takes the account's mail off the hold queue.
+func (p *pipeline) freeHeld(ctx context.Context, ids []string, result *web.Result) {
+	if len(ids) == 0 || p.queue == nil {
+		return
+	}
+	n, err := p.queue.Release(ctx, ids)
+	if err != nil {
+		result.Failed = append(result.Failed, fmt.Sprintf("%d held messages, of which %d were released: %v", len(ids), n, err))
+		return
+	}
+	result.Done = append(result.Done, fmt.Sprintf("%d held message%s released", n, plural(n)))
+}
+
+func (p *pipeline) resolved(o *order) []incident.Change {
+	if o.Do == doRelease {
+		return p.book.Released(string(o.account), o.Who, o.at)
+	}
+	return p.book.Undone(string(o.account), o.Who, o.at)
+}
+
+func actionsOf(decisions []rules.Decision) string {
+	var names []string
+	for _, d := range decisions {
+		if name := d.Action.String(); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+// Accounts lists accounts, those with most evidence first.
+func (p *pipeline) Accounts(ctx context.Context, limit int) ([]web.Account, error) {
+	active, err := p.store.Active(ctx, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	force := strongest(active)
+	rows := []web.Account{}
+	err = p.inObserve(ctx, func() {
+		for s := range p.judge.detector.Accounts {
+			row := web.Account{Account: string(s.Account), Score: round(s.Score, 1), LastSeen: s.Last, Messages: s.Messages, Known: s.Recipients}
+			if d, ok := force[row.Account]; ok {
+				row.Action, row.Until = d.Action.String(), d.Until
+				delete(force, row.Account)
+			}
+			rows = append(rows, row)
+		}
+	})
+	for account, d := range force { // blocked by an operator before it ever sent
+		rows = append(rows, web.Account{Account: account, Action: d.Action.String(), Until: d.Until})
+	}
+	slices.SortFunc(rows, func(a, b web.Account) int {
+		if a.Score != b.Score {
+			return sign(b.Score - a.Score)
+		}
+		return b.LastSeen.Compare(a.LastSeen)
+	})
+	return rows[:min(limit, len(rows))], err
+}
+
+func sign(x float64) int {
+	switch {
+	case x > 0:
+		return 1
+	case x < 0:
+		return -1
+	}
+	return 0
+}
+
+func strongest(decisions []rules.Decision) map[string]rules.Decision {
+	all := map[string]rules.Decision{}
+	for _, d := range decisions {
+		if d.Action > all[d.Subject].Action {
+			all[d.Subject] = d
+		}
+	}
+	return all
+}
+
+// inObserve runs f where parser and detector live and waits for it.
+func (p *pipeline) inObserve(ctx context.Context, f func()) error {
+	done := make(chan struct{})
+	p.ask(func() { f(); close(done) })
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-p.done:
+		return errors.New("the service is stopping")
+	}
+}
+
+// Why tells everything that led to where an account stands.
+func (p *pipeline) Why(ctx context.Context, name string) (web.Why, error) {
+	if name == "" || len(name) > maxAccountName {
+		return web.Why{}, fmt.Errorf("%w: needs an account", web.ErrInvalid)
+	}
+	account := p.canonical(name)
+	w := web.Why{Account: string(account)}
+	var explanation detector.Explanation
+	known := false
+	if err := p.inObserve(ctx, func() { explanation, known = p.judge.detector.Why(account) }); err != nil {
+		return w, err
+	}
+	active, err := p.store.Active(ctx, time.Now())
+	if err != nil {
+		return w, err
+	}
+	w.Active = slices.DeleteFunc(active, func(d rules.Decision) bool { return d.Subject != string(account) })
+	if w.Findings, err = p.store.Findings(ctx, store.FindingFilter{Subject: string(account), Limit: 5}); err != nil {
+		return w, err
+	}
+	if w.Journal, err = p.Journal(ctx, string(account), 20); err != nil {
+		return w, err
+	}
+	if !known && len(w.Active)+len(w.Findings)+len(w.Journal) == 0 {
+		return w, fmt.Errorf("%s: %w", account, web.ErrUnknown)
+	}
+	if known {
+		if w.Explanation, err = json.Marshal(explanation); err != nil {
+			return w, err
+		}
+	}
+	w.Text = whyText(w, explanation, known)
+	return w, nil
+}
+
+// Journal returns what was decided, done and ordered, newest first.
+func (p *pipeline) Journal(ctx context.Context, subject string, limit int) ([]web.Entry, error) {
+	rows, err := p.store.Journal(ctx, store.JournalFilter{Subject: subject, Limit: limit})
+	entries := make([]web.Entry, len(rows))
+	for i, e := range rows {
+		entries[i] = web.Entry{Time: e.Time, Who: e.Who, What: e.What, Subject: e.Subject, Action: e.Action, Why: e.Why, Outcome: e.Outcome}
+	}
+	return entries, err
+}
+
+// Queue is the mail queue as the log tells it and as it was last sampled.
+func (p *pipeline) Queue(ctx context.Context) (web.Queue, error) {
+	q := web.Queue{}
+	shares := map[string]*web.Share{}
+	err := p.inObserve(ctx, func() {
+		for m := range p.judge.parser.Queued {
+			q.Total++
+			name := string(m.Account)
+			if name == "" {
+				name = "(inbound and bounces)"
+			}
+			s := shares[name]
+			if s == nil {
+				s = &web.Share{Account: name, Oldest: m.Arrival}
+				shares[name] = s
+			}
+			s.Count++
+			if m.Held {
+				s.Held++
+				q.Held++
+			}
+			if m.Arrival.Before(s.Oldest) {
+				s.Oldest = m.Arrival
+			}
+		}
+		q.Sample, q.Error = p.sample.json, p.sample.err
+	})
+	for _, s := range shares {
+		q.Open = append(q.Open, *s)
+	}
+	slices.SortFunc(q.Open, func(a, b web.Share) int {
+		return cmpOr(b.Count-a.Count, strings.Compare(a.Account, b.Account))
+	})
+	q.Open = q.Open[:min(len(q.Open), 100)]
+	return q, err
+}
+
+func cmpOr(a, b int) int {
+	if a != 0 {
+		return a
+	}
+	return b
+}

@@ -1,0 +1,267 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/vedetta-watch/vedetta/enforce"
+	"github.com/vedetta-watch/vedetta/incident"
+	"github.com/vedetta-watch/vedetta/internal/config"
+	"github.com/vedetta-watch/vedetta/internal/store"
+	"github.com/vedetta-watch/vedetta/notify"
+	"github.com/vedetta-watch/vedetta/rules"
+)
+
+// acted is an executor that writes down what it was asked for.
+type acted struct {
+	did  []string
+	fail string // detail of every outcome, which then is a failure
+}
+
+func (a *acted) outcome() enforce.Outcome { return enforce.Outcome{OK: a.fail == "", Detail: a.fail} }
+
+func (a *acted) Do(_ context.Context, d rules.Decision) enforce.Outcome {
+	a.did = append(a.did, d.Action.String()+" "+d.Subject)
+	return a.outcome()
+}
+
+func (a *acted) Undo(_ context.Context, subject string) enforce.Outcome {
+	a.did = append(a.did, "undo "+subject)
+	return a.outcome()
+}
+
+func (a *acted) Reconcile(ctx context.Context, active func(context.Context) ([]rules.Decision, error)) enforce.Outcome {
+	return a.outcome()
+}
+
+// sentNow is a channel that keeps what it is given.
+type sentNow struct{ messages []notify.Message }
+
+func (s *sentNow) Send(_ context.Context, m notify.Message) error {
+	s.messages = append(s.messages, m)
+	return nil
+}
+
+// answering is a pipeline whose second half can be called by itself.
+func answering(t *testing.T) (*pipeline, *acted, *sentNow) {
+	t.Helper()
+	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "vedetta.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	m := newMetrics(prometheus.NewRegistry())
+	log := slog.New(slog.DiscardHandler)
+	tell, err := newTeller(config.Default().Notify, "mx1", db, m, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	direct := &sentNow{}
+	tell.channels = []namedChannel{{"webhook", direct}}
+	acts := &acted{}
+	return &pipeline{
+		log: log, metrics: m, store: db, acts: acts, book: &incident.Book{}, teller: tell,
+		health: &health{parts: map[string]string{}},
+	}, acts, direct
+}
+
+const victim = "alice@shop.test"
+
+func stepFor(action rules.Action, enforce bool, heldBack string) step {
+	at := time.Date(2026, 3, 20, 10, 0, 0, 0, time.UTC)
+	f := rules.Finding{
+		ID: rules.FindingID(rules.HijackedMailbox, victim, at), Rule: rules.HijackedMailbox, Subject: victim, Time: at, Since: at,
+		Score: 17, Families: 2, Class: "login", Evidence: []rules.Evidence{{Kind: rules.Novelty, Score: 17, Text: "9 of 9 recipients"}},
+	}
+	return step{finding: f, decision: rules.Decision{
+		ID: rules.DecisionID(f.ID, action), Finding: f.ID, Rule: f.Rule, Subject: victim, Action: action,
+		Time: time.Now(), Until: time.Now().Add(time.Hour), Why: "score 17", Enforce: enforce, HeldBack: heldBack,
+	}}
+}
+
+func workFor(s step) work {
+	return work{steps: []step{s}, batch: store.Batch{
+		Findings: []rules.Finding{s.finding}, Decisions: []rules.Decision{s.decision},
+	}}
+}
+
+func TestAnswer(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		step step
+		fail string
+		did  []string
+		told int
+	}{
+		{"blocks", stepFor(rules.Block, true, ""), "", []string{"block " + victim}, 1},
+		{"observing is only told", stepFor(rules.Block, false, rules.HeldMode), "", nil, 1},
+		{"exempt is only told", stepFor(rules.Block, false, rules.HeldExempt), "", nil, 1},
+		{"observe is not worth a letter", stepFor(rules.Observe, false, ""), "", nil, 0},
+		{"a failed action is told", stepFor(rules.Block, true, ""), "postmap: exit status 1", []string{"block " + victim}, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p, acts, _ := answering(t)
+			acts.fail = c.fail
+			for range 2 { // the same hand-over again changes nothing
+				if rest := p.write(t.Context(), workFor(c.step), []step{c.step}); !empty(rest) {
+					t.Fatal("not written")
+				}
+			}
+			if diff := cmp.Diff(acts.did, c.did); diff != "" {
+				t.Errorf("did (-got +want):\n%s", diff)
+			}
+			letters, err := p.store.Due(t.Context(), time.Now().Add(time.Minute), 10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(letters) != c.told {
+				t.Errorf("%d letters, want %d", len(letters), c.told)
+			}
+			pending, err := p.store.Pending(t.Context())
+			if err != nil || len(pending) > 0 {
+				t.Errorf("pending = %v, %v, want none: every outcome is written", pending, err)
+			}
+		})
+	}
+}
+
+// What cannot be written down is not done: the account is slowed from memory,
+// and people are told without the outbox.
+func TestNoTraceNoAction(t *testing.T) {
+	p, acts, direct := answering(t)
+	p.store.Close()
+	s := stepFor(rules.Block, true, "")
+	rest := p.write(t.Context(), workFor(s), []step{s})
+	if empty(rest) {
+		t.Error("the hand-over is not kept to be tried again")
+	}
+	if diff := cmp.Diff(acts.did, []string{"throttle " + victim}); diff != "" {
+		t.Errorf("did (-got +want):\n%s", diff)
+	}
+	if len(direct.messages) != 1 {
+		t.Errorf("%d messages told at once, want 1", len(direct.messages))
+	}
+	if h := p.Health(t.Context()); h.OK {
+		t.Error("healthy although nothing can be written")
+	}
+}
+
+func TestMergeKeepsTheNewest(t *testing.T) {
+	account := func(name, state string) store.AccountState {
+		return store.AccountState{Account: name, State: []byte(state)}
+	}
+	older := work{batch: store.Batch{
+		Positions: map[string][]byte{"a": []byte("1"), "b": []byte("1")},
+		Accounts:  []store.AccountState{account("x", "1"), account("y", "1")},
+	}}
+	newer := work{batch: store.Batch{
+		Positions: map[string][]byte{"a": []byte("2")},
+		Accounts:  []store.AccountState{account("x", "2")},
+	}}
+	got := merge(older, newer).batch
+	want := store.Batch{
+		Positions: map[string][]byte{"a": []byte("2"), "b": []byte("1")},
+		Accounts:  []store.AccountState{account("y", "1"), account("x", "2")},
+	}
+	if diff := cmp.Diff(got, want); diff != "" {
+		t.Errorf("merged (-got +want):\n%s", diff)
+	}
+}
+
+func TestRungs(t *testing.T) {
+	at := time.Date(2026, 3, 20, 10, 0, 0, 0, time.UTC)
+	d := func(action rules.Action, enforce bool, after, length time.Duration) rules.Decision {
+		return rules.Decision{Finding: "f-1", Action: action, Enforce: enforce, Time: at.Add(after), Until: at.Add(after + length)}
+	}
+	had := d(rules.Throttle, true, 0, time.Hour)
+	for _, c := range []struct {
+		name   string
+		next   rules.Decision
+		higher bool
+	}{
+		{"the same again", d(rules.Throttle, true, time.Minute, time.Hour), false},
+		{"weaker", d(rules.Observe, false, time.Minute, 0), false},
+		{"stronger", d(rules.Hold, true, time.Minute, time.Hour), true},
+		{"the same after it ended", d(rules.Throttle, true, 2*time.Hour, time.Hour), true},
+		{"another episode", rules.Decision{Finding: "f-2", Action: rules.Observe}, true},
+	} {
+		j := &judge{}
+		j.climb(had)
+		if got := j.higher(c.next); got != c.higher {
+			t.Errorf("%s: higher = %v, want %v", c.name, got, c.higher)
+		}
+	}
+	j := &judge{}
+	j.climb(d(rules.Block, false, 0, time.Hour))
+	if !j.higher(d(rules.Block, true, time.Minute, time.Hour)) {
+		t.Error("a block that was only proposed keeps one from being carried out")
+	}
+}
+
+func TestRungsAreBounded(t *testing.T) {
+	j := &judge{last: time.Unix(1e9, 0)}
+	for i := range 3 * maxRungs {
+		j.climb(rules.Decision{Finding: rules.FindingID("r", "s", time.Unix(int64(i), 0)), Time: time.Unix(int64(i), 0)})
+	}
+	if len(j.rungs) > maxRungs {
+		t.Errorf("%d episodes remembered, want at most %d", len(j.rungs), maxRungs)
+	}
+}
+
+func TestAPIToken(t *testing.T) {
+	c := config.Default()
+	c.State = t.TempDir()
+	first, err := apiToken(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := apiToken(c)
+	if err != nil || again != first || len(first) < 40 {
+		t.Errorf("token = %q, then %q, %v; want one long token that stays", first, again, err)
+	}
+	info, err := os.Stat(c.TokenPath())
+	if err != nil || info.Mode().Perm()&0o007 != 0 {
+		t.Errorf("mode = %v, %v; others must not read it", info.Mode(), err)
+	}
+	if err := os.WriteFile(c.TokenPath(), []byte("short\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := apiToken(c); err == nil {
+		t.Error("a short token is accepted")
+	}
+}
+
+func TestDirectLetterSaysWhatWasNotDone(t *testing.T) {
+	s := stepFor(rules.Block, true, "")
+	s.decision.HeldBack = errors.New("disk full").Error()
+	m := direct(s, "mx1")
+	if m.Subject != victim || m.Done != "disk full" || len(m.Evidence) != 1 {
+		t.Errorf("letter = %+v", m)
+	}
+}
+
+func TestOneServiceAStateDirectory(t *testing.T) {
+	dir := t.TempDir()
+	release, err := lock(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lock(dir); err == nil || !strings.Contains(err.Error(), dir) {
+		t.Errorf("second lock: %v, want an error that names %s", err, dir)
+	}
+	release()
+	again, err := lock(dir)
+	if err != nil {
+		t.Fatalf("after the first was released: %v", err)
+	}
+	again()
+}

@@ -1,0 +1,231 @@
+package app
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vedetta-watch/vedetta/internal/config"
+	"github.com/vedetta-watch/vedetta/mailq"
+	"github.com/vedetta-watch/vedetta/rules"
+)
+
+// ReplayOptions says what to read and where to write.
+type ReplayOptions struct {
+	Config   config.Config
+	Paths    []string // "-" is standard input; .gz and .zst by content
+	JSON     bool
+	Out      io.Writer      // the steps
+	Err      io.Writer      // the summary
+	In       io.Reader      // standard input
+	Progress func(Progress) // called now and then; nil for none
+	Now      time.Time      // stamps without a year are not after this
+}
+
+// Progress is how far a replay has come.
+type Progress struct {
+	Lines uint64
+	Time  time.Time // of the log
+	Done  bool      // the last call
+}
+
+// A replayStep is one line of `vedetta replay --json`. Its fields are a
+// contract.
+type replayStep struct {
+	Time       time.Time        `json:"time"`
+	Account    string           `json:"account"`
+	Action     rules.Action     `json:"action"`
+	Rule       string           `json:"rule"`
+	Score      float64          `json:"score"`
+	Recipients int              `json:"recipients"`
+	Since      time.Time        `json:"since"`
+	Finding    string           `json:"finding"`
+	HeldBack   string           `json:"held_back,omitempty"`
+	Evidence   []rules.Evidence `json:"evidence"`
+}
+
+// Replay runs the detector and the rules over old logs in the logs' own
+// time. It acts on nothing.
+func Replay(ctx context.Context, o ReplayOptions) error {
+	o.Config.Mode = config.ModeEnforce // what would have been done
+	aliases, err := loadAliases(ctx, o.Config.Accounts.Aliases)
+	if err != nil {
+		return err
+	}
+	dir := &directory{}
+	dir.set(buildDirectory(o.Config.Accounts, aliases))
+	j, err := newJudge(o.Config, dir, o.Now)
+	if err != nil {
+		return err
+	}
+	out := bufio.NewWriter(o.Out)
+	r := &replay{options: o, judge: j, out: out, strongest: map[string]rules.Action{}}
+	if err := r.run(ctx); err != nil {
+		out.Flush()
+		return err
+	}
+	if err := out.Flush(); err != nil {
+		return err
+	}
+	if o.Progress != nil {
+		o.Progress(Progress{Done: true})
+	}
+	return r.summary()
+}
+
+type replay struct {
+	options   ReplayOptions
+	judge     *judge
+	out       *bufio.Writer
+	steps     int
+	strongest map[string]rules.Action // by subject
+	first     time.Time
+	last      time.Time // of the newest event, as the parsing goroutine knows it
+	events    uint64
+}
+
+// eventBatch is how many events travel together from the parser to the
+// detector: enough that the hand-over costs nothing.
+const eventBatch = 512
+
+// run reads and parses on one goroutine and judges on another.
+func (r *replay) run(ctx context.Context) error {
+	full, empty := make(chan []mailq.Event, 4), make(chan []mailq.Event, 6)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer close(full)
+		return r.parse(ctx, full, empty)
+	})
+	g.Go(func() error {
+		for events := range full {
+			if err := r.observe(events); err != nil {
+				return err
+			}
+			select {
+			case empty <- events:
+			default:
+			}
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// parse turns the logs into batches of events.
+func (r *replay) parse(ctx context.Context, full chan<- []mailq.Event, empty <-chan []mailq.Event) error {
+	batch := make([]mailq.Event, 0, eventBatch)
+	hand := func() error {
+		select {
+		case full <- batch:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		select {
+		case batch = <-empty:
+			batch = batch[:0]
+		default:
+			batch = make([]mailq.Event, 0, eventBatch)
+		}
+		return nil
+	}
+	parser := r.judge.parser
+	reader := &logReader{
+		paths: r.options.Paths, stdin: r.options.In, location: parser.Location, now: r.options.Now, progress: r.progress,
+		line: func(line []byte) error {
+			ev, ok := parser.Parse(line)
+			if !ok {
+				return nil
+			}
+			r.last = ev.Time
+			if batch = append(batch, ev); len(batch) < eventBatch {
+				return nil
+			}
+			return hand()
+		},
+	}
+	if err := reader.run(ctx); err != nil {
+		return err
+	}
+	return hand()
+}
+
+func (r *replay) progress() {
+	if r.options.Progress == nil {
+		return
+	}
+	s := r.judge.parser.Stats()
+	r.options.Progress(Progress{Lines: s.Lines, Time: r.last})
+}
+
+func (r *replay) observe(events []mailq.Event) error {
+	for i := range events {
+		ev := &events[i]
+		if r.first.IsZero() {
+			r.first = ev.Time
+		}
+		r.events++
+		s, ok := r.judge.event(ev)
+		if !ok {
+			continue
+		}
+		if err := r.write(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// write prints one step. What is held back would not have been done.
+func (r *replay) write(s step) error {
+	action := s.decision.Action
+	if !s.decision.Enforce {
+		action = min(action, rules.Observe)
+	}
+	r.strongest[s.finding.Subject] = max(r.strongest[s.finding.Subject], action)
+	r.steps++
+	f := s.finding
+	if !r.options.JSON {
+		_, err := fmt.Fprintf(r.out, "%s  %-8s  %-32s  score %5.1f  %4d recipients since %s\n%s",
+			f.Time.Format(time.DateTime), action, clean(f.Subject), f.Score, f.Rcpts, f.Since.Format(time.TimeOnly), evidenceLines(f.Evidence, "    "))
+		return err
+	}
+	text, err := json.Marshal(replayStep{
+		Time: f.Time, Account: f.Subject, Action: action, Rule: f.Rule, Score: round(f.Score, 1), Recipients: f.Rcpts,
+		Since: f.Since, Finding: f.ID, HeldBack: s.decision.HeldBack, Evidence: rounded(f.Evidence),
+	})
+	if err != nil {
+		return err
+	}
+	r.out.Write(text)
+	return r.out.WriteByte('\n')
+}
+
+func (r *replay) summary() error {
+	s := r.judge.parser.Stats()
+	span := r.judge.last.Sub(r.first).Round(time.Second)
+	if r.first.IsZero() {
+		span = 0
+	}
+	fmt.Fprintf(r.options.Err, "%d lines, %d events over %s of log time; %d accounts\n", s.Lines, r.events, span, r.judge.detector.Stats().Accounts)
+	if s.TooLong+s.Unrecognised > 0 {
+		fmt.Fprintf(r.options.Err, "%d lines were not recognised, %d were too long\n", s.Unrecognised, s.TooLong)
+	}
+	counts := map[rules.Action]int{}
+	for _, action := range r.strongest {
+		counts[action]++
+	}
+	for action := rules.Reset; action >= rules.Observe; action-- {
+		if n := counts[action]; n > 0 {
+			fmt.Fprintf(r.options.Err, "would %s %d account%s\n", action, n, plural(n))
+		}
+	}
+	if r.steps == 0 {
+		fmt.Fprintln(r.options.Err, "nothing found")
+	}
+	return nil
+}

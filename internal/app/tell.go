@@ -1,0 +1,288 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/vedetta-watch/vedetta/enforce"
+	"github.com/vedetta-watch/vedetta/incident"
+	"github.com/vedetta-watch/vedetta/internal/config"
+	"github.com/vedetta-watch/vedetta/internal/store"
+	"github.com/vedetta-watch/vedetta/notify"
+	"github.com/vedetta-watch/vedetta/rules"
+)
+
+// A namedChannel is a way to people. The name is kept with each letter, so it
+// must stay the same over restarts.
+type namedChannel struct {
+	name string // "mail:ADDRESS" or "webhook"
+	notify.Channel
+}
+
+// channels builds what the configuration names: one a mail recipient, so that
+// one refused address does not hold up the others, and the webhook.
+func channels(c config.Notify, hostname string) []namedChannel {
+	var all []namedChannel
+	for _, to := range c.Mail.To {
+		all = append(all, namedChannel{"mail:" + to, notify.Mail{
+			Addr: c.Mail.Server, TLS: notify.TLSMode(c.Mail.TLS), User: c.Mail.User, Password: string(c.Mail.Password),
+			From: c.Mail.From, To: to, Hello: hostname, Timeout: time.Duration(c.Mail.Timeout),
+		}})
+	}
+	if c.Webhook.URL != "" {
+		all = append(all, namedChannel{"webhook", notify.Webhook{
+			URL: string(c.Webhook.URL), Secret: string(c.Webhook.Secret), Timeout: time.Duration(c.Webhook.Timeout),
+		}})
+	}
+	return all
+}
+
+// tell records how a step went and writes letters for what is new about it,
+// in one transaction.
+func (p *pipeline) tell(ctx context.Context, s step, outcome enforce.Outcome) error {
+	now := time.Now()
+	record := func() (incident.Change, bool) { return p.book.Record(s.finding, s.decision, now) }
+	if !outcome.OK {
+		record = func() (incident.Change, bool) { return p.book.Failed(s.finding, s.decision, outcome.Detail, now) }
+	}
+	change, ok := record()
+	if !ok || !p.teller.wanted(s.decision) {
+		return p.post(ctx, nil)
+	}
+	return p.post(ctx, []incident.Change{change})
+}
+
+// post writes the changed incidents and a letter a change and channel.
+func (p *pipeline) post(ctx context.Context, changes []incident.Change) error {
+	var b store.Batch
+	for in := range p.book.Changed {
+		body, err := json.Marshal(in)
+		if err != nil {
+			return fmt.Errorf("incident %s: %w", in.ID, err)
+		}
+		b.Incidents = append(b.Incidents, store.IncidentRow{ID: in.ID, Body: body, Open: in.Open(), Updated: in.Changed})
+	}
+	for _, c := range changes {
+		rows, err := p.teller.letters(message(c, p.teller.hostname))
+		if err != nil {
+			return err
+		}
+		b.Outbox = append(b.Outbox, rows...)
+	}
+	if len(b.Incidents)+len(b.Outbox) == 0 {
+		return nil
+	}
+	if _, err := p.store.Commit(ctx, b); err != nil {
+		return fmt.Errorf("telling people: %w", err)
+	}
+	p.teller.wake()
+	return nil
+}
+
+// message puts a change into the words of a letter.
+func message(c incident.Change, hostname string) notify.Message {
+	t := c.Tell()
+	m := notify.Message{
+		ID: c.ID, Thread: c.Incident.First, Type: "incident." + c.Kind.String(), Time: c.Time,
+		Severity: notify.Severity(t.Severity), Title: t.Title, Subject: c.Incident.Subject(),
+		What: t.What, Done: t.Done, Undo: t.Commands,
+	}
+	for _, e := range c.Incident.Finding.Evidence {
+		m.Evidence = append(m.Evidence, notify.Evidence{Kind: e.Kind, Text: e.Text, Score: round(e.Score, 1)})
+	}
+	for _, f := range t.Facts {
+		m.Facts = append(m.Facts, notify.Fact{Name: f.Name, Value: f.Value})
+	}
+	m.Facts = append(m.Facts, notify.Fact{Name: "server", Value: hostname})
+	return m
+}
+
+// A teller sends letters from the outbox until their channels took them.
+type teller struct {
+	log      *slog.Logger
+	metrics  *metrics
+	store    *store.DB
+	sender   *notify.Sender
+	channels []namedChannel
+	hostname string
+	from     rules.Action
+	notified func(incidentID string, at time.Time) // a channel has taken a letter about it
+	woken    chan struct{}                         // holds one token
+}
+
+func newTeller(c config.Notify, hostname string, db *store.DB, m *metrics, log *slog.Logger) (*teller, error) {
+	t := &teller{log: log, metrics: m, store: db, channels: channels(c, hostname), hostname: hostname, notified: func(string, time.Time) {}, woken: make(chan struct{}, 1)}
+	if err := t.from.UnmarshalText([]byte(c.From)); err != nil {
+		return nil, err
+	}
+	t.sender = &notify.Sender{
+		Channels: map[string]notify.Channel{},
+		Fallback: map[string]string{},
+		Limit:    notify.Limit{Max: c.StormMax, Per: time.Duration(c.StormPer), Every: time.Duration(c.StormPer)},
+	}
+	for _, ch := range t.channels {
+		t.sender.Channels[ch.name] = ch
+	}
+	return t, nil
+}
+
+// idle is how long the teller sleeps when nothing wakes it: the outbox is also
+// filled by the run before this one.
+const idle = 5 * time.Second
+
+// maxLetters is how many letters are looked at in one go.
+const maxLetters = 500
+
+// run sends what is due until ctx ends.
+func (t *teller) run(ctx context.Context) error {
+	for {
+		next, err := t.round(ctx)
+		if err != nil && ctx.Err() == nil {
+			t.log.Error("outbox", "err", err)
+		}
+		sleep := idle
+		if !next.IsZero() {
+			sleep = min(idle, max(10*time.Millisecond, time.Until(next)))
+		}
+		timer := time.NewTimer(sleep)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-t.woken:
+			timer.Stop()
+		case <-timer.C:
+		}
+	}
+}
+
+// round sends what is due now and says when to look again.
+func (t *teller) round(ctx context.Context) (time.Time, error) {
+	due, err := t.store.Due(ctx, time.Now(), maxLetters)
+	if err != nil || len(due) == 0 {
+		return time.Time{}, err
+	}
+	rows := make([]notify.Row, 0, len(due))
+	for _, d := range due {
+		row := notify.Row{ID: d.ID, Channel: d.Channel, Created: d.Created, Attempts: d.Attempts}
+		if err := json.Unmarshal(d.Body, &row.Message); err != nil {
+			return time.Time{}, fmt.Errorf("letter %s: %w", d.ID, err)
+		}
+		rows = append(rows, row)
+	}
+	batches, next := t.sender.Plan(time.Now(), rows)
+	for _, b := range batches {
+		if err := t.deliver(ctx, b); err != nil || ctx.Err() != nil {
+			return next, err
+		}
+	}
+	return next, nil
+}
+
+// deliver sends one batch and writes down how that went, for every row.
+func (t *teller) deliver(ctx context.Context, b notify.Batch) error {
+	r := t.sender.Deliver(ctx, b, time.Now())
+	if ctx.Err() != nil && !r.Sent {
+		return nil // stopping is nobody's failure
+	}
+	ctx = context.WithoutCancel(ctx)
+	t.count(b.Channel, r.Err)
+	if r.Err != nil {
+		t.log.Error("people could not be told", "channel", b.Channel, "letters", len(b.Rows), "next", r.Due, "err", r.Err)
+	}
+	for _, row := range b.Rows {
+		var err error
+		switch {
+		case r.Sent:
+			err = t.store.Sent(ctx, row.ID, time.Now())
+			about, _, _ := strings.Cut(row.Message.ID, "/")
+			t.notified(about, time.Now())
+		case r.Dead:
+			_, err = t.store.Failed(ctx, store.Failure{ID: row.ID, At: time.Now(), Error: errorText(r.Err), Next: r.Due, MaxAttempts: 1})
+		default:
+			_, err = t.store.Failed(ctx, store.Failure{ID: row.ID, At: time.Now(), Error: errorText(r.Err), Next: r.Due})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// wanted says whether people want to hear of a decision. Findings that are
+// not about an account have no stronger rung than observe; they are always
+// told.
+func (t *teller) wanted(d rules.Decision) bool {
+	return d.Action >= t.from || d.Rule != rules.HijackedMailbox && d.Rule != rules.AbusedScript
+}
+
+// direct puts a step into a letter that no incident stands behind, for when
+// nothing can be written down.
+func direct(s step, hostname string) notify.Message {
+	m := notify.Message{
+		ID: s.decision.ID + "/unwritten", Type: "unwritten", Time: s.finding.Time, Severity: notify.Critical,
+		Title:   fmt.Sprintf("%s: %s could not be written down", s.finding.Subject, s.decision.Action),
+		Subject: s.finding.Subject, What: s.decision.Why, Done: s.decision.HeldBack,
+		Facts: []notify.Fact{{Name: "server", Value: hostname}, {Name: "finding", Value: s.finding.ID}},
+	}
+	for _, e := range s.finding.Evidence {
+		m.Evidence = append(m.Evidence, notify.Evidence{Kind: e.Kind, Text: e.Text, Score: round(e.Score, 1)})
+	}
+	return m
+}
+
+// letters makes an outbox row for each channel.
+func (t *teller) letters(m notify.Message) ([]store.OutboxRow, error) {
+	body, err := json.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("message %s: %w", m.ID, err)
+	}
+	var rows []store.OutboxRow
+	for _, c := range t.channels {
+		rows = append(rows, store.OutboxRow{ID: m.ID + "/" + c.name, Channel: c.name, Body: body})
+	}
+	return rows, nil
+}
+
+func (t *teller) wake() {
+	select {
+	case t.woken <- struct{}{}:
+	default:
+	}
+}
+
+// now sends at once and without the outbox: what is left when nothing can be
+// written down.
+func (t *teller) now(ctx context.Context, m notify.Message) {
+	for _, c := range t.channels {
+		err := c.Send(ctx, m)
+		t.count(c.name, err)
+		if err != nil {
+			t.log.Error("people could not be told", "channel", c.name, "err", err)
+		}
+	}
+}
+
+func (t *teller) count(channel string, err error) {
+	result := "sent"
+	switch {
+	case errors.Is(err, notify.ErrPermanent):
+		result = "refused"
+	case err != nil:
+		result = "failed"
+	}
+	kind, _, _ := strings.Cut(channel, ":") // the rest is an address, which is no label
+	t.metrics.told.WithLabelValues(kind, result).Inc()
+}

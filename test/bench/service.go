@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/vedetta-watch/vedetta/detector"
+	"github.com/vedetta-watch/vedetta/internal/store"
+	"github.com/vedetta-watch/vedetta/mailq"
+	"github.com/vedetta-watch/vedetta/rules"
+	"github.com/vedetta-watch/vedetta/test/loggen"
+)
+
+// An ownService is a `vedetta serve` of the benchmark's own, which knows many
+// accounts and blocks some of them.
+type ownService struct {
+	dir, addr, feed string
+	cmd             *exec.Cmd
+	ended           chan error
+}
+
+// startService builds vedetta, loads its database and starts it. It returns
+// when the gate answers.
+func startService(ctx context.Context, o gateOptions, out io.Writer) (*ownService, error) {
+	dir, err := os.MkdirTemp("", "vedetta-bench-")
+	if err != nil {
+		return nil, err
+	}
+	s := &ownService{dir: dir, addr: "127.0.0.1:29998", feed: filepath.Join(dir, "mail.log"), ended: make(chan error, 1)}
+	if err := s.start(ctx, o, out); err != nil {
+		s.stop()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *ownService) start(ctx context.Context, o gateOptions, out io.Writer) error {
+	begun := time.Now()
+	if err := load(ctx, filepath.Join(s.dir, "vedetta.db"), o.accounts, o.blocked); err != nil {
+		return fmt.Errorf("loading accounts: %w", err)
+	}
+	fmt.Fprintf(out, "%d accounts known, %d blocked: loaded in %v\n", o.accounts, o.blocked, time.Since(begun).Round(time.Second))
+	if err := os.WriteFile(s.feed, nil, 0o600); err != nil {
+		return err
+	}
+	config := fmt.Sprintf("mode: enforce\nstate: %s\nlogs: [{path: %s}]\ngate: {listen: [\"inet:%s\"]}\napi: {listen: \"127.0.0.1:29190\"}\n", s.dir, s.feed, s.addr)
+	file := filepath.Join(s.dir, "vedetta.yaml")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		return err
+	}
+	binary := filepath.Join(s.dir, "vedetta")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", binary, "./cmd/vedetta")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if text, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build: %w\n%s", err, text)
+	}
+	s.cmd = exec.Command(binary, "serve", "-c", file)
+	s.cmd.Stderr = os.Stderr
+	if err := s.cmd.Start(); err != nil {
+		return err
+	}
+	go func() { s.ended <- s.cmd.Wait() }()
+	return s.answers(ctx)
+}
+
+// answers waits until the gate listens.
+func (s *ownService) answers(ctx context.Context) error {
+	for range 1200 {
+		conn, err := dialer.DialContext(ctx, "tcp", s.addr)
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case err := <-s.ended:
+			s.ended <- err
+			return fmt.Errorf("vedetta serve ended: %w", err)
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	return errors.New("vedetta serve does not answer at its gate within two minutes")
+}
+
+// stop ends the service and says how much memory it held at most.
+func (s *ownService) stop() (peak int64) {
+	if s.cmd != nil && s.cmd.Process != nil {
+		s.cmd.Process.Signal(syscall.SIGTERM)
+		<-s.ended
+		if usage, ok := s.cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+			peak = usage.Maxrss << 10
+		}
+	}
+	os.RemoveAll(s.dir)
+	return peak
+}
+
+// load fills a database with accounts that have each sent a message, and
+// blocks the first of them.
+func load(ctx context.Context, path string, accounts, blocked int) error {
+	db, err := store.Open(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	d := detector.New(detector.Default(), nil)
+	now := time.Now()
+	var batch store.Batch
+	flush := func() error {
+		d.Changed(func(account mailq.Account, state []byte) {
+			batch.Accounts = append(batch.Accounts, store.AccountState{Account: string(account), State: append([]byte(nil), state...)})
+		})
+		_, err := db.Commit(ctx, batch)
+		batch = store.Batch{}
+		return err
+	}
+	for i := range accounts {
+		account := mailq.Account(loggen.Options{}.Login(i))
+		d.Observe(&mailq.Event{
+			Time: now.Add(-time.Hour), Kind: mailq.Submitted, Account: account, Message: uint64(i) + 1, Rcpts: 1, Size: 2000,
+			Client: netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), Sender: string(account),
+			New: []mailq.Recipient{{Hash: uint64(i) * 0x9e3779b97f4a7c15, Domain: "shop.test"}},
+		})
+		if i < blocked {
+			batch.Decisions = append(batch.Decisions, rules.Decision{
+				ID: fmt.Sprintf("bench-%d", i), Rule: "operator", Subject: string(account), Action: rules.Block, Time: now,
+				Until: now.Add(24 * time.Hour), Why: "benchmark", Enforce: true,
+			})
+		}
+		if (i+1)%10_000 == 0 {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+	return flush()
+}
