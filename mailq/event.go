@@ -59,8 +59,9 @@ type Event struct {
 	Rcpts int
 
 	// Counts is true for the one event at which a message counts for Account:
-	// its Submitted, or, where only its leaving shows who answers for it (a
-	// forwarding mailbox, a trusted client), the first outcome that does.
+	// its Submitted; its Held, if it is held on arrival; or, where only its
+	// leaving shows who answers for it (a forwarding mailbox, a trusted
+	// client), the first outcome that does.
 	Counts bool
 
 	// New holds the recipients of the message that no earlier event named.

@@ -405,11 +405,26 @@ func (p *Parser) submit(ev *Event, o *open) {
 	if o.method != "" {
 		ev.Service = "smtp"
 	}
-	ev.Counts = true
+	ev.Counts = o.account == "" || o.charged != o.account
 	ev.New = o.noted
 	o.noted = nil
 	o.charged = o.account
 	p.open.mark(o, isSubmitted, isHeld)
+}
+
+// hold makes ev the message's Held. A message that is held on arrival counts
+// here, and not again when it is released: an account that sends on while its
+// mail is held gives evidence.
+func (p *Parser) hold(ev *Event, o *open) {
+	p.fill(ev, Held, o)
+	if o.account == "" || o.charged == o.account || o.is(isSubmitted) {
+		return
+	}
+	ev.Counts = true
+	ev.New = o.noted
+	ev.Rcpts = max(int(o.rcpts), o.named.n, 1)
+	o.noted = nil
+	o.charged = o.account
 }
 
 // name reports a recipient of o that no event has named.

@@ -85,7 +85,7 @@ func (p *Parser) join(ev *Event, o *open, e *Envelope) bool {
 	if len(added) == 0 {
 		return false
 	}
-	if !o.is(isSubmitted) {
+	if !o.is(isSubmitted) && o.charged != o.account {
 		o.noted = append(o.noted, added...)
 		return false
 	}

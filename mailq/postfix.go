@@ -426,7 +426,7 @@ func (p *Parser) messageID(ev *Event, n *instance, o *open, id, mid []byte) bool
 	}
 	if o.is(willHold) && !o.is(isHeld) {
 		p.open.mark(o, isHeld, willHold)
-		p.fill(ev, Held, o)
+		p.hold(ev, o)
 		return true
 	}
 	return false
@@ -618,7 +618,7 @@ func (p *Parser) postsuper(ev *Event, n *instance, id, b []byte) bool {
 	p.open.touch(o, p.stamps.sec)
 	switch string(b) {
 	case "placed on hold":
-		p.fill(ev, Held, o)
+		p.hold(ev, o)
 		p.open.mark(o, isHeld, 0)
 	case "released from hold":
 		p.fill(ev, Released, o)
@@ -671,7 +671,7 @@ func (p *Parser) held(ev *Event, o *open, process uint64) bool {
 	}
 	p.open.touch(o, p.stamps.sec)
 	p.open.mark(o, isHeld, willHold)
-	p.fill(ev, Held, o)
+	p.hold(ev, o)
 	return true
 }
 

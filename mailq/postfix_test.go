@@ -73,18 +73,18 @@ deferred alice@shop.test 4jXK971kgrz1SRpG to=soft.test greylisted`},
 			"postfix/cleanup[1163]: "+id1+": milter-hold: END-OF-MESSAGE from localhost[127.0.0.1]: milter triggers HOLD action; from=<carol@shop.test> to=<r1@ok.test> proto=ESMTP helo=<vm>",
 			"postfix/postsuper[9]: "+id1+": released from hold", activeLine(id1, "carol@shop.test", 1), sentLine(id1, "r1@ok.test")),
 			want: `
-held carol@shop.test 4jXK971kgrz1SRpG
+held carol@shop.test 4jXK971kgrz1SRpG counts rcpts=1
 released carol@shop.test 4jXK971kgrz1SRpG
-submitted carol@shop.test 4jXK971kgrz1SRpG counts rcpts=1
+submitted carol@shop.test 4jXK971kgrz1SRpG rcpts=1
 delivered carol@shop.test 4jXK971kgrz1SRpG new=1 to=ok.test ok`},
 		{name: "hold decided at RCPT, before there is an id", log: at(
 			"postfix/submission/smtpd[4345]: NOQUEUE: hold: RCPT from pc.isp.test[198.51.100.7]: <carol@shop.test>: SASL login name triggers HOLD action; from=<carol@shop.test> to=<r1@ok.test> proto=ESMTP helo=<vm>",
 			clientLine(id1, "carol@shop.test"), "postfix/cleanup[1]: "+id1+": message-id=<1@vm>",
 			clientLine(id2, "carol@shop.test"), "postfix/cleanup[1]: "+id2+": message-id=<2@vm>"),
-			want: `held carol@shop.test 4jXK971kgrz1SRpG`},
+			want: `held carol@shop.test 4jXK971kgrz1SRpG counts rcpts=1`},
 		{name: "hold decided at the end of the message", log: at(clientLine(id1, "carol@shop.test"), "postfix/cleanup[1]: "+id1+": message-id=<1@vm>",
 			"postfix/submission/smtpd[4345]: "+id1+": hold: END-OF-MESSAGE from pc.isp.test[198.51.100.7]: <END-OF-MESSAGE>: End-of-data triggers HOLD action; from=<carol@shop.test> to=<r1@ok.test> proto=ESMTP helo=<vm>"),
-			want: `held carol@shop.test 4jXK971kgrz1SRpG`},
+			want: `held carol@shop.test 4jXK971kgrz1SRpG counts rcpts=1`},
 		{name: "a filter before the queue", log: at(
 			"postfix/submission/smtpd[1]: NOQUEUE: client=pc.isp.test[198.51.100.7], sasl_method=PLAIN, sasl_username=alice@shop.test",
 			"postfix/behind/smtpd[2]: "+id1+": client=localhost[127.0.0.1], orig_client=pc.isp.test[198.51.100.7]", activeLine(id1, "alice@shop.test", 1),
