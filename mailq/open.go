@@ -3,8 +3,10 @@ package mailq
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"github.com/klauspost/compress/gzip"
@@ -51,13 +53,19 @@ func openFile(path string) (*os.File, error) {
 	return f, nil
 }
 
-// fileError names the file once and, where reading is forbidden, the remedy.
+// fileError names the log once and, where reading is forbidden, the remedy.
 func fileError(path string, err error) error {
+	err = pathError(path, err)
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w: run as a user who may read it (on Debian a member of the group adm), or give this one the right: setfacl -m u:USER:r %s", err, path)
+	}
+	return err
+}
+
+// pathError names the path once.
+func pathError(path string, err error) error {
 	if pe, ok := err.(*os.PathError); ok {
 		err = pe.Err
-	}
-	if os.IsPermission(err) {
-		return fmt.Errorf("mailq: %s: %w: run as a user who may read it (on Debian a member of the group adm), or give this one the right: setfacl -m u:USER:r %s", path, err, path)
 	}
 	return fmt.Errorf("mailq: %s: %w", path, err)
 }

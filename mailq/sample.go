@@ -2,284 +2,431 @@ package mailq
 
 import (
 	"cmp"
-	"container/heap"
 	"context"
 	"errors"
 	"fmt"
 	"hash/maphash"
 	"io"
 	"io/fs"
-	"maps"
 	"math"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
-// A QueueSample is a mail queue as one look at it found it. Totals are exact;
-// the shares are estimates unless Exact is set.
+const (
+	defaultSample  = 5000 // messages looked at: a share is then right within 1.4 points
+	defaultTop     = 50   // entries of a list
+	headBytes      = 4 << 10
+	namesAtOnce    = 1024
+	maxHashDepth   = 4
+	maxHeadDomains = 16  // of one message
+	maxAddress     = 320 // bytes of an address that are looked at
+)
+
+// A QueueSample is one look at a mail queue. How many messages wait where is
+// counted; whose they are and where they go is found from a random sample of
+// them, and Exact says that it was all of them.
 type QueueSample struct {
-	Time time.Time `json:"time"` // when the look began, by our clock
-	Host string    `json:"host"`
-
-	Total    int `json:"total"`
-	Active   int `json:"active"`   // Postfix only, incoming included
-	Deferred int `json:"deferred"` // Postfix: the deferred queue; Exim: all that is not frozen
-	Held     int `json:"held"`     // Postfix: the hold queue; Exim: frozen, as far as heads were read
-
-	Oldest time.Time `json:"oldest,omitzero"` // arrival, of the messages that were looked into
-
-	ByAccount     []Share `json:"by_account"`     // largest first, at most 50; "" is mail without a login
-	ByDestination []Share `json:"by_destination"` // recipient domains, likewise
-	ByAge         []Age   `json:"by_age"`         // youngest first
-
-	Read  int           `json:"read"`  // messages that were looked into
-	Exact bool          `json:"exact"` // all of them were
-	Took  time.Duration `json:"took"`  // nanoseconds
+	Time     time.Time `json:"time"`
+	Host     string    `json:"host,omitempty"`
+	Total    int       `json:"total"`
+	Active   int       `json:"active"`   // being delivered (Postfix)
+	Incoming int       `json:"incoming"` // not yet looked at by the server, maildrop included (Postfix)
+	Deferred int       `json:"deferred"` // waiting for the next attempt; in Exim all that is not frozen
+	Held     int       `json:"held"`     // on hold, or frozen; estimated for Exim
+	// Oldest is the earliest arrival known, zero if none is.
+	Oldest time.Time `json:"oldest,omitzero"`
+	// ByAccount leaves out the messages that no account answers for: Unowned
+	// (mail from outside, bounces).
+	ByAccount []Share `json:"by_account,omitempty"` // the largest first
+	Unowned   Share   `json:"unowned"`
+	// ByDestination counts a message once for each of its first 16 domains
+	// that are still to be delivered to.
+	ByDestination []Share       `json:"by_destination,omitempty"`
+	ByAge         []Share       `json:"by_age,omitempty"` // "under 5m" to "over 5d", all of them, the youngest first
+	Exact         bool          `json:"exact"`
+	Read          int           `json:"read"`        // messages of the sample
+	Opened        int           `json:"opened"`      // files opened for it; the others were known
+	Duration      time.Duration `json:"duration_ns"` // of the look itself
 }
 
-// A Share is a part of a queue: an estimate of messages with its bounds at
-// 95 % (the normal approximation).
+// A Share is how many of the queued messages have something in common. The
+// true number lies between Low and High in 19 of 20 samples.
 type Share struct {
-	Name  string `json:"name"`
+	Name  string `json:"name,omitempty"`
 	Count int    `json:"count"`
 	Low   int    `json:"low"`
 	High  int    `json:"high"`
 }
 
-// An Age counts messages that are younger than Below and not counted before.
-type Age struct {
-	Below time.Duration `json:"below"` // nanoseconds; 0: older than all others
-	Count int           `json:"count"`
-}
-
-// ages are the bands of QueueSample.ByAge.
-var ages = [...]time.Duration{5 * time.Minute, time.Hour, 6 * time.Hour, 24 * time.Hour, 0}
-
-const (
-	sampleSize = 5000    // heads that a sample is made of
-	headBytes  = 4 << 10 // of a queue file; the envelope is within it
-	topShares  = 50
-	perListing = 1024 // directory entries read at a time
+// The names that [QueueSample].ByAge uses, and where each but the last ends.
+var (
+	ages      = [...]string{"under 5m", "5m-1h", "1h-6h", "6h-1d", "1d-5d", "over 5d"}
+	ageLimits = [...]time.Duration{5 * time.Minute, time.Hour, 6 * time.Hour, 24 * time.Hour, 5 * 24 * time.Hour}
 )
 
-// A head is what the first bytes of a queue file tell.
-type head struct {
-	login   string // as the server knows it
-	user    string // local user, where the message came from this machine
+// A queueHead is what the head of a queue file tells.
+type queueHead struct {
+	login   string // as it was written, empty if none
+	user    string // the local user that submitted it (Exim)
+	uid     int64  // the number of that user (Postfix), -1 if none
+	client  netip.Addr
+	sender  string    // empty for bounces
+	domains []string  // of the recipients still to be delivered to, each once, at most maxHeadDomains
+	arrival time.Time // zero if unknown
+	held    bool      // frozen; Postfix tells it by the directory
+}
+
+// A known message is what is remembered of one in the sample.
+type known struct {
+	account Account
+	domains []string
 	arrival time.Time
-	domains []string // of recipients still to be served, each once
-	frozen  bool
+	held    bool
 }
 
-// A sampler chooses which queue files to look into, and remembers what it
-// found. It takes the files whose names hash lowest, so that a message that
-// is in the sample stays in it as long as it is queued: each round opens only
-// what is new.
+// errBusy means that an earlier look still hangs.
+var errBusy = errors.New("mailq: the look at the queue before this one has not ended")
+
+// A sampler draws the sample of a queue. The messages are ordered by a keyed
+// hash of their names and the first ones taken: a random choice, but the same
+// one the next time, so that only the files of new messages are opened. It
+// remembers no more than the last sample.
 type sampler struct {
-	seed  maphash.Seed
-	ready bool
-	heads map[string]head // by path, of the last sample
+	mu   sync.Mutex // held during a look
+	seed maphash.Seed
+	seen map[string]known // by file name
 }
 
-// A pick is a file in the sample. picks is a heap whose root hashes highest.
-type pick struct {
-	hash uint64
-	path string
+// A spool is what the kinds of mail queues differ in.
+type spool struct {
+	host  string
+	size  int // of the sample
+	top   int
+	now   func() time.Time
+	right string // what is needed to read it
+	// walk offers each queued message.
+	walk func(context.Context, *draw, *QueueSample) error
+	// read makes sense of a file's head; false if it is no whole message.
+	read func(f *os.File, head []byte, p pick) (known, bool)
 }
 
-type picks []pick
-
-func (p picks) Len() int           { return len(p) }
-func (p picks) Less(i, j int) bool { return p[i].hash > p[j].hash }
-func (p picks) Swap(i, j int)      { p[i], p[j] = p[j], p[i] }
-func (p *picks) Push(x any)        { *p = append(*p, x.(pick)) }
-func (p *picks) Pop() any {
-	last := (*p)[len(*p)-1]
-	*p = (*p)[:len(*p)-1]
-	return last
-}
-
-// choose offers a file to the sample. Its name decides, not its directory, for
-// a message moves from queue to queue.
-func (s *sampler) choose(p *picks, path string) {
-	if !s.ready {
-		s.seed, s.ready = maphash.MakeSeed(), true
+// sample looks at a queue.
+func (m *sampler) sample(ctx context.Context, s spool) (QueueSample, error) {
+	if !m.mu.TryLock() {
+		return QueueSample{}, errBusy
 	}
-	h := maphash.String(s.seed, filepath.Base(path))
-	switch {
-	case len(*p) < sampleSize:
-		heap.Push(p, pick{h, path})
-	case h < (*p)[0].hash:
-		(*p)[0] = pick{h, path}
-		heap.Fix(p, 0)
+	defer m.mu.Unlock()
+	if m.seen == nil {
+		m.seed = maphash.MakeSeed()
 	}
+	began := time.Now()
+	q := QueueSample{Time: began, Host: s.host}
+	if s.now != nil {
+		q.Time = s.now()
+	}
+	d := &draw{now: q.Time, seed: m.seed, size: defaultSample}
+	if s.size > 0 {
+		d.size = s.size
+	}
+	if err := s.walk(ctx, d, &q); err != nil {
+		return QueueSample{}, err
+	}
+	heads, err := m.heads(ctx, d, s, &q)
+	if err != nil {
+		return QueueSample{}, err
+	}
+	q.Total, q.Read = d.total, len(heads)
+	q.Exact = q.Read == q.Total
+	q.Oldest = d.oldest
+	top := defaultTop
+	if s.top > 0 {
+		top = s.top
+	}
+	q.tell(d, heads, top)
+	q.Duration = time.Since(began)
+	return q, nil
 }
 
-// look reads the heads of the sample, those that are not known yet, and
-// completes q with what they tell. A file that has gone meanwhile, or is not
-// complete yet, is left out.
-func (s *sampler) look(ctx context.Context, q *QueueSample, p picks, parse func(text []byte, info fs.FileInfo) (head, bool)) ([]head, error) {
-	known := make(map[string]head, len(p))
-	found := make([]head, 0, len(p))
-	for _, pick := range p {
+// heads reads the heads of the picked messages that are not known yet. Where
+// all were picked, those that are not messages any more, or not yet, are not
+// counted either.
+func (m *sampler) heads(ctx context.Context, d *draw, s spool, q *QueueSample) ([]known, error) {
+	whole := d.total <= d.size
+	next := make(map[string]known, len(d.picks))
+	heads := make([]known, 0, len(d.picks))
+	buf := make([]byte, headBytes)
+	for _, p := range d.picks {
 		if err := ctx.Err(); err != nil {
-			return nil, fmt.Errorf("mailq: %s: %w", filepath.Dir(pick.path), err)
+			return nil, fmt.Errorf("mailq: %s: reading the queue: %w", p.dir, err)
 		}
-		h, ok := s.heads[pick.path]
-		if !ok {
+		_, twice := next[p.name] // it was moved while the names were read
+		k, ok := m.seen[p.name]
+		if !ok && !twice {
 			var err error
-			if h, ok, err = readHead(pick.path, parse); err != nil {
+			q.Opened++
+			if k, ok, err = readHead(buf, p, s); err != nil {
 				return nil, err
 			}
 		}
-		if ok {
-			known[pick.path] = h
-			found = append(found, h)
+		switch {
+		case ok && !twice:
+			next[p.name] = k
+			heads = append(heads, k)
+			d.older(k.arrival)
+		case twice || whole:
+			d.total--
+			*p.queue--
 		}
 	}
-	s.heads = known
-	q.Read, q.Exact = len(found), len(p) == q.Total
-	return found, nil
+	m.seen = next
+	return heads, nil
 }
 
-// readHead reads the first bytes of a queue file with one call.
-func readHead(path string, parse func([]byte, fs.FileInfo) (head, bool)) (head, bool, error) {
+// readHead reads the head of one file; it is no error if that has gone meanwhile.
+func readHead(buf []byte, p pick, s spool) (known, bool, error) {
+	path := filepath.Join(p.dir, p.name)
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return head{}, false, nil
+		return known{}, false, nil
 	}
 	if err != nil {
-		return head{}, false, spoolError(err)
+		return known{}, false, spoolError(path, err, s.right)
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil || !info.Mode().IsRegular() {
-		return head{}, false, nil
+	n, err := f.ReadAt(buf, 0)
+	if err != nil && err != io.EOF {
+		return known{}, false, nil // one damaged file is no reason to see nothing
 	}
-	var buf [headBytes]byte
-	n, err := io.ReadFull(f, buf[:])
-	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
-		return head{}, false, fmt.Errorf("mailq: %w", err)
-	}
-	h, ok := parse(buf[:n], info)
-	return h, ok, nil
+	k, ok := s.read(f, buf[:n], p)
+	return k, ok, nil
 }
 
-// spoolError says what is missing where the queue may not be read.
-func spoolError(err error) error {
+// spoolError names what cannot be read and the right that is needed.
+func spoolError(path string, err error, right string) error {
+	err = pathError(path, err)
 	if errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("mailq: %w; let this user read the queue, for instance by CAP_DAC_READ_SEARCH (see docs/postfix.md)", err)
+		return fmt.Errorf("%w: %s", err, right)
 	}
-	return fmt.Errorf("mailq: %w", err)
+	return err
 }
 
-// fill puts the heads' shares into the sample, scaled to the total.
-func (q *QueueSample) fill(heads []head, canonical func(string) Account) {
-	accounts, domains := map[string]int{}, map[string]int{}
-	var byAge [len(ages)]int
-	for _, h := range heads {
-		accounts[accountOf(h, canonical)]++
-		for _, d := range h.domains {
-			domains[d]++
-		}
-		if h.arrival.IsZero() {
-			continue
-		}
-		if q.Oldest.IsZero() || h.arrival.Before(q.Oldest) {
-			q.Oldest = h.arrival
-		}
-		byAge[band(q.Time.Sub(h.arrival))]++
+// A pick is a message in the draw.
+type pick struct {
+	rank  uint64
+	name  string // of its file
+	dir   string
+	queue *int // the count of its queue
+}
+
+// A draw is one pass over the names of a queue.
+type draw struct {
+	now     time.Time
+	size    int
+	seed    maphash.Seed
+	picks   []pick // a heap, the largest rank first
+	total   int
+	ages    [len(ages)]int
+	undated bool // some ids hold no time
+	oldest  time.Time
+}
+
+// offer counts a message and considers it for the sample.
+func (d *draw) offer(name, id, dir string, queue *int) {
+	d.total++
+	*queue++
+	if at, ok := QueueIDTime(id); ok {
+		d.ages[ageOf(d.now, at)]++
+		d.older(at)
+	} else {
+		d.undated = true
 	}
-	q.ByAccount, q.ByDestination = q.shares(accounts), q.shares(domains)
-	for i, n := range byAge {
-		q.ByAge = append(q.ByAge, Age{ages[i], q.scaled(n)})
+	rank := maphash.String(d.seed, name)
+	if len(d.picks) < d.size {
+		d.picks = append(d.picks, pick{rank, strings.Clone(name), dir, queue})
+		d.up(len(d.picks) - 1)
+	} else if rank < d.picks[0].rank {
+		d.picks[0] = pick{rank, strings.Clone(name), dir, queue}
+		d.down(0)
 	}
 }
 
-func accountOf(h head, canonical func(string) Account) string {
-	switch {
-	case h.login != "" && canonical != nil:
-		return string(canonical(h.login))
-	case h.login != "":
-		return strings.ToLower(h.login)
-	case h.user != "":
-		return KindUser + ":" + h.user
+func (d *draw) older(at time.Time) {
+	if !at.IsZero() && (d.oldest.IsZero() || at.Before(d.oldest)) {
+		d.oldest = at
 	}
-	return ""
 }
 
-func band(age time.Duration) int {
-	for i, below := range ages {
-		if age < below || below == 0 {
+func (d *draw) up(i int) {
+	for i > 0 && d.picks[(i-1)/2].rank < d.picks[i].rank {
+		d.picks[(i-1)/2], d.picks[i] = d.picks[i], d.picks[(i-1)/2]
+		i = (i - 1) / 2
+	}
+}
+
+func (d *draw) down(i int) {
+	for {
+		most := i
+		for child := 2*i + 1; child <= 2*i+2 && child < len(d.picks); child++ {
+			if d.picks[child].rank > d.picks[most].rank {
+				most = child
+			}
+		}
+		if most == i {
+			return
+		}
+		d.picks[i], d.picks[most] = d.picks[most], d.picks[i]
+		i = most
+	}
+}
+
+func ageOf(now, at time.Time) int {
+	age := now.Sub(at)
+	for i, limit := range ageLimits {
+		if age < limit {
 			return i
 		}
 	}
-	return len(ages) - 1
+	return len(ageLimits)
 }
 
-// scaled is the estimate of a count among those read for the whole queue.
-func (q *QueueSample) scaled(n int) int {
-	if q.Exact || q.Read == 0 {
-		return n
-	}
-	return int(math.Round(float64(n) / float64(q.Read) * float64(q.Total)))
-}
-
-func (q *QueueSample) shares(counts map[string]int) []Share {
-	all := make([]Share, 0, len(counts))
-	for name, n := range maps.All(counts) {
-		s := Share{Name: name, Count: q.scaled(n)}
-		s.Low, s.High = s.Count, s.Count
-		if !q.Exact && q.Read > 0 {
-			p := float64(n) / float64(q.Read)
-			half := 1.96 * math.Sqrt(p*(1-p)/float64(q.Read)) * float64(q.Total)
-			s.Low, s.High = max(n, int(float64(s.Count)-half)), min(q.Total, int(math.Ceil(float64(s.Count)+half)))
+// tell fills in the shares.
+func (q *QueueSample) tell(d *draw, heads []known, top int) {
+	accounts, domains := map[string]int{}, map[string]int{}
+	var aged [len(ages)]int
+	unowned, dated, held := 0, 0, 0
+	for _, k := range heads {
+		if k.account == "" {
+			unowned++
+		} else {
+			accounts[string(k.account)]++
 		}
-		all = append(all, s)
+		for _, name := range k.domains {
+			domains[name]++
+		}
+		if !k.arrival.IsZero() {
+			aged[ageOf(d.now, k.arrival)]++
+			dated++
+		}
+		if k.held {
+			held++
+		}
 	}
-	slices.SortFunc(all, func(a, b Share) int {
-		return cmp.Or(cmp.Compare(b.Count, a.Count), strings.Compare(a.Name, b.Name))
-	})
-	return all[:min(len(all), topShares)]
+	q.ByAccount = shares(accounts, len(heads), q.Total, top)
+	q.ByDestination = shares(domains, len(heads), q.Total, top)
+	q.Unowned = share("", unowned, len(heads), q.Total)
+	if !d.undated && !q.Exact { // the names told it of all
+		aged, dated = d.ages, q.Total
+	}
+	for i, name := range ages {
+		q.ByAge = append(q.ByAge, share(name, aged[i], dated, q.Total))
+	}
+	frozen := share("", held, len(heads), q.Total).Count
+	q.Held += frozen
+	q.Deferred -= frozen
 }
 
-// walk yields the files of a queue directory and of the directories in which
-// its files are hashed, in the order that costs least. It reads names alone.
-func walk(ctx context.Context, dir string, depth int, yield func(path string)) error {
+// shares are the top largest, the largest first.
+func shares(counts map[string]int, read, total, top int) []Share {
+	list := make([]Share, 0, len(counts))
+	for name, n := range counts {
+		list = append(list, share(name, n, read, total))
+	}
+	slices.SortFunc(list, func(a, b Share) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Name, b.Name))
+	})
+	return slices.Clone(list[:min(len(list), top)])
+}
+
+// share scales n of read messages to all. The half-width of the 95 % interval
+// of a share p is 1.96·sqrt(p(1-p)/read); but what was seen is certain.
+func share(name string, n, read, total int) Share {
+	if read == 0 || read >= total {
+		return Share{name, n, n, n}
+	}
+	p, all := float64(n)/float64(read), float64(total)
+	half := 1.96 * math.Sqrt(p*(1-p)/float64(read))
+	return Share{
+		Name:  name,
+		Count: int(math.Round(p * all)),
+		Low:   max(n, int(math.Floor((p-half)*all))),
+		High:  min(total-(read-n), int(math.Ceil((p+half)*all))),
+	}
+}
+
+// eachName calls yield for each name in dir, and in the directories of one
+// character that servers hash their queues into. It is no error if one of
+// those is gone.
+func eachName(ctx context.Context, dir string, depth int, right string, yield func(dir, name string)) error {
 	f, err := os.Open(dir)
-	if errors.Is(err, fs.ErrNotExist) && depth > 0 {
-		return nil // a hashed directory that has just gone
+	if depth > 0 && errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
 	if err != nil {
-		return spoolError(err)
+		return spoolError(dir, err, right)
 	}
 	defer f.Close()
-	for {
+	var deeper []string
+	for err != io.EOF {
 		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("mailq: %s: %w", dir, err)
+			return fmt.Errorf("mailq: %s: reading the queue: %w", dir, err)
 		}
-		entries, err := f.ReadDir(perListing)
-		for _, e := range entries {
-			path := filepath.Join(dir, e.Name())
-			if !e.IsDir() {
-				yield(path)
-			} else if len(e.Name()) == 1 && depth < maxHashed {
-				if err := walk(ctx, path, depth+1, yield); err != nil {
-					return err
-				}
+		var names []string
+		if names, err = f.Readdirnames(namesAtOnce); err != nil && err != io.EOF {
+			return spoolError(dir, err, right)
+		}
+		for _, name := range names {
+			if len(name) == 1 {
+				deeper = append(deeper, name)
+			} else {
+				yield(dir, name)
 			}
 		}
-		if err == io.EOF {
-			return nil
+	}
+	for _, name := range deeper {
+		if depth == maxHashDepth {
+			break
 		}
-		if err != nil {
-			return spoolError(err)
+		if err := eachName(ctx, filepath.Join(dir, name), depth+1, right, yield); err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
-// maxHashed is how deep files may be hashed (Postfix's hash_queue_depth is 1).
-const maxHashed = 4
+// remember makes of a head what the sample needs. canonical and user may be nil.
+func (h *queueHead) remember(canonical func(string) Account, user func(uid int64) Account) known {
+	k := known{domains: h.domains, arrival: h.arrival, held: h.held}
+	switch {
+	case h.login != "" && canonical != nil:
+		k.account = canonical(h.login)
+	case h.login != "":
+		k.account = Account(h.login)
+	case h.sender == "": // a bounce
+	case h.user != "":
+		k.account = Account(KindUser + ":" + h.user)
+	case h.uid >= 0 && user != nil:
+		k.account = user(h.uid)
+	case h.uid >= 0:
+		k.account = Account(KindUID + ":" + strconv.FormatInt(h.uid, 10))
+	}
+	return k
+}
+
+// addRecipient takes note of where a recipient is.
+func (h *queueHead) addRecipient(address []byte) {
+	at := strings.LastIndexByte(string(address), '@')
+	if at < 0 || len(h.domains) == maxHeadDomains {
+		return
+	}
+	domain := strings.ToLower(clean(address[at+1:], 255))
+	if domain != "" && !slices.Contains(h.domains, domain) {
+		h.domains = append(h.domains, domain)
+	}
+}

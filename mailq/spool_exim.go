@@ -3,136 +3,212 @@ package mailq
 import (
 	"bytes"
 	"context"
-	"io/fs"
+	"net/netip"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// An EximSpool samples Exim's queue from its -H files, as exipick reads them.
-// It needs to read Exim's spool directory. It is used by one goroutine.
+// An EximSpool samples the queue of an Exim, its named queues included, from
+// the -H files, as exipick does. It reads and never locks or changes anything.
+// It needs root, Exim's group, or the capability CAP_DAC_READ_SEARCH.
+//
+// An account is the authenticated login, or else the local user that called Exim.
 type EximSpool struct {
-	Dir       string // spool_directory, such as /var/spool/exim4
-	Host      string // for QueueSample.Host
+	Dir  string // spool_directory, such as /var/spool/exim4
+	Host string // to be named in the samples
+	// Canonical makes an account of a login; nil takes it as it is written.
 	Canonical func(login string) Account
+	Size      int              // of the sample; 0 is 5000
+	Top       int              // entries of a list; 0 is 50
+	Now       func() time.Time // nil is time.Now
 
 	sampler sampler
 }
 
-// Sample looks at the queue. It ends with ctx, between two files.
+const eximRight = "reading the queue needs root, Exim's group (Debian-exim, exim or mailnull), or CAP_DAC_READ_SEARCH"
+
+// Sample looks at the queue. Exim does not tell what is being delivered:
+// Deferred is all that is not frozen. See [PostfixSpool.Sample] about ctx.
 func (s *EximSpool) Sample(ctx context.Context) (QueueSample, error) {
-	q := QueueSample{Time: time.Now(), Host: s.Host}
-	var chosen picks
-	err := walk(ctx, filepath.Join(s.Dir, "input"), 0, func(path string) {
-		if !strings.HasSuffix(path, "-H") {
-			return
-		}
-		q.Total++
-		s.sampler.choose(&chosen, path)
+	return s.sampler.sample(ctx, spool{
+		host: s.Host, size: s.Size, top: s.Top, now: s.Now, right: eximRight,
+		walk: s.walk, read: s.read,
 	})
-	if err != nil {
-		return QueueSample{}, err
-	}
-	heads, err := s.sampler.look(ctx, &q, chosen, eximHead)
-	if err != nil {
-		return QueueSample{}, err
-	}
-	frozen := 0
-	for _, h := range heads {
-		if h.frozen {
-			frozen++
-		}
-	}
-	q.Held = q.scaled(frozen)
-	q.Deferred = q.Total - q.Held
-	q.fill(heads, s.Canonical)
-	q.Took = time.Since(q.Time)
-	return q, nil
 }
 
-// eximHead reads the envelope of an -H file (exim-spec, "Format of spool
-// files"): the file's name, "login uid gid", the sender, "epoch warnings",
-// options, the tree of recipients that are done, and the recipients.
-func eximHead(text []byte, _ fs.FileInfo) (h head, ok bool) {
-	r := eximLines{text}
-	name, user, sender, received := r.next(), r.next(), r.next(), r.next()
-	if !bytes.HasSuffix(name, []byte("-H")) || !bytes.HasPrefix(sender, []byte{'<'}) {
-		return h, false
+func (s *EximSpool) walk(ctx context.Context, d *draw, q *QueueSample) error {
+	dirs := []string{filepath.Join(s.Dir, "input")}
+	named, err := filepath.Glob(filepath.Join(globQuote(s.Dir), "*", "input"))
+	if err != nil {
+		return spoolError(s.Dir, err, eximRight)
 	}
-	seconds, _, _ := bytes.Cut(received, []byte{' '})
-	n, err := strconv.ParseInt(string(seconds), 10, 64)
-	if err != nil || n <= 0 || n > 1<<40 {
-		return h, false
-	}
-	h.arrival = time.Unix(n, 0)
-	local := false
-	line := r.next()
-	for ; bytes.HasPrefix(line, []byte{'-'}); line = r.next() {
-		option, value, _ := bytes.Cut(bytes.TrimLeft(line, "-"), []byte{' '})
-		switch string(option) {
-		case "auth_id":
-			if len(value) <= maxName {
-				h.login = string(value)
+	for _, dir := range append(dirs, named...) {
+		err := eachName(ctx, dir, 0, eximRight, func(dir, name string) {
+			id, ok := strings.CutSuffix(name, "-H")
+			if ok && isEximID(id) {
+				d.offer(name, id, dir, &q.Deferred)
 			}
-		case "local":
-			local = true
-		case "frozen":
-			h.frozen = true
-		case "aclc", "aclm", "acl":
-			r.skip(value)
+		})
+		if err != nil {
+			return err
 		}
 	}
-	if login, _, ok := bytes.Cut(user, []byte{' '}); ok && local && len(login) <= maxName {
-		h.user = string(login)
-	}
-	h.eximRecipients(&r, line)
-	return h, true
+	return nil
 }
 
-// eximRecipients reads what follows the tree, whose lines begin with a Y or N
-// for each of its two branches: a count, and a recipient a line.
-func (h *head) eximRecipients(r *eximLines, line []byte) {
-	done := map[string]bool{}
-	if !bytes.Equal(line, []byte("XX")) {
-		for open := 1; open > 0 && len(line) > 3; line = r.next() {
-			open += bytes.Count(line[:2], []byte{'Y'}) - 1
+// globQuote keeps filepath.Glob from seeing a pattern in a directory's name.
+func globQuote(s string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(s)
+}
+
+func isEximID(id string) bool {
+	var b [24]byte
+	return len(id) > 0 && len(id) <= len(b) && eximIDLen(b[:copy(b[:], id)]) == len(id)
+}
+
+func (s *EximSpool) read(_ *os.File, head []byte, p pick) (known, bool) {
+	h := parseEximHead(head)
+	if h.arrival.IsZero() {
+		h.arrival, _ = QueueIDTime(strings.TrimSuffix(p.name, "-H"))
+	}
+	return h.remember(s.Canonical, nil), true
+}
+
+// parseEximHead reads the envelope at the beginning of an -H file (Exim
+// specification, chapter "Format of spool files"). A file that is cut gives
+// what came before the cut.
+func parseEximHead(b []byte) queueHead {
+	h := queueHead{uid: -1}
+	var caller []byte
+	var local, ok bool
+	if _, b, ok = eximLine(b); !ok { // the file's name
+		return h
+	}
+	if caller, b, ok = eximLine(b); !ok { // login uid gid
+		return h
+	}
+	var line []byte
+	if line, b, ok = eximLine(b); !ok {
+		return h
+	}
+	h.sender = clean(bytes.Trim(line, "<>"), maxAddress)
+	if line, b, ok = eximLine(b); !ok { // seconds, warnings sent
+		return h
+	}
+	h.arrival = postfixTime(line)
+	for len(b) > 0 && b[0] == '-' {
+		line, b, ok = eximLine(b)
+		if !ok {
+			return h
+		}
+		var skip int
+		if skip, local = h.setEximLine(line, local); skip > len(b) {
+			return h
+		}
+		b = b[skip:]
+	}
+	if login, _, _ := bytes.Cut(caller, []byte(" ")); local && h.client == (netip.Addr{}) {
+		h.user = clean(login, 64)
+	}
+	h.eximRecipients(b)
+	return h
+}
+
+// eximLine splits a line off; false if it is cut.
+func eximLine(b []byte) (line, rest []byte, ok bool) {
+	i := bytes.IndexByte(b, '\n')
+	if i < 0 {
+		return nil, nil, false
+	}
+	return b[:i], b[i+1:], true
+}
+
+// setEximLine takes in a line "-name value"; a second dash says that the value
+// is not to be trusted in expansions. It returns how many bytes of data follow,
+// and whether the message was submitted by a local user.
+func (h *queueHead) setEximLine(line []byte, local bool) (skip int, isLocal bool) {
+	line = bytes.TrimPrefix(line[1:], []byte("-"))
+	if i := bytes.IndexByte(line, ')'); len(line) > 0 && line[0] == '(' && i > 0 {
+		line = line[i+1:] // how the value is quoted, since 4.97
+	}
+	name, value, _ := bytes.Cut(line, []byte(" "))
+	switch string(name) {
+	case "auth_id":
+		h.login = clean(value, maxAddress)
+	case "local":
+		return 0, true
+	case "frozen":
+		h.held = true
+	case "host_address":
+		h.client = eximHost(value)
+	case "acl", "aclc", "aclm": // "name length", then a value that may hold anything, and a newline
+		i := bytes.LastIndexByte(value, ' ')
+		n, err := strconv.Atoi(string(value[i+1:]))
+		if err != nil || n < 0 || n > headBytes {
+			return headBytes + 1, local // whatever follows cannot be told apart
+		}
+		return n + 1, local
+	}
+	return 0, local
+}
+
+// eximHost reads "[192.0.2.1]:1234" and the older "192.0.2.1.1234".
+func eximHost(b []byte) netip.Addr {
+	if len(b) > 64 {
+		return netip.Addr{}
+	}
+	if len(b) > 0 && b[0] == '[' {
+		text, _, _ := bytes.Cut(b[1:], []byte("]"))
+		addr, _ := netip.ParseAddr(string(text))
+		return addr
+	}
+	addr, _ := netip.ParseAddr(string(b[:max(0, bytes.LastIndexByte(b, '.'))]))
+	return addr
+}
+
+// eximRecipients reads the tree of those that are done, the number of
+// recipients, and the recipients. A node of the tree is a line that says Y or
+// N for each of its two branches, and the address; no tree is "XX".
+func (h *queueHead) eximRecipients(b []byte) {
+	done := map[string]bool{} // bounded by what was read
+	line, b, ok := eximLine(b)
+	for nodes := 1; ok && nodes > 0; nodes-- {
+		if len(line) > 3 {
+			nodes += bytes.Count(line[:2], []byte("Y"))
 			done[string(line[3:])] = true
 		}
-	} else {
-		line = r.next()
+		line, b, ok = eximLine(b)
 	}
-	count, err := strconv.Atoi(string(line))
-	if err != nil {
-		return
-	}
-	for range min(count, 1000) {
-		address, _, _ := bytes.Cut(r.next(), []byte{' '})
-		if len(address) == 0 {
+	n, err := strconv.Atoi(string(line))
+	for ; ok && err == nil && n > 0; n-- {
+		if line, b, ok = eximLine(b); !ok {
 			return
 		}
-		if !done[string(address)] {
-			h.recipient(string(address))
+		if address := eximAddress(line); !done[string(address)] {
+			h.addRecipient(address)
 		}
 	}
 }
 
-// eximLines cuts a text into lines.
-type eximLines struct{ text []byte }
-
-func (r *eximLines) next() []byte {
-	line, rest, _ := bytes.Cut(r.text, []byte{'\n'})
-	r.text = rest
-	return line
-}
-
-// skip passes over a variable's value, which may hold newlines: "NAME LENGTH"
-// is followed by so many bytes and a newline.
-func (r *eximLines) skip(nameAndLength []byte) {
-	_, length, ok := bytes.Cut(nameAndLength, []byte{' '})
-	n, err := strconv.Atoi(string(length))
-	if !ok || err != nil || n < 0 || n >= len(r.text) {
-		return
+// eximAddress leaves out what may follow a recipient's address: " sender
+// length,number#3" and the like. A quoted local part may hold blanks.
+func eximAddress(line []byte) []byte {
+	at := bytes.LastIndexByte(line, '@')
+	if bytes.LastIndexByte(line, '#') > at && at >= 0 || bytes.Count(line, []byte("@")) > 1 {
+		quoted := false
+		for i, c := range line {
+			switch {
+			case c == '\\' && quoted:
+				continue
+			case c == '"':
+				quoted = !quoted
+			case c == ' ' && !quoted:
+				return line[:i]
+			}
+		}
 	}
-	r.text = r.text[n+1:]
+	return line
 }
