@@ -83,9 +83,9 @@ func (a *account) seldom() *rare {
 type episode struct {
 	onset       int64 // 0: at rest
 	msgs, rcpts uint32
-	sure, age   float32 // as the account's own were when it began, see novelty
-	told        float32 // highest score told
-	toldAt      uint32  // in seconds
+	before      standing // of the account when it began
+	told        float32  // highest score told
+	toldAt      uint32   // in seconds
 	toldFam     uint8
 	top         float32 // highest score
 	hard        hardRule
@@ -97,6 +97,7 @@ type episode struct {
 	pending  *filter
 	fresh    float32 // new recipients, in messages
 	expected float32 // of which the account's past explains
+	peak     [gauges]float32
 }
 
 // A message is what is remembered of one of the account's latest messages,
@@ -152,14 +153,19 @@ func (a *account) begin(m *message, now int64) {
 	if a.open() {
 		return
 	}
-	a.ep.onset, a.ep.sure, a.ep.age = now, a.nov.sure, a.nov.age
+	a.ep.onset, a.ep.before = now, a.nov.before
 	if m != nil {
 		a.ep.onset = m.at
+	}
+	if a.nov.slow.s <= 0 {
+		a.nov.count, a.nov.strangers = 0, 0
 	}
 	for i := range a.ring {
 		if a.ring[i].at >= a.ep.onset {
 			a.ep.msgs++
 			a.ep.rcpts += uint32(a.ring[i].counted)
+			a.nov.count += a.ring[i].named
+			a.nov.strangers += a.ring[i].fresh
 		}
 	}
 }
@@ -172,24 +178,22 @@ func (a *account) say(f family, score float32) {
 	a.ep.speak[f] = score
 }
 
-// A chart is a cumulative sum that never falls below zero.
+// A chart is a cumulative sum with a floor, mostly zero, and a top.
 type chart struct {
 	s  float32
 	at uint32 // when it last rose, in seconds
 }
 
 // add moves the chart by x, at most up to top.
-func (c *chart) add(x, top float32, now int64) {
+func (c *chart) add(x, top float32, now int64) { c.move(x, 0, top, now) }
+
+// move moves the chart by x, within floor and top, and tells by how much.
+func (c *chart) move(x, floor, top float32, now int64) float32 {
+	before := c.s
 	if x > 0 {
 		c.at = seconds(now)
 	}
-	c.s = min(max(c.s+x, 0), top)
-}
-
-// move is add that tells by how much the chart moved.
-func (c *chart) move(x, top float32, now int64) float32 {
-	before := c.s
-	c.add(x, top, now)
+	c.s = min(max(c.s+x, floor), top)
 	return c.s - before
 }
 

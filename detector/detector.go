@@ -201,7 +201,13 @@ func (d *Detector) advance(a *account, now int64) {
 	if a.open() {
 		d.before = a.fuse().share
 	}
-	a.rate.turn(now, a.ep.top >= d.cfg.Floor, &d.fleet.norms[a.class])
+	suspect := a.ep.top >= d.cfg.Floor
+	if suspect {
+		for g, p := range a.rate.peak {
+			a.ep.peak[g] = max(a.ep.peak[g], p)
+		}
+	}
+	a.rate.turn(now, suspect, &d.fleet.norms[a.class])
 }
 
 // fade lets an open episode's charts come to rest, and ends it when all have.
@@ -225,10 +231,26 @@ func (d *Detector) fade(a *account, now int64) {
 	}
 	d.pace(a, now)
 	a.speakAll()
-	stale := now-a.ep.onset > undecided && a.ep.top < d.cfg.Verdict
-	if a.ep.hard == hardNone && (stale || a.fuse().score < atRest) {
+	if a.ep.hard == hardNone && d.over(a, now) {
 		d.end(a)
 	}
+}
+
+// over reports whether the episode has come to rest, has gone on for long
+// without coming to a verdict, or has calmed down after one.
+func (d *Detector) over(a *account, now int64) bool {
+	score := a.fuse().score
+	if score < atRest {
+		return true
+	}
+	if a.ep.top < d.cfg.Verdict {
+		if now-a.ep.onset <= undecided {
+			return false
+		}
+		a.nov.before = a.nov.standing // by now it is known
+		return true
+	}
+	return score < d.cfg.Floor && now-int64(a.ep.toldAt)*second > undecided
 }
 
 const (
@@ -255,6 +277,8 @@ func (a *account) speakAll() {
 // as the account's own, unless it was as good as convicted.
 func (d *Detector) end(a *account) {
 	if a.ep.top < d.cfg.Verdict {
+		a.rate.accept(&a.ep.peak)
+		a.rate.reach.keep(a.ep.peak[reachPerHour], a.last)
 		a.learnPending()
 	}
 	slow, count, strangers := a.nov.slow, a.nov.count, a.nov.strangers
@@ -269,7 +293,7 @@ func (a *account) learnPending() {
 	if a.ep.pending == nil {
 		return
 	}
-	a.known.taught = a.ep.pending
+	a.known.teach(a.ep.pending)
 	a.nov.repeats(false, min(a.ep.fresh, 40))
 	a.nov.fresh.hits += a.ep.fresh
 	a.nov.fresh.of += a.ep.expected
@@ -324,10 +348,14 @@ func (d *Detector) submitted(a *account, ev *mailq.Event, now int64) {
 	if a.ep.top < d.cfg.Floor {
 		a.rate.hours.learn(now)
 	}
-	a.nov.lastMsg = now
-	if a.ep.speak[familyNovelty] < speaks {
-		a.ep.sure, a.ep.age = a.nov.sure, a.nov.age
+	if now-a.nov.lastMsg > creditFor {
+		a.nov.fast.s, a.nov.slow.s = max(a.nov.fast.s, 0), max(a.nov.slow.s, 0)
 	}
+	if now-a.nov.lastMsg > calm && a.ep.speak[familyNovelty] < speaks {
+		a.nov.before = a.nov.standing
+		a.ep.before = a.nov.before
+	}
+	a.nov.lastMsg = now
 	d.addressed(a, m, ev.New, now)
 }
 

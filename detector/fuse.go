@@ -105,13 +105,11 @@ func (a *account) fuse() verdict {
 	if v.share[familyNovelty] < speaks {
 		v.share[familyLikeness], v.share[familyHours] = 0, 0
 	}
+	v.limit(paceTop, groupPace)
+	v.limit(strangerTop+strangerAge*log(1+a.ep.before.age), groupWhom, groupPace, groupContent)
 	var by [groups]float32
 	for f, s := range v.share {
 		by[kinds[f].group] += s
-	}
-	by[groupPace] = min(by[groupPace], paceTop)
-	if over := by[groupWhom] + by[groupPace] - (strangerTop + strangerAge*log(1+a.ep.age)); over > 0 {
-		by[groupWhom] -= min(over, by[groupWhom])
 	}
 	for _, s := range by {
 		v.score += s
@@ -122,14 +120,33 @@ func (a *account) fuse() verdict {
 	return v
 }
 
+// limit takes so much from the families of these groups, the first ones
+// first, that together they say no more than top.
+func (v *verdict) limit(top float32, of ...group) {
+	for f, s := range v.share {
+		if slices.Contains(of, kinds[f].group) {
+			top -= s
+		}
+	}
+	for _, g := range of {
+		for f := range v.share {
+			if kinds[f].group == g && top < 0 {
+				less := min(v.share[f], -top)
+				v.share[f] -= less
+				top += less
+			}
+		}
+	}
+}
+
 const (
 	speaks  = 2.0 // a family speaks from here on
 	paceTop = 9.5
 
-	// Of an account with hardly any past, whom it writes to and how fast
-	// says little: it may be a newsletter's first. What they say together is
+	// Of an account with hardly any past, whom it writes to, how fast and
+	// with what likeness says little: it may be a newsletter's first. What they say together is
 	// limited by how many messages of it are known.
-	strangerTop = 9.0
+	strangerTop = 10.0
 	strangerAge = 3.5
 )
 

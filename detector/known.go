@@ -22,17 +22,13 @@ type known struct {
 // has reports whether the account is known to have written to h. A wrong yes
 // comes about once in a hundred strangers once the memory is a filter.
 func (k *known) has(h uint64) bool {
-	if k.cur == nil {
-		f := uint32(h)
-		for _, e := range k.exact {
-			if e == f {
-				return true
-			}
+	f := uint32(h)
+	for _, e := range k.exact {
+		if e == f {
+			return true
 		}
-	} else if k.cur.has(h) || k.prev.has(h) {
-		return true
 	}
-	return k.taught.has(h)
+	return k.cur.has(h) || k.prev.has(h) || k.taught.has(h)
 }
 
 // add remembers h, which must not be known yet.
@@ -52,6 +48,25 @@ func (k *known) add(h uint64) {
 		k.prev, k.cur = k.cur, newFilter(min(2*k.cur.size, filterMax))
 	}
 	k.cur.add(h)
+}
+
+// teach makes everything in f known.
+func (k *known) teach(f *filter) {
+	t := k.taught
+	switch {
+	case t == nil:
+		k.taught = f
+	case len(t.bits) == len(f.bits) && t.n+f.n <= t.size:
+		for i, word := range f.bits {
+			t.bits[i] |= word
+		}
+		t.n += f.n
+	default:
+		if k.prev.len() <= t.len() {
+			k.prev = t
+		}
+		k.taught = f
+	}
 }
 
 // len is about how many recipients are remembered.

@@ -124,12 +124,15 @@ func (d *Detector) stranger(a *account, s *sighting, now int64) {
 	x := min(max(log(spamNet/p), 0), netTop)
 	if unknown > 0 {
 		x = 0
-		if unknown >= int(l.most) {
-			x = moreNets
+		if unknown >= max(int(l.most), 1) {
+			x = moreNets * (1 + l.days.of) / (4 + l.days.of) // the fewer days are known, the less
 		}
 	}
 	if sameASN {
 		x /= 4 // the same carrier's next network
+	}
+	if !s.sent {
+		x /= 2 // reading mail is what people do everywhere
 	}
 	switch {
 	case lands == 1:

@@ -148,7 +148,7 @@ func TestNamed(t *testing.T) {
 		atMost(t, w, forum, throttled) // on its first day
 		w.forget()
 		for i := range 1000 {
-			w.send(forum, w.after(forum).Add(5*time.Minute), mail{to: []string{fmt.Sprintf("member%d@people%d.test", recipientHash(uint64(i+3000))%900, i%40)}, subject: fmt.Sprintf("Reply %d", i)})
+			w.send(forum, w.after(forum).Add(5*time.Minute), mail{to: []string{fmt.Sprintf("member%d@people%d.test", recipientHash(uint64(i+3000))%620, i%40)}, subject: fmt.Sprintf("Reply %d", i)})
 		}
 		atMost(t, w, forum, quiet)
 	})

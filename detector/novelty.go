@@ -20,14 +20,24 @@ import (
 type novelty struct {
 	fast, slow chart
 	lastMsg    int64
-	age        float32 // messages learnt, never decayed
-	fresh      share   // hits: messages to new recipients; of: what accounts of that age would have sent to new ones
-	unseen     share   // of new recipients, those that nobody here knows
-	sure       float32 // how sure it is that the account writes to people again, as log odds
-	judged     bool    // counted among the lists of the installation, or not
-	count      uint16  // recipients of the episode: all …
-	strangers  uint16  // … and new ones, for the words
+	standing
+	before    standing // the latest burst of messages
+	fresh     share    // hits: messages to new recipients; of: what accounts of that age would have sent to new ones
+	unseen    share    // of new recipients, those that nobody here knows
+	judged    bool     // counted among the lists of the installation, or not
+	count     uint16   // recipients of the episode: all …
+	strangers uint16   // … and new ones, for the words
 }
+
+// A standing is how well an account is known.
+type standing struct {
+	age  float32 // messages learnt
+	sure float32 // how sure it is that it writes to people again, as log odds
+}
+
+// calm is a pause that ends a burst: what an account's first burst shows is
+// not held against it as if it had been known before.
+const calm = 10 * minute
 
 // The model of a hijacked account, and the limits of one message.
 const (
@@ -43,6 +53,8 @@ const (
 	episodeWeight = .7  // what an episode has shown counts for this much of what its end will teach
 	unseenWeight  = 6.0
 	fastIdle      = 6 * hour
+	credit        = 7.0         // what known recipients may weigh against new ones that follow …
+	creditFor     = 30 * minute // … without a pause of this
 	slowIdle      = 14 * day
 	slowExtra     = 4.0 // the slow chart speaks when it is this much higher
 	noveltyTop    = 24.0
@@ -66,11 +78,15 @@ func (d *Detector) addressed(a *account, m *message, to []mailq.Recipient, now i
 	}
 	above := a.ep.top >= d.cfg.Floor
 	w := 1 / float32(max(int(m.counted), len(to), 1))
-	share := a.newShare(&d.fleet)
+	share, fresh := a.newShare(&d.fleet), m.fresh
 	for i := range to {
 		d.recipient(a, m, &to[i], share, w, above)
 	}
 	m.named = uint16(min(int(m.named)+len(to), math.MaxUint16))
+	if a.open() {
+		a.nov.count = uint16(min(int(a.nov.count)+len(to), math.MaxUint16))
+		a.nov.strangers = uint16(min(int(a.nov.strangers)+int(m.fresh-fresh), math.MaxUint16))
+	}
 	if m.named > m.counted {
 		if a.open() && m.at >= a.ep.onset {
 			a.ep.rcpts += uint32(m.named - m.counted)
@@ -84,14 +100,12 @@ func (d *Detector) addressed(a *account, m *message, to []mailq.Recipient, now i
 // recipient adds one recipient to the evidence of m, and learns it.
 func (d *Detector) recipient(a *account, m *message, to *mailq.Recipient, share, w float32, above bool) {
 	n := &a.nov
-	n.count = min(n.count+1, math.MaxUint16-1)
 	a.rate.reached(to.Hash, a.last)
 	isNew := !n.known(a, to.Hash)
 	prior := d.fleet.newAt(a.class, n.age)
 	if !isNew {
 		m.sum += log((1 - spamNew) / (1 - share))
 	} else {
-		n.strangers = min(n.strangers+1, math.MaxUint16-1)
 		m.fresh++
 		m.sum += log(max(spamNew, share) / share)
 		m.sum += d.unseen(a, to, above)
@@ -136,9 +150,9 @@ func (n *novelty) repeats(again bool, w float32) {
 
 // convincing is the most that novelty may say of the account.
 func (a *account) convincing() float32 {
-	sure := a.nov.sure
+	sure := a.nov.before.sure
 	if a.open() {
-		sure = a.ep.sure
+		sure = a.ep.before.sure
 	}
 	if sure >= 0 {
 		return noveltyTop
@@ -183,15 +197,15 @@ func (d *Detector) weigh(a *account, m *message, now int64) {
 	}
 	n := &a.nov
 	most := a.convincing()
-	m.fast += n.fast.move(x-m.fast, most, now)
-	m.slow += n.slow.move(x-m.slow, most+slowExtra, now)
+	m.fast += n.fast.move(x-m.fast, -credit, most, now)
+	m.slow += n.slow.move(x-m.slow, -credit, most+slowExtra, now)
 	if n.fast.s > 0 {
 		a.begin(m, now)
 	}
 	a.say(familyNovelty, a.noveltyScore())
 }
 
-func (a *account) noveltyScore() float32 { return max(a.nov.fast.s, a.nov.slow.s-slowExtra) }
+func (a *account) noveltyScore() float32 { return max(a.nov.fast.s, a.nov.slow.s-slowExtra, 0) }
 
 // learn notes what the episode did above the floor.
 func (e *episode) learn(h uint64, isNew bool, w, prior float32) {

@@ -112,6 +112,18 @@ func (r *rate) turn(now int64, suspect bool, norms *[gauges]norm) {
 	}
 }
 
+// accept learns a day's peaks that were thought suspect and turned out not
+// to be.
+func (r *rate) accept(peak *[gauges]float32) {
+	if peak[perDay] == 0 {
+		return
+	}
+	for g := range gauges {
+		r.habit[g].learn(peak[g], r.days)
+	}
+	r.days = min(r.days+1, habitDays)
+}
+
 // speed is what the account's pace says, and the gauge that says it.
 func (r *rate) speed(norms *[gauges]norm) (float32, gauge) {
 	best, which := float32(0), perMinute

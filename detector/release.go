@@ -75,11 +75,17 @@ func (d *Detector) Release(name mailq.Account, at time.Time, key string) {
 func (d *Detector) teach(a *account, now int64) {
 	a.nov.fresh.limit(10) // what it did before counts for less
 	a.ep.fresh, a.ep.expected = min(a.ep.fresh, 30), min(a.ep.expected, 30)
-	a.learnPending()
 	for g := range gauges {
-		a.rate.habit[g].learn(2*a.rate.peak[g], min(a.rate.days, 2))
+		peak := max(a.rate.peak[g], a.ep.peak[g])
+		a.rate.habit[g].learn(2*peak, min(a.rate.days, 2))
 	}
-	a.rate.reach.keep(a.rate.peak[reachPerHour], now)
+	a.rate.reach.keep(max(a.rate.peak[reachPerHour], a.ep.peak[reachPerHour]), now)
+	a.learnPending()
+	if f := &a.fail; f.s > 0 {
+		f.own.hits += float32(f.gone)
+		f.own.of += float32(f.all)
+		f.own.limit(300)
+	}
 	a.log.adopt(now)
 	a.rate.now, a.rate.peak = [gauges]float32{}, [gauges]float32{}
 	a.ring = a.ring[:0]

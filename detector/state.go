@@ -142,8 +142,8 @@ func (e *episode) fields(c *codec) {
 	c.i64(&e.onset)
 	c.u32(&e.msgs)
 	c.u32(&e.rcpts)
-	c.f32(&e.sure)
-	c.count(&e.age)
+	e.before.fields(c)
+	c.floats(e.peak[:])
 	c.f32(&e.told)
 	c.u32(&e.toldAt)
 	c.u8(&e.toldFam)
@@ -169,12 +169,17 @@ func (n *novelty) fields(c *codec) {
 	n.fast.fields(c)
 	n.slow.fields(c)
 	c.i64(&n.lastMsg)
-	c.count(&n.age)
-	c.f32(&n.sure)
+	n.standing.fields(c)
+	n.before.fields(c)
 	c.share(&n.fresh)
 	c.share(&n.unseen)
 	c.u16(&n.count)
 	c.u16(&n.strangers)
+}
+
+func (s *standing) fields(c *codec) {
+	c.count(&s.age)
+	c.f32(&s.sure)
 }
 
 func (s *domains) fields(c *codec) {
@@ -301,7 +306,7 @@ func (y *mercy) fields(c *codec) {
 }
 
 func (s *chart) fields(c *codec) {
-	c.count(&s.s)
+	c.f32(&s.s)
 	c.u32(&s.at)
 }
 

@@ -1,0 +1,127 @@
+package detector
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/vedetta-watch/vedetta/mailq"
+)
+
+// Honest but odd traffic, from its very first day: what each may at most be
+// taken for, on its first two days and later.
+func TestHonestButOdd(t *testing.T) {
+	const days = 45
+	unknown := mailq.Reply{Class: mailq.RecipientUnknown, Code: 550, Enhanced: "5.1.1"}
+	for _, c := range []struct {
+		name         string
+		account      mailq.Account
+		first, later level // in the first week, and after
+		cleared      bool  // a person releases it after the first week
+		day          func(w *world, a mailq.Account, day int, at time.Time)
+	}{
+		{"a shop's order mails", "shop@store.test", observed, observed, false, func(w *world, a mailq.Account, day int, at time.Time) {
+			for i := range 30 + day%7*3 {
+				at := at.Add(time.Duration(i) * 20 * time.Minute)
+				w.send(a, at, mail{to: []string{fmt.Sprintf("buyer%d-%d@mail%d.test", day, i, i%12)}, client: "10.2.0.1", size: 8000, subject: fmt.Sprintf("Your order %d", day*100+i)})
+				w.send(a, at.Add(time.Second), mail{to: []string{"orders@store.test"}, client: "10.2.0.1", size: 8000})
+			}
+		}},
+		{"a weekly newsletter of its own mailbox", "news@club.test", throttled, observed, false, func(w *world, a mailq.Account, day int, at time.Time) {
+			for i := 0; day%7 == 2 && i < 250+day; i++ {
+				w.send(a, at.Add(time.Duration(i)*2*time.Second), mail{to: []string{fmt.Sprintf("reader%d@mail%d.test", i, i%12)}, client: "10.2.0.2", size: 30000, subject: "News of the week"})
+			}
+		}},
+		{"a school's circulars in messages of fifty", "school@edu.test", blocked, observed, true, func(w *world, a mailq.Account, day int, at time.Time) {
+			for i := range 6 {
+				w.send(a, at.Add(time.Duration(i)*time.Hour), mail{to: []string{fmt.Sprintf("teacher%d@edu.test", (i+day)%12)}, client: "10.2.0.3"})
+			}
+			for i := 0; day%7 == 4 && i < 4; i++ {
+				w.send(a, at.Add(7*time.Hour+time.Duration(i)*time.Minute), mail{to: addresses("parent", 200)[i*50 : i*50+50], client: "10.2.0.3"})
+			}
+		}},
+		{"a traveller", "rover@office.test", quiet, observed, false, func(w *world, a mailq.Account, day int, at time.Time) {
+			for i := range 4 {
+				w.send(a, at.Add(time.Duration(i)*2*time.Hour), mail{to: []string{fmt.Sprintf("contact%d@client7.test", (day+i)%15)}, client: fmt.Sprintf("192.0.%d.7", day*2+i/2)})
+			}
+		}},
+		{"a phone behind carrier NAT", "phone@office.test", quiet, observed, false, func(w *world, a mailq.Account, day int, at time.Time) {
+			for i := range 12 {
+				w.login(a, at.Add(time.Duration(i)*time.Hour), fmt.Sprintf("100.64.%d.7", recipientHash(uint64(day*12+i))%250), true)
+				if i%4 == 0 {
+					w.send(a, at.Add(time.Duration(i)*time.Hour), mail{to: []string{fmt.Sprintf("contact%d@client7.test", (day+i)%15)}, client: fmt.Sprintf("100.64.%d.7", recipientHash(uint64(day*12+i))%250)})
+				}
+			}
+		}},
+		{"a contact form", "script:/home/u/public_html/contact.php", quiet, observed, false, func(w *world, a mailq.Account, day int, at time.Time) {
+			for i := range 8 {
+				w.send(a, at.Add(time.Duration(i)*80*time.Minute), mail{to: []string{"owner@site.test"}})
+				w.send(a, at.Add(time.Duration(i)*80*time.Minute+time.Second), mail{to: []string{fmt.Sprintf("visitor%d-%d@mail%d.test", day, i, i%5)}})
+			}
+		}},
+		{"a forwarder", "forward:box@office.test", quiet, quiet, false, func(w *world, a mailq.Account, day int, at time.Time) {
+			for i := range 60 {
+				w.send(a, at.Add(time.Duration(i)*9*time.Minute), mail{to: []string{"me@elsewhere.test"}, from: fmt.Sprintf("any%d@gmail.test", i)})
+			}
+		}},
+		{"an alarm device", "alarm@office.test", observed, observed, false, func(w *world, a mailq.Account, day int, at time.Time) {
+			for i := range 3 + 60*(day%20/19) {
+				w.send(a, at.Add(time.Duration(i)*10*time.Second), mail{to: []string{"guard@office.test"}, client: "10.2.0.4", size: 700})
+			}
+		}},
+		{"threads with many in Cc", "cc@office.test", observed, observed, false, func(w *world, a mailq.Account, day int, at time.Time) {
+			for i := range 6 {
+				start := (day/3*7 + i) % 60
+				w.send(a, at.Add(time.Duration(i)*time.Hour), mail{to: addresses("partner", 80)[start : start+16], client: "10.2.0.5"})
+			}
+		}},
+		{"a busy new colleague", "newbie@office.test", observed, observed, false, func(w *world, a mailq.Account, day int, at time.Time) {
+			for i := range 20 {
+				h := recipientHash(uint64(day*20 + i))
+				w.send(a, at.Add(time.Duration(i)*25*time.Minute), mail{to: []string{fmt.Sprintf("contact%d@client%d.test", h%uint64(10+2*day), h%5)}, client: "10.2.0.6"})
+			}
+		}},
+		{"a mailbox whose customers' mailboxes are full", "full@office.test", quiet, quiet, false, func(w *world, a mailq.Account, day int, at time.Time) {
+			for i := range 8 {
+				w.send(a, at.Add(time.Duration(i)*time.Hour), mail{to: []string{fmt.Sprintf("contact%d@client3.test", i)}, client: "10.2.0.7", fate: mailq.Bounced, reply: mailq.Reply{Class: mailq.MailboxFull, Code: 552}})
+			}
+		}},
+		{"a monthly mailing with some dead addresses", "members@club2.test", held, observed, true, func(w *world, a mailq.Account, day int, at time.Time) {
+			for i := 0; day%15 == 1 && i < 200; i++ {
+				m := mail{to: []string{fmt.Sprintf("member%d@mail%d.test", i, i%12)}, client: "10.2.0.8", size: 20000}
+				if i%33 == 0 {
+					m.fate, m.reply = mailq.Bounced, unknown
+				}
+				w.send(a, at.Add(time.Duration(i)*3*time.Second), m)
+			}
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t, &mailq.Directory{})
+			w.office(15, 10)
+			start := monday.AddDate(0, 0, 10)
+			worst := [2]level{}
+			said := [2]string{}
+			for day := range days {
+				w.forget()
+				if day == 7 && c.cleared {
+					w.d.Release(c.account, start.AddDate(0, 0, day), "cleared")
+				}
+				c.day(w, c.account, day, start.AddDate(0, 0, day).Add(9*time.Hour))
+				phase := 0
+				if day >= 7 {
+					phase = 1
+				}
+				if l := w.worst(c.account); l > worst[phase] {
+					worst[phase], said[phase] = l, fmt.Sprintf("day %d: %s", day, short(w.last(c.account).Evidence))
+				}
+			}
+			if worst[0] > c.first {
+				t.Errorf("level %d in its first week, want at most %d: %s", worst[0], c.first, said[0])
+			}
+			if worst[1] > c.later {
+				t.Errorf("level %d later, want at most %d: %s", worst[1], c.later, said[1])
+			}
+		})
+	}
+}
