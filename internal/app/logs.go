@@ -28,13 +28,13 @@ func (r *logReader) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	heads := make([]*logHead, len(r.paths))
 	for i, path := range r.paths {
-		h := &logHead{chunks: make(chan []byte, 2), stamps: mailq.Stamps{Location: r.location, Now: r.now}}
+		h := &logHead{chunks: make(chan []byte, 2), used: make(chan []byte, 4), stamps: mailq.Stamps{Location: r.location, Now: r.now}}
 		heads[i] = h
 		g.Go(func() error {
 			defer close(h.chunks)
 			return r.read(ctx, path, func(c mailq.Chunk) error {
 				select {
-				case h.chunks <- bytes.Clone(c.Lines):
+				case h.chunks <- append(h.buffer(), c.Lines...):
 					return nil
 				case <-ctx.Done():
 					return ctx.Err()
@@ -59,6 +59,7 @@ func (r *logReader) single(ctx context.Context, h *logHead) error {
 				return err
 			}
 		}
+		h.done(chunk)
 		r.progress()
 	}
 	return ctx.Err()
@@ -84,6 +85,8 @@ func (r *logReader) read(ctx context.Context, path string, emit func(mailq.Chunk
 // A logHead is the next line of one of several logs.
 type logHead struct {
 	chunks chan []byte
+	used   chan []byte // chunks to be filled again
+	chunk  []byte      // that rest is of
 	rest   []byte
 	line   []byte
 	at     time.Time // a line without a stamp happened when the one before did
@@ -91,15 +94,36 @@ type logHead struct {
 	ended  bool
 }
 
-// next moves to the next line.
+// buffer returns room for a chunk.
+func (h *logHead) buffer() []byte {
+	select {
+	case b := <-h.used:
+		return b[:0]
+	default:
+		return make([]byte, 0, mailq.MaxChunk)
+	}
+}
+
+// done gives a chunk's room back.
+func (h *logHead) done(chunk []byte) {
+	select {
+	case h.used <- chunk:
+	default:
+	}
+}
+
+// next moves to the next line. The one before is not valid any more.
 func (h *logHead) next() {
 	for len(h.rest) == 0 {
+		if h.chunk != nil {
+			h.done(h.chunk)
+		}
 		chunk, ok := <-h.chunks
 		if !ok {
 			h.ended = true
 			return
 		}
-		h.rest = chunk
+		h.chunk, h.rest = chunk, chunk
 	}
 	h.line, h.rest, _ = bytes.Cut(h.rest, []byte{'\n'})
 	if at, ok := h.stamps.LineTime(h.line); ok {
