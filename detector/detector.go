@@ -254,8 +254,8 @@ func (d *Detector) over(a *account, now int64) bool {
 }
 
 const (
-	atRest    = .1  // the score below which an episode is over
-	undecided = day // how long one may go on that does not come to a verdict
+	atRest    = .1      // the score below which an episode is over
+	undecided = 2 * day // how long one may go on that does not come to a verdict
 )
 
 // speakAll sets what every family says from its chart.

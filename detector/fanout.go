@@ -21,7 +21,7 @@ const (
 	fanSurprise = 5.0
 	fanFew      = 25.0 // below so many recipients in an hour nothing is a blast
 	fanOver     = 1.5  // nor below so many times the record
-	fanFirst    = 5.0  // what being just above both says
+	fanFirst    = 4.0  // what being just above both says
 	fanoutTop   = 9.5
 	recordLife  = 60 * day
 )

@@ -48,7 +48,7 @@ const (
 	ownWeight     = 20.0 // the prior of an account's own ratio, in expected new messages
 	messageMin    = -4.0
 	messageMax    = 2.4
-	crowd         = 1.3 // what a message may gain with each factor e of new recipients
+	crowd         = 1.1 // what a message may gain with each factor e of new recipients
 	temper        = .8  // recipients are no independent draws: what they say is scaled by this
 	episodeWeight = .7  // what an episode has shown counts for this much of what its end will teach
 	unseenWeight  = 6.0
