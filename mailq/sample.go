@@ -425,7 +425,7 @@ func (h *queueHead) addRecipient(address []byte) {
 	if at < 0 || len(h.domains) == maxHeadDomains {
 		return
 	}
-	domain := strings.ToLower(clean(address[at+1:], 255))
+	domain := clean(appendLower(nil, address[at+1:min(len(address), at+1+1024)]), 255)
 	if domain != "" && !slices.Contains(h.domains, domain) {
 		h.domains = append(h.domains, domain)
 	}

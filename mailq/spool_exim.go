@@ -82,36 +82,30 @@ func (s *EximSpool) read(_ *os.File, head []byte, p pick) (known, bool) {
 // what came before the cut.
 func parseEximHead(b []byte) queueHead {
 	h := queueHead{uid: -1}
-	var caller []byte
-	var local, ok bool
-	if _, b, ok = eximLine(b); !ok { // the file's name
+	_, b, _ = eximLine(b) // the file's name
+	caller, b, _ := eximLine(b)
+	sender, b, _ := eximLine(b)
+	times, b, ok := eximLine(b)
+	seconds, _, _ := bytes.Cut(times, []byte(" "))
+	if h.arrival = postfixTime(seconds); !ok || h.arrival.IsZero() {
 		return h
 	}
-	if caller, b, ok = eximLine(b); !ok { // login uid gid
-		return h
-	}
-	var line []byte
-	if line, b, ok = eximLine(b); !ok {
-		return h
-	}
-	h.sender = clean(bytes.Trim(line, "<>"), maxAddress)
-	if line, b, ok = eximLine(b); !ok { // seconds, warnings sent
-		return h
-	}
-	h.arrival = postfixTime(line)
+	h.sender = clean(bytes.Trim(sender, "<>"), maxAddress)
+	login, _, _ := bytes.Cut(caller, []byte(" "))
+	h.user = clean(login, 64)
+	local := false
 	for len(b) > 0 && b[0] == '-' {
-		line, b, ok = eximLine(b)
-		if !ok {
-			return h
+		var line []byte
+		if line, b, ok = eximLine(b); !ok {
+			break
 		}
-		var skip int
-		if skip, local = h.setEximLine(line, local); skip > len(b) {
-			return h
-		}
-		b = b[skip:]
+		name, value := eximOption(line)
+		local = h.setOption(name, value) || local
+		skip := eximSkip(name, value)
+		b = b[min(skip, len(b)):]
 	}
-	if login, _, _ := bytes.Cut(caller, []byte(" ")); local && h.client == (netip.Addr{}) {
-		h.user = clean(login, 64)
+	if !local || h.client.IsValid() {
+		h.user = ""
 	}
 	h.eximRecipients(b)
 	return h
@@ -126,33 +120,49 @@ func eximLine(b []byte) (line, rest []byte, ok bool) {
 	return b[:i], b[i+1:], true
 }
 
-// setEximLine takes in a line "-name value"; a second dash says that the value
-// is not to be trusted in expansions. It returns how many bytes of data follow,
-// and whether the message was submitted by a local user.
-func (h *queueHead) setEximLine(line []byte, local bool) (skip int, isLocal bool) {
-	line = bytes.TrimPrefix(line[1:], []byte("-"))
-	if i := bytes.IndexByte(line, ')'); len(line) > 0 && line[0] == '(' && i > 0 {
-		line = line[i+1:] // how the value is quoted, since 4.97
+// eximOption takes a line "-name value" apart. A second dash says that the
+// value is not to be trusted in expansions, and since 4.97 "(lookup)" how it
+// is quoted.
+func eximOption(line []byte) (name, value []byte) {
+	line = bytes.TrimLeft(line, "-")
+	if i := bytes.IndexByte(line, ')'); i > 0 && line[0] == '(' {
+		line = line[i+1:]
 	}
-	name, value, _ := bytes.Cut(line, []byte(" "))
+	name, value, _ = bytes.Cut(line, []byte(" "))
+	return name, value
+}
+
+// setOption reports whether the message was handed in on this machine.
+func (h *queueHead) setOption(name, value []byte) bool {
 	switch string(name) {
 	case "auth_id":
 		h.login = clean(value, maxAddress)
-	case "local":
-		return 0, true
+	case "ident": // the log's U=; of a stranger's where there is a host
+		h.user = clean(value, 64)
 	case "frozen":
 		h.held = true
 	case "host_address":
 		h.client = eximHost(value)
-	case "acl", "aclc", "aclm": // "name length", then a value that may hold anything, and a newline
-		i := bytes.LastIndexByte(value, ' ')
-		n, err := strconv.Atoi(string(value[i+1:]))
-		if err != nil || n < 0 || n > headBytes {
-			return headBytes + 1, local // whatever follows cannot be told apart
-		}
-		return n + 1, local
+	case "received_protocol":
+		return bytes.HasPrefix(value, []byte("local"))
+	case "local":
+		return true
 	}
-	return 0, local
+	return false
+}
+
+// eximSkip is how many bytes of data and newline follow "-aclm NAME LENGTH":
+// they may hold anything, lines like these too. Where the length makes no
+// sense, nothing after it can be trusted.
+func eximSkip(name, value []byte) int {
+	if !bytes.HasPrefix(name, []byte("acl")) {
+		return 0
+	}
+	n, err := strconv.Atoi(string(value[bytes.LastIndexByte(value, ' ')+1:]))
+	if err != nil || n < 0 || n > headBytes {
+		return headBytes
+	}
+	return n + 1
 }
 
 // eximHost reads "[192.0.2.1]:1234" and the older "192.0.2.1.1234".
