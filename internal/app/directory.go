@@ -75,14 +75,16 @@ func (p *pipeline) refreshAliases(ctx context.Context, c config.Accounts) error 
 		aliases, err := loadAliases(readCtx, c.Aliases)
 		cancel()
 		if err != nil {
-			p.blind("aliases", "alias source", &blind, fmt.Errorf("aliases: %w", err))
+			p.blind(ctx, "aliases", "alias source", &blind, fmt.Errorf("aliases: %w", err))
 			continue
 		}
 		blind.over()
 		p.health.set("aliases alias source", nil)
 		d := buildDirectory(c, aliases)
 		p.directory.set(d)
-		p.ask(func() { p.judge.parser.Directory = d })
+		if err := p.ask(ctx, func() { p.judge.parser.Directory = d }); err != nil {
+			return nil // stopping
+		}
 	}
 	return nil
 }

@@ -126,12 +126,12 @@ func (s *service) sampleQueue(ctx context.Context) error {
 			return nil
 		}
 		if err != nil {
-			s.blind("queue", "mail queue of "+s.config.Hostname, &blind, err)
-			s.ask(func() { s.sample.err = err.Error() })
+			s.blind(ctx, "queue", "mail queue of "+s.config.Hostname, &blind, err)
+			_ = s.ask(ctx, func() { s.sample.err = err.Error() }) // or we are stopping
 		} else {
 			blind.over()
 			s.health.set("queue mail queue of "+s.config.Hostname, nil)
-			s.ask(func() { s.tookSample(sample) })
+			_ = s.ask(ctx, func() { s.tookSample(sample) })
 		}
 		if wait(ctx, time.Duration(s.config.Queue.Every)) != nil {
 			return nil

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -42,14 +43,17 @@ func (p *pipeline) Act(ctx context.Context, o web.Order) (web.Result, error) {
 	if err := p.writeDown(ctx, order); err != nil {
 		return web.Result{}, fmt.Errorf("%s %s: not written down, so not done: %w", o.Do, order.account, err)
 	}
-	p.ask(func() { p.prepare(order) })
+	// What is written down goes on, also when the asker has given up.
+	if err := p.ask(context.WithoutCancel(ctx), func() { p.prepare(order) }); err != nil {
+		return web.Result{}, fmt.Errorf("%s %s: %w", o.Do, order.account, err)
+	}
 	select {
 	case r := <-order.done:
 		return r.result, r.err
 	case <-ctx.Done():
 		return web.Result{}, fmt.Errorf("%s %s: not finished yet, see the journal: %w", o.Do, order.account, ctx.Err())
 	case <-p.done:
-		return web.Result{}, fmt.Errorf("%s %s: the service is stopping", o.Do, order.account)
+		return web.Result{}, fmt.Errorf("%s %s: %w", o.Do, order.account, errStopping)
 	}
 }
 
@@ -247,29 +251,26 @@ func (p *pipeline) Accounts(ctx context.Context, limit int) ([]web.Account, erro
 				row.Action, row.Until = d.Action.String(), d.Until
 				delete(force, row.Account)
 			}
-			rows = append(rows, row)
+			if rows = append(rows, row); len(rows) >= 2*limit+1000 { // of a million accounts few are asked for
+				rows = most(rows, limit)
+			}
 		}
 	})
+	if err != nil {
+		return nil, err // rows and force are the first half's, if it comes to the question yet
+	}
 	for account, d := range force { // blocked by an operator before it ever sent
 		rows = append(rows, web.Account{Account: account, Action: d.Action.String(), Until: d.Until})
 	}
-	slices.SortFunc(rows, func(a, b web.Account) int {
-		if a.Score != b.Score {
-			return sign(b.Score - a.Score)
-		}
-		return b.LastSeen.Compare(a.LastSeen)
-	})
-	return rows[:min(limit, len(rows))], err
+	return most(rows, limit), nil
 }
 
-func sign(x float64) int {
-	switch {
-	case x > 0:
-		return 1
-	case x < 0:
-		return -1
-	}
-	return 0
+// most returns the accounts with the most evidence, then those seen last.
+func most(rows []web.Account, limit int) []web.Account {
+	slices.SortFunc(rows, func(a, b web.Account) int {
+		return cmp.Or(cmp.Compare(b.Score, a.Score), b.LastSeen.Compare(a.LastSeen), cmp.Compare(a.Account, b.Account))
+	})
+	return rows[:min(limit, len(rows))]
 }
 
 func strongest(decisions []rules.Decision) map[string]rules.Decision {
@@ -282,17 +283,35 @@ func strongest(decisions []rules.Decision) map[string]rules.Decision {
 	return all
 }
 
-// inObserve runs f where parser and detector live and waits for it.
+var errStopping = errors.New("the service is stopping")
+
+// ask has observe run f, and waits only until it does so. It returns an error
+// if f will not run.
+func (p *pipeline) ask(ctx context.Context, f func()) error {
+	select {
+	case p.asks <- f:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-p.done:
+		return errStopping
+	}
+}
+
+// inObserve runs f where parser and detector live and waits for its end.
+// After an error f may still run: what it touches is then not the caller's.
 func (p *pipeline) inObserve(ctx context.Context, f func()) error {
 	done := make(chan struct{})
-	p.ask(func() { f(); close(done) })
+	if err := p.ask(ctx, func() { f(); close(done) }); err != nil {
+		return err
+	}
 	select {
 	case <-done:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-p.done:
-		return errors.New("the service is stopping")
+		return errStopping
 	}
 }
 
@@ -368,19 +387,15 @@ func (p *pipeline) Queue(ctx context.Context) (web.Queue, error) {
 		}
 		q.Sample, q.Error = p.sample.json, p.sample.err
 	})
+	if err != nil {
+		return web.Queue{}, err
+	}
 	for _, s := range shares {
 		q.Open = append(q.Open, *s)
 	}
 	slices.SortFunc(q.Open, func(a, b web.Share) int {
-		return cmpOr(b.Count-a.Count, strings.Compare(a.Account, b.Account))
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Account, b.Account))
 	})
 	q.Open = q.Open[:min(len(q.Open), 100)]
-	return q, err
-}
-
-func cmpOr(a, b int) int {
-	if a != 0 {
-		return a
-	}
-	return b
+	return q, nil
 }

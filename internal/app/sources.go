@@ -69,7 +69,7 @@ func (p *pipeline) follow(ctx context.Context, s source) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		p.blind("log", s.name, &blind, err)
+		p.blind(ctx, "log", s.name, &blind, err)
 		if wait(ctx, pause) != nil {
 			return nil
 		}
@@ -84,7 +84,7 @@ func (e *episode) over() { e.since = time.Time{} }
 
 // blind reports that something to be watched cannot be read. A stretch of
 // failures is one finding.
-func (p *pipeline) blind(kind, subject string, e *episode, cause error) {
+func (p *pipeline) blind(ctx context.Context, kind, subject string, e *episode, cause error) {
 	p.metrics.blind.WithLabelValues(kind).Inc()
 	p.health.set(kind+" "+subject, cause)
 	p.log.Error("blind", "kind", kind, "subject", subject, "err", cause)
@@ -92,25 +92,17 @@ func (p *pipeline) blind(kind, subject string, e *episode, cause error) {
 		return
 	}
 	e.since = time.Now()
-	p.report(rules.Finding{
+	p.report(ctx, rules.Finding{
 		ID: rules.FindingID(rules.Blind, subject, e.since), Rule: rules.Blind, Subject: subject, Time: e.since, Since: e.since,
 		Evidence: []rules.Evidence{{Kind: rules.Coverage, Text: cause.Error()}},
 	})
 }
 
 // report lets observe judge a finding that no event led to.
-func (p *pipeline) report(f rules.Finding) {
-	p.ask(func() {
+func (p *pipeline) report(ctx context.Context, f rules.Finding) {
+	_ = p.ask(ctx, func() { // when stopping, what is blind is found again at the next start
 		if s, ok := p.judge.finding(f); ok {
 			p.steps = append(p.steps, s)
 		}
 	})
-}
-
-// ask has observe run f, and does not wait for it.
-func (p *pipeline) ask(f func()) {
-	select {
-	case p.asks <- f:
-	case <-p.done:
-	}
 }
