@@ -20,6 +20,7 @@ import (
 type hook struct {
 	addr string // host:port, the same over down and up
 	t    testing.TB
+	slow time.Duration // before an answer
 
 	mu     sync.Mutex // guards what follows
 	server *http.Server
@@ -77,6 +78,7 @@ func (h *hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
+	defer time.Sleep(h.slow)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	id := r.Header.Get("webhook-id")

@@ -110,9 +110,9 @@ type service struct {
 	web.Client
 
 	said   string // path of its standard error, of all its lives
+	before int    // bytes of it that are of earlier lives
 	cmd    *exec.Cmd
 	gone   chan struct{}
-	starts int
 }
 
 // newService writes the configuration; start starts it.
@@ -164,6 +164,7 @@ func (s *service) launch() {
 		s.t.Fatal(err)
 	}
 	defer out.Close()
+	s.before = len(s.output())
 	cmd := exec.Command(binary, "serve", "-c", s.config)
 	cmd.Env = append(os.Environ(), s.env...)
 	cmd.Stdout, cmd.Stderr = out, out
@@ -177,20 +178,25 @@ func (s *service) launch() {
 		close(gone)
 	}()
 	s.cmd, s.gone = cmd, gone
-	s.starts++
 }
 
-// start starts the process and waits until it says that it watches.
+// start starts the process and waits until it watches.
 func (s *service) start() {
 	s.t.Helper()
 	s.launch()
+	s.watching()
+}
+
+// watching waits until the process says that it watches.
+func (s *service) watching() {
+	s.t.Helper()
 	wait(s.t, "vedetta to watch", func() bool {
 		select {
 		case <-s.gone:
 			s.t.Fatalf("vedetta ended at once: %s\n%s", s.cmd.ProcessState, s.output())
 		default:
 		}
-		return strings.Count(s.output(), "msg=watching") == s.starts
+		return strings.Contains(s.output()[s.before:], "msg=watching")
 	})
 }
 
@@ -292,6 +298,8 @@ func (s *service) read(t testing.TB, path string, offset int64) {
 	wait(t, fmt.Sprintf("%s to be read up to byte %d", path, offset), func() bool {
 		positions, err := db.LoadPositions(t.Context())
 		var p mailq.Position
-		return err == nil && json.Unmarshal(positions[path], &p) == nil && p.Offset >= offset
+		info, statErr := os.Stat(path)
+		return err == nil && statErr == nil && json.Unmarshal(positions[path], &p) == nil &&
+			p.Offset >= offset && p.Inode == info.Sys().(*syscall.Stat_t).Ino
 	})
 }
