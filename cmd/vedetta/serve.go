@@ -27,7 +27,11 @@ func (cmd *serveCmd) Run(ctx context.Context, io std) error {
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewTextHandler(io.err, &slog.HandlerOptions{Level: level}))
-	return app.Run(ctx, app.Options{Config: c, Log: log, Registry: prometheus.NewRegistry()})
+	err = app.Run(ctx, app.Options{Config: c, Log: log, Registry: prometheus.NewRegistry()})
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil // stopped before it had begun
+	}
+	return err
 }
 
 type configCmd struct {
