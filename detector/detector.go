@@ -175,8 +175,11 @@ func (d *Detector) evict(now int64) bool {
 			d.order[d.hand], d.order[last] = d.order[last], nil
 			d.order = d.order[:last]
 			d.stats.Evicted++
-			a.dirty, a.gone = true, true
-			d.changed = append(d.changed, a)
+			a.gone = true
+			if !a.dirty {
+				a.dirty = true
+				d.changed = append(d.changed, a)
+			}
 			return true
 		}
 		d.hand++

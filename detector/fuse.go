@@ -106,7 +106,7 @@ func (a *account) fuse() verdict {
 		v.share[familyLikeness], v.share[familyHours] = 0, 0
 	}
 	v.limit(paceTop, groupPace)
-	v.limit(strangerTop+strangerAge*log(1+a.ep.before.age), groupWhom, groupPace, groupContent)
+	v.limit(strangerTop+strangerAge*a.ep.before.age, groupWhom, groupPace, groupContent)
 	var by [groups]float32
 	for f, s := range v.share {
 		by[kinds[f].group] += s
@@ -146,8 +146,8 @@ const (
 	// Of an account with hardly any past, whom it writes to, how fast and
 	// with what likeness says little: it may be a newsletter's first. What they say together is
 	// limited by how many messages of it are known.
-	strangerTop = 10.0
-	strangerAge = 3.5
+	strangerTop = 9.5
+	strangerAge = 2.7
 )
 
 // finding makes a finding of the account's state.

@@ -6,21 +6,24 @@ package detector
 const exactMax = 64
 
 // filterMax bounds a filter's entries, and with them what one account can
-// make us remember: two generations of 10 KiB.
-const filterMax = 8192
+// make us remember: 26 KiB, and 10 KiB of what it was taught.
+const (
+	filterMax  = 8192
+	filtersMax = 6
+)
 
 // known is the memory of recipients that an account has written to: exact
-// fingerprints at first, then a Bloom filter in two generations. When the
-// current generation is full it becomes the previous one, so that at least
-// the latest recipients, as many as the previous one held, are remembered.
+// fingerprints at first, then Bloom filters, each larger than the one before
+// it. When the largest is full, all but it are forgotten, so that at least
+// the latest recipients, as many as it held, are remembered.
 type known struct {
-	exact     []uint32
-	cur, prev *filter
-	taught    *filter // what an operator's release declared the account's own
+	exact  []uint32
+	grown  []*filter
+	taught *filter // what an episode that was none, or an operator's release, declared the account's own
 }
 
 // has reports whether the account is known to have written to h. A wrong yes
-// comes about once in a hundred strangers once the memory is a filter.
+// comes about once in a hundred strangers for each filter.
 func (k *known) has(h uint64) bool {
 	f := uint32(h)
 	for _, e := range k.exact {
@@ -28,26 +31,36 @@ func (k *known) has(h uint64) bool {
 			return true
 		}
 	}
-	return k.cur.has(h) || k.prev.has(h) || k.taught.has(h)
+	for _, g := range k.grown {
+		if g.has(h) {
+			return true
+		}
+	}
+	return k.taught.has(h)
 }
 
 // add remembers h, which must not be known yet.
 func (k *known) add(h uint64) {
-	if k.cur == nil {
+	if len(k.grown) == 0 {
 		if len(k.exact) < exactMax {
 			k.exact = append(k.exact, uint32(h))
 			return
 		}
-		k.cur = newFilter(4 * exactMax)
+		first := newFilter(4 * exactMax)
 		for _, e := range k.exact {
-			k.cur.add(uint64(e))
+			first.add(uint64(e))
 		}
-		k.exact = nil
+		k.exact, k.grown = nil, []*filter{first}
 	}
-	if k.cur.full() {
-		k.prev, k.cur = k.cur, newFilter(min(2*k.cur.size, filterMax))
+	last := k.grown[len(k.grown)-1]
+	if last.full() {
+		if last.size == filterMax {
+			k.grown = k.grown[len(k.grown)-1:]
+		}
+		last = newFilter(min(4*last.size, filterMax))
+		k.grown = append(k.grown, last)
 	}
-	k.cur.add(h)
+	last.add(h)
 }
 
 // teach makes everything in f known.
@@ -62,16 +75,19 @@ func (k *known) teach(f *filter) {
 		}
 		t.n += f.n
 	default:
-		if k.prev.len() <= t.len() {
-			k.prev = t
-		}
+		k.grown = append([]*filter{t}, k.grown...)
+		k.grown = k.grown[max(0, len(k.grown)-filtersMax):]
 		k.taught = f
 	}
 }
 
 // len is about how many recipients are remembered.
 func (k *known) len() int {
-	return len(k.exact) + k.cur.len() + k.prev.len() + k.taught.len()
+	n := len(k.exact) + k.taught.len()
+	for _, g := range k.grown {
+		n += g.len()
+	}
+	return n
 }
 
 // A filter is a Bloom filter of 10 bits an entry and 6 probes. It looks at

@@ -24,7 +24,6 @@ type novelty struct {
 	before    standing // the latest burst of messages
 	fresh     share    // hits: messages to new recipients; of: what accounts of that age would have sent to new ones
 	unseen    share    // of new recipients, those that nobody here knows
-	judged    bool     // counted among the lists of the installation, or not
 	count     uint16   // recipients of the episode: all …
 	strangers uint16   // … and new ones, for the words
 }

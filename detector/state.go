@@ -160,8 +160,12 @@ func (e *episode) fields(c *codec) {
 
 func (k *known) fields(c *codec) {
 	list(c, &k.exact, exactMax, func(h *uint32, c *codec) { c.u32(h) })
-	c.filter(&k.cur)
-	c.filter(&k.prev)
+	list(c, &k.grown, filtersMax, func(f **filter, c *codec) {
+		c.filter(f)
+		if *f == nil {
+			c.fail()
+		}
+	})
 	c.filter(&k.taught)
 }
 
