@@ -100,17 +100,8 @@ func (c *cutter) fill(r io.Reader) (int, error) {
 	return n, err
 }
 
-// unread forgets the last n bytes of the last fill.
-func (c *cutter) unread(n int) {
-	c.to -= n
-	c.offset -= int64(n)
-}
-
 // done is the offset behind the last line that is over: cut, or dropped to its end.
 func (c *cutter) done() int64 { return c.offset - int64(c.to-c.from) - c.dropping }
-
-// partial says whether there is a beginning of a line.
-func (c *cutter) partial() bool { return c.to > c.from || c.dropping > 0 }
 
 func (c *cutter) takeSkipped() int {
 	n := c.skipped

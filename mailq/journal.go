@@ -30,7 +30,9 @@ const (
 //
 //	2026-03-20T10:00:07.123456Z mx1 postfix/smtpd[4345]: message
 //
-// The time is that at which journald received the entry.
+// The time is that at which journald received the entry. Journals that were
+// collected from other machines are read too; a match for _MACHINE_ID leaves
+// them out.
 type Journal struct {
 	// Match selects entries as journalctl's arguments do. Use fields that
 	// journald sets itself, such as _SYSTEMD_UNIT=postfix@-.service: any
@@ -79,11 +81,12 @@ func (j *Journal) arguments() []string {
 	if len(args) == 0 {
 		args = []string{"journalctl"}
 	}
-	// --all: without it, fields of more than 4096 bytes are null. --no-tail:
-	// without it, following begins with the last ten entries.
+	// Without --all, fields of more than 4096 bytes are null; without --no-tail,
+	// following begins with the last ten entries; without --merge, it leaves out
+	// what came before the last reboot.
 	args = append(args[:len(args):len(args)],
 		"--output=json", "--output-fields=MESSAGE,SYSLOG_IDENTIFIER,_COMM,_PID,SYSLOG_PID,_HOSTNAME",
-		"--all", "--follow", "--no-tail", "--quiet", "--no-pager")
+		"--all", "--follow", "--no-tail", "--merge", "--quiet", "--no-pager")
 	if j.From.Cursor != "" {
 		args = append(args, "--after-cursor="+j.From.Cursor)
 	}

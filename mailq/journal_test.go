@@ -80,7 +80,7 @@ func TestJournalArguments(t *testing.T) {
 	got, _ := os.ReadFile(arguments)
 	want := strings.Join([]string{
 		"--output=json", "--output-fields=MESSAGE,SYSLOG_IDENTIFIER,_COMM,_PID,SYSLOG_PID,_HOSTNAME",
-		"--all", "--follow", "--no-tail", "--quiet", "--no-pager", "--after-cursor=s=1;i=2",
+		"--all", "--follow", "--no-tail", "--merge", "--quiet", "--no-pager", "--after-cursor=s=1;i=2",
 		"_SYSTEMD_UNIT=postfix@-.service", "+", journalDropped, "",
 	}, "\n")
 	if diff := cmp.Diff(string(got), want); diff != "" {

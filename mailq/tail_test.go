@@ -374,6 +374,60 @@ func TestTailGap(t *testing.T) {
 	}
 }
 
+// A file that was truncated and left no copy, or whose inode was used again,
+// is read from its beginning, and what may be lost is told.
+func TestTailReplaced(t *testing.T) {
+	replace := map[string]func(log string){
+		"truncated":     func(log string) { os.Truncate(log, 0); appendTo(t, log, "b\n") },
+		"and longer":    func(log string) { os.Truncate(log, 0); appendTo(t, log, "b\nlonger than before\n") },
+		"another inode": func(log string) { os.Remove(log); appendTo(t, log, "b\nlonger than before\n") },
+	}
+	for name, do := range replace {
+		for _, running := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/running %v", name, running), func(t *testing.T) {
+				log := filepath.Join(t.TempDir(), "mail.log")
+				r := newReader(t, log)
+				appendTo(t, log, "aaaa\n")
+				r.start()
+				r.wants("aaaa\n")
+				if !running {
+					r.halt()
+				}
+				do(log)
+				if !running {
+					r.start()
+				}
+				r.until("new text", func() bool { return strings.Count(string(r.lines), "\n") >= 2 })
+				appendTo(t, log, "c\n")
+				r.until("last line", func() bool { return bytes.HasSuffix(r.lines, []byte("\nc\n")) })
+				r.halt()
+				if !bytes.HasPrefix(r.lines, []byte("aaaa\nb\n")) {
+					t.Errorf("got %q", r.lines)
+				}
+				// A running reader holds the removed file and knows that it read all of it.
+				if told := len(r.gaps) == 1; told != (name != "another inode" || !running) {
+					t.Errorf("got gaps %q", r.gaps)
+				}
+			})
+		}
+	}
+}
+
+// Without news from the kernel, the file is looked at now and then.
+func TestWaiterPolls(t *testing.T) {
+	w := &waiter{path: "mail.log", poll: time.Millisecond}
+	w.wait(t.Context(), time.Time{})
+	if w.woke.IsZero() {
+		t.Error("did not look after the poll time")
+	}
+	w = &waiter{path: "mail.log", poll: time.Hour}
+	w.wait(t.Context(), time.Now().Add(time.Millisecond)) // else this test hangs
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	w.wait(ctx, time.Time{})
+	w.close()
+}
+
 func TestTailDamagedArchive(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "mail.log")
 	r := newReader(t, log)
@@ -496,7 +550,6 @@ type rotator struct {
 	n    int
 	date int
 	want strings.Builder
-	half bool // a line was begun
 }
 
 func (w *rotator) write() {
