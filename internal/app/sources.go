@@ -56,6 +56,7 @@ func (p *pipeline) follow(ctx context.Context, s source) error {
 	for {
 		err := s.run(ctx, s.from, func(c mailq.Chunk) error {
 			blind.over()
+			p.health.set("log "+s.name, nil)
 			pause = firstPause
 			s.from = c.End
 			c.Lines = bytes.Clone(c.Lines) // ours only during the call
