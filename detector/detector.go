@@ -219,6 +219,10 @@ func (d *Detector) fade(a *account, now int64) {
 		a.nov.fast.s = 0
 	}
 	a.nov.slow.rest(slowIdle, now)
+	if a.ep.top >= d.cfg.Verdict && now-a.nov.lastMsg >= spentAfter {
+		a.nov.slow.s = min(a.nov.slow.s, d.cfg.Floor/2)
+		a.ep.told, a.ep.toldFam = 0, 0 // what comes next is told anew
+	}
 	a.spr.rest(fastIdle, now)
 	a.rate.odd.rest(fastIdle, now)
 	a.like.rest(fastIdle, now)
@@ -259,6 +263,11 @@ func (d *Detector) over(a *account, now int64) bool {
 const (
 	atRest    = .1      // the score below which an episode is over
 	undecided = 2 * day // how long one may go on that does not come to a verdict
+
+	// spentAfter is the silence after which what led to a verdict is spent.
+	// A block has ended by then, and either its cause has been removed or new
+	// mail will say otherwise.
+	spentAfter = 20 * hour
 )
 
 // speakAll sets what every family says from its chart.

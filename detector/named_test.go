@@ -282,6 +282,31 @@ func TestClearTeachesNothing(t *testing.T) {
 	}
 }
 
+// A verdict that ran out while the account was silent is spent: the owner's
+// next day does not bring it back, and a hijack that goes on is found again.
+func TestVerdictIsSpent(t *testing.T) {
+	hijacked := func() (*world, time.Time) {
+		w := newWorld(t, nil)
+		evening := w.office(10, 25)
+		for i := range 40 { // nobody acted on the first of it
+			w.send(alice, evening.Add(time.Duration(i)*5*time.Second), mail{to: []string{fmt.Sprintf("victim%d@far%d.test", i, i)}, client: "10.1.1.5"})
+		}
+		if w.worst(alice) < held {
+			t.Fatal("the hijack was not noticed")
+		}
+		w.forget()
+		return w, evening.Add(30 * time.Hour)
+	}
+	w, next := hijacked()
+	w.send(alice, next, mail{to: []string{"somebody@new.test"}, client: "10.1.1.5"})
+	atMost(t, w, alice, observed)
+
+	w, next = hijacked()
+	if n := w.burst(alice, next, 5*time.Second, 60, held, mail{client: "10.1.1.5"}); n == 0 || n > 12 {
+		t.Errorf("held again after %d messages, want at most 12", n)
+	}
+}
+
 func TestHijackIsStopped(t *testing.T) {
 	for _, c := range []struct {
 		name string
