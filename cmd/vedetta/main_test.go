@@ -1,0 +1,154 @@
+package main
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestMain lets the scripts run vedetta as a process of its own.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"vedetta": func() {
+			os.Exit(run(context.Background(), os.Args[1:], std{os.Stdin, os.Stdout, os.Stderr}))
+		},
+	})
+}
+
+// TestCommands runs the user stories in testdata. Each finds mail.log, the
+// demo's log, with a copy packed by gzip and one by zstd, and a free address
+// in $FREE.
+func TestCommands(t *testing.T) {
+	log, err := os.ReadFile(filepath.Join("..", "..", "internal", "app", "demo", "mail.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(env *testscript.Env) error {
+			free, err := freeAddress()
+			if err != nil {
+				return err
+			}
+			env.Setenv("FREE", free)
+			env.Setenv("TZ", "UTC")
+			for name, text := range map[string][]byte{"mail.log": log, "mail.log.gz": gzipped(log), "mail.log.zst": zstded(log)} {
+				if err := os.WriteFile(filepath.Join(env.WorkDir, name), text, 0o600); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"steps": steps, "exits": exits},
+	})
+}
+
+// freeAddress is one on loopback that nobody listens on.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+func gzipped(text []byte) []byte {
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	w.Write(text) // to memory
+	w.Close()
+	return b.Bytes()
+}
+
+func zstded(text []byte) []byte {
+	w, err := zstd.NewWriter(nil)
+	if err != nil {
+		panic(err) // no options
+	}
+	return w.EncodeAll(text, nil)
+}
+
+// exits runs a command that has to end with a code: exits 2 vedetta …
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE COMMAND…")
+	}
+	code := "0"
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		code = strings.TrimPrefix(err.Error(), "exit status ")
+	}
+	if code != args[0] {
+		ts.Fatalf("exit %s, want %s", code, args[0])
+	}
+}
+
+// steps checks that a file holds the steps of `vedetta replay --json` as the
+// contract has them, and that the named account is blocked in them.
+func steps(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: steps FILE ACCOUNT")
+	}
+	blocked := false
+	var last time.Time
+	for line := range strings.Lines(ts.ReadFile(args[0])) {
+		s, err := readStep(line)
+		ts.Check(err)
+		if s.Time.Before(last) {
+			ts.Fatalf("%s is before %s", s.Time, last)
+		}
+		last = s.Time
+		blocked = blocked || s.Account == args[1] && s.Action == "block"
+	}
+	if !blocked {
+		ts.Fatalf("%s is not blocked", args[1])
+	}
+}
+
+type jsonStep struct {
+	Time     time.Time
+	Account  string
+	Action   string
+	Evidence []map[string]any
+}
+
+// contract lists the fields of a step; evidenceContract those of its evidence.
+var (
+	contract         = []string{"account", "action", "evidence", "finding", "recipients", "rule", "score", "since", "time"}
+	evidenceContract = []string{"kind", "score", "text"}
+)
+
+func readStep(line string) (s jsonStep, err error) {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal([]byte(line), &fields); err != nil {
+		return s, fmt.Errorf("%q: %w", line, err)
+	}
+	delete(fields, "held_back") // there when something was
+	if keys := sortedKeys(fields); !slices.Equal(keys, contract) {
+		return s, fmt.Errorf("%q: fields %v, want %v", line, keys, contract)
+	}
+	if err := json.Unmarshal([]byte(line), &s); err != nil {
+		return s, fmt.Errorf("%q: %w", line, err)
+	}
+	if !slices.Contains([]string{"observe", "throttle", "hold", "block"}, s.Action) || s.Time.IsZero() || len(s.Evidence) == 0 {
+		return s, fmt.Errorf("%q: no action, no time or no evidence", line)
+	}
+	for _, e := range s.Evidence {
+		if keys := sortedKeys(e); !slices.Equal(keys, evidenceContract) {
+			return s, fmt.Errorf("%q: evidence with %v, want %v", line, keys, evidenceContract)
+		}
+	}
+	return s, nil
+}
