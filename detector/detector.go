@@ -314,7 +314,7 @@ func (a *account) learnPending() {
 
 // take gives the event to the families that it concerns.
 func (d *Detector) take(a *account, ev *mailq.Event, now int64) {
-	if ev.Kind == mailq.Submitted || ev.Counts {
+	if ev.Counts {
 		d.submitted(a, ev, now)
 	} else {
 		d.named(a, ev, now)

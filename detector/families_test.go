@@ -138,7 +138,7 @@ func TestMessageCountsOnceHoweverItIsTold(t *testing.T) {
 			to = append(to, rcpt(fmt.Sprintf("new%d@x%d.test", i, i)))
 		}
 		to[3] = rcpt("contact1@client1.test")
-		ev := mailq.Event{Time: evening, Kind: mailq.Submitted, Account: alice, Message: 99, Rcpts: 8}
+		ev := mailq.Event{Time: evening, Kind: mailq.Submitted, Counts: true, Account: alice, Message: 99, Rcpts: 8}
 		if !apart {
 			ev.New = to
 		}
@@ -404,7 +404,7 @@ func TestEvictionSparesTheRecent(t *testing.T) {
 	cfg.MaxAccounts, cfg.FleetRecipients = 100, 1024
 	d := New(cfg, nil)
 	send := func(i int, at time.Time) {
-		d.Observe(&mailq.Event{Time: at, Kind: mailq.Submitted, Account: mailq.Account(fmt.Sprintf("u%d@x.test", i)), Message: uint64(i + 1)})
+		d.Observe(&mailq.Event{Time: at, Kind: mailq.Submitted, Counts: true, Account: mailq.Account(fmt.Sprintf("u%d@x.test", i)), Message: uint64(i + 1)})
 	}
 	for i := range 300 {
 		send(i, monday)

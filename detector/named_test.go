@@ -82,7 +82,7 @@ func TestNamed(t *testing.T) {
 	})
 	named(t, "empty-sender-key", func(t *testing.T, w *world) {
 		for i := range 200 {
-			ev := mailq.Event{Time: monday.Add(time.Duration(i) * time.Second), Kind: mailq.Submitted, Message: uint64(i + 1), New: []mailq.Recipient{rcpt(fmt.Sprintf("v%d@a.test", i))}}
+			ev := mailq.Event{Time: monday.Add(time.Duration(i) * time.Second), Kind: mailq.Submitted, Counts: true, Message: uint64(i + 1), New: []mailq.Recipient{rcpt(fmt.Sprintf("v%d@a.test", i))}}
 			w.observe(&ev)
 		}
 		if len(w.found) != 0 || len(w.d.accounts) != 0 {
@@ -345,5 +345,30 @@ func TestSameLogSameFindings(t *testing.T) {
 	}
 	if diff := cmp.Diff(run(), run()); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// An account whose mail is held sends on: each message counts when it is held,
+// and not again when it is released.
+func TestHeldMailIsEvidence(t *testing.T) {
+	w := newWorld(t, nil)
+	evening := w.office(10, 25)
+	before, _ := w.d.Why(alice)
+	var released []mailq.Event
+	for i := range 12 {
+		ev := mailq.Event{Time: evening.Add(time.Duration(i) * 10 * time.Second), Kind: mailq.Held, Counts: true, Account: alice,
+			Message: uint64(1e6 + i), Rcpts: 1, New: []mailq.Recipient{rcpt(fmt.Sprintf("victim%d@far%d.test", i, i))}}
+		w.observe(&ev)
+		ev.Kind, ev.Counts, ev.New, ev.Time = mailq.Submitted, false, nil, evening.Add(time.Hour)
+		released = append(released, ev)
+	}
+	if w.worst(alice) < held {
+		t.Error("mail that is held is no evidence")
+	}
+	for i := range released {
+		w.observe(&released[i])
+	}
+	if after, _ := w.d.Why(alice); after.Messages != before.Messages+12 {
+		t.Errorf("%d messages counted, want 12", after.Messages-before.Messages)
 	}
 }

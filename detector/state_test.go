@@ -145,7 +145,7 @@ func FuzzRestore(f *testing.F) {
 		for i := range 3 {
 			at = at.Add(time.Hour)
 			to := rcpt(fmt.Sprintf("r%d@x.test", i))
-			d.Observe(&mailq.Event{Time: at, Kind: mailq.Submitted, Account: mailq.Account(name), Message: uint64(i + 1), Sender: "x@y.test",
+			d.Observe(&mailq.Event{Time: at, Kind: mailq.Submitted, Counts: true, Account: mailq.Account(name), Message: uint64(i + 1), Sender: "x@y.test",
 				Client: addr("203.0.113.9"), Size: 100, New: []mailq.Recipient{to}, Rcpts: 1})
 			d.Observe(&mailq.Event{Time: at, Kind: mailq.Bounced, Account: mailq.Account(name), Message: uint64(i + 1), To: to, Reply: mailq.Reply{Class: mailq.Content}})
 		}

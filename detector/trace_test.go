@@ -125,7 +125,7 @@ func (p *feeder) send(name mailq.Account, at time.Time, to []uint64) level {
 	for i, h := range to {
 		rcpts[i] = mailq.Recipient{Hash: h, Domain: "org.test"}
 	}
-	ev := mailq.Event{Time: at, Kind: mailq.Submitted, Account: name, Message: p.next * 0x9e3779b97f4a7c15, Rcpts: len(to)}
+	ev := mailq.Event{Time: at, Kind: mailq.Submitted, Counts: true, Account: name, Message: p.next * 0x9e3779b97f4a7c15, Rcpts: len(to)}
 	if !p.postfix {
 		ev.New = rcpts
 		return p.observe(&ev)

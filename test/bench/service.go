@@ -125,7 +125,7 @@ func load(ctx context.Context, path string, accounts, blocked int) error {
 	for i := range accounts {
 		account := mailq.Account(loggen.Options{}.Login(i))
 		d.Observe(&mailq.Event{
-			Time: now.Add(-time.Hour), Kind: mailq.Submitted, Account: account, Message: uint64(i) + 1, Rcpts: 1, Size: 2000,
+			Time: now.Add(-time.Hour), Kind: mailq.Submitted, Counts: true, Account: account, Message: uint64(i) + 1, Rcpts: 1, Size: 2000,
 			Client: netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), Sender: string(account),
 			New: []mailq.Recipient{{Hash: uint64(i) * 0x9e3779b97f4a7c15, Domain: "shop.test"}},
 		})
