@@ -12,7 +12,7 @@ import (
 
 // An executor carries out and undoes decisions.
 type executor interface {
-	Do(ctx context.Context, d rules.Decision) enforce.Outcome
+	DoAll(ctx context.Context, ds []rules.Decision) []enforce.Outcome
 	Undo(ctx context.Context, subject string) enforce.Outcome
 	Reconcile(ctx context.Context, active func(context.Context) ([]rules.Decision, error)) enforce.Outcome
 }

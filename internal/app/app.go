@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -83,6 +84,8 @@ type service struct {
 	registry *prometheus.Registry
 	policy   *gate.Policy
 	sources  []source
+
+	untoldBefore []rules.Decision // proposals that the last run wrote down and did not come to tell
 }
 
 // queueLength bounds the hand-over between the pipeline's halves.
@@ -119,7 +122,7 @@ func newService(ctx context.Context, c config.Config, db *store.DB, o Options) (
 		acts: newExecutor(c, table, dir), queue: newQueue(c), directory: dir,
 		stale:  time.Duration(c.Rules.StaleAfter),
 		chunks: make(chan sourceChunk), notes: make(chan gate.Request, maxNotes), asks: make(chan func()),
-		work: make(chan work, queueLength), done: make(chan struct{}),
+		work: make(chan work, queueLength), done: make(chan struct{}), reconciled: make(chan time.Time, 1),
 		positions: map[string][]byte{},
 		health:    &health{mode: string(c.Mode), parts: map[string]string{}},
 	}
@@ -243,19 +246,36 @@ func (s *service) restore(ctx context.Context) error {
 // episodeMemory is how long ago an episode may have begun and still go on.
 const episodeMemory = 30 * 24 * time.Hour
 
+// restoreDecisions remembers what was decided: everything in force, and the
+// newest of the rest. What is older and not in force was told long ago, and the
+// journal knows it when it is decided again.
 func (s *service) restoreDecisions(ctx context.Context, now time.Time) error {
+	active, err := s.store.Active(ctx, now)
+	if err != nil {
+		return err
+	}
 	rows, err := s.store.Decisions(ctx, store.DecisionFilter{Since: now.Add(-episodeMemory), Limit: 1000})
 	if err != nil {
 		return err
 	}
-	past := make([]rules.Decision, len(rows))
-	for i, row := range rows {
-		past[i] = row.Decision
-		if row.Finding != "" && s.judge.higher(row.Decision) {
-			s.judge.climb(row.Decision)
+	slices.Reverse(rows) // oldest first, as they were decided
+	for _, row := range rows {
+		active = append(active, row.Decision)
+		if !row.Enforce && row.OutcomeAt.IsZero() && row.EndedAt.IsZero() {
+			s.untoldBefore = append(s.untoldBefore, row.Decision)
 		}
 	}
-	s.judge.blast.Restore(past)
+	for _, d := range active {
+		if d.Finding != "" && s.judge.higher(d) {
+			s.judge.climb(d)
+		}
+	}
+	s.judge.blast.Restore(active)
+	return s.restoreReleases(ctx)
+}
+
+// restoreReleases teaches again what a crash kept from being written.
+func (s *service) restoreReleases(ctx context.Context) error {
 	releases, err := s.store.PendingReleases(ctx)
 	for _, r := range releases {
 		s.judge.detector.Release(mailq.Account(r.Subject), r.At, r.Key)
@@ -325,25 +345,28 @@ func (s *service) run(ctx context.Context, ready func(Ready)) error {
 	return g.Wait()
 }
 
-// enforceAgain brings gate and tables to what the journal says, and does again
-// what a crash interrupted.
+// enforceAgain brings gate and tables to what the journal says, and does and
+// tells again what a crash interrupted. A database that cannot be written is no
+// reason not to watch.
 func (s *service) enforceAgain(ctx context.Context) error {
 	if err := s.reconcile(ctx); err != nil {
-		return err
+		s.health.set("database", err)
+		s.log.Error("starting without writing", "err", err)
 	}
 	pending, err := s.store.Pending(ctx)
 	if err != nil {
 		return err
 	}
-	for _, d := range pending {
+	var steps []step
+	for _, d := range append(pending, s.untoldBefore...) {
 		f, err := s.store.Finding(ctx, d.Finding)
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
-		if err := s.carryOut(ctx, step{finding: f, decision: d}); err != nil {
-			return fmt.Errorf("%s %s, left over from before: %w", d.Action, d.Subject, err)
-		}
+		steps = append(steps, step{finding: f, decision: d})
 	}
+	s.untoldBefore = nil
+	s.carryOut(ctx, steps)
 	return nil
 }
 

@@ -78,6 +78,9 @@ func empty(w work) bool {
 	return len(w.steps)+len(w.orders)+len(b.Positions)+len(b.Messages)+len(b.Accounts)+len(b.Learned) == 0
 }
 
+// rows is how much of w is kept while it cannot be written.
+func rows(w work) int { return len(w.steps) + len(w.batch.Messages) + len(w.batch.Accounts) }
+
 func set(ids []string) map[string]bool {
 	m := make(map[string]bool, len(ids))
 	for _, id := range ids {

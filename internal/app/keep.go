@@ -29,7 +29,7 @@ func (s *service) keep(ctx context.Context) error {
 }
 
 func (s *service) keepOnce(ctx context.Context, minute int) error {
-	errs := []error{s.reconcile(ctx), s.measure(ctx), s.post(ctx, s.book.Tick(time.Now()))}
+	errs := []error{s.reconcile(ctx), s.measure(ctx)}
 	if minute%60 == 30 {
 		errs = append(errs, s.prune(ctx))
 	}
@@ -39,26 +39,26 @@ func (s *service) keepOnce(ctx context.Context, minute int) error {
 // reconcile brings gate and tables to what the journal says should be in
 // force. A foreign edit of a table is told and left alone.
 func (s *service) reconcile(ctx context.Context) error {
-	now := time.Now()
-	expired, err := s.store.Expire(ctx, now)
-	if err != nil {
-		return err
-	}
+	begun := time.Now()
+	expired, err := s.store.Expire(ctx, begun) // what is over is not active, also where that cannot be written
 	for _, d := range expired {
 		s.log.Info("over", "account", d.Subject, "action", d.Action.String(), "finding", d.Finding)
 	}
 	outcome := s.acts.Reconcile(ctx, func(ctx context.Context) ([]rules.Decision, error) {
-		return s.store.Active(ctx, now)
+		active, err := s.store.Active(ctx, begun)
+		return s.slowed.with(active), err
 	})
-	var failed error
 	if !outcome.OK {
-		failed = errors.New(outcome.Detail)
-	}
-	s.health.set("blocks", failed)
-	if failed != nil {
+		s.health.set("blocks", errors.New(outcome.Detail))
 		s.log.Error("blocks are not as the journal says", "detail", outcome.Detail)
+		return err
 	}
-	return nil
+	s.health.set("blocks", nil)
+	select {
+	case s.reconciled <- begun:
+	default: // answer will see to it after the next
+	}
+	return err
 }
 
 func (s *service) measure(ctx context.Context) error {

@@ -153,7 +153,7 @@ func (p *pipeline) block(ctx context.Context, o *order) (web.Result, error) {
 	if _, err := p.store.Commit(ctx, store.Batch{Decisions: []rules.Decision{d}}); err != nil {
 		return web.Result{}, fmt.Errorf("block %s: not written down, so not done: %w", o.account, err)
 	}
-	outcome := p.acts.Do(ctx, d)
+	outcome := p.acts.DoAll(ctx, []rules.Decision{d})[0]
 	result := web.Result{Account: string(o.account)}
 	text := fmt.Sprintf("%s is blocked%s", o.account, until(d.Until))
 	if outcome.OK {
@@ -161,7 +161,9 @@ func (p *pipeline) block(ctx context.Context, o *order) (web.Result, error) {
 	} else {
 		result.Failed = append(result.Failed, text+", but: "+outcome.Detail)
 	}
-	return result, p.store.Outcome(ctx, d.ID, time.Now(), outcome.OK, outcome.Detail)
+	p.untold.outcomes = append(p.untold.outcomes, outcomeOf{d.ID, time.Now(), outcome})
+	p.settle(ctx)
+	return result, nil
 }
 
 func operatorWhy(o web.Order) string {
@@ -201,9 +203,17 @@ func (p *pipeline) lift(ctx context.Context, o *order) (web.Result, error) {
 	if o.Do == doRelease {
 		result.Done = append(result.Done, "learnt: what it did lately is its own")
 	}
-	note := p.store.Note(ctx, store.Entry{Time: o.at, What: o.Do, Who: o.Who, Subject: string(o.account), Why: o.Why,
-		Outcome: strings.Join(append(result.Done, result.Failed...), "; ")})
-	return result, errors.Join(note, p.post(ctx, p.resolved(o)))
+	if err := p.store.Note(ctx, store.Entry{Time: o.at, What: o.Do, Who: o.Who, Subject: string(o.account), Why: o.Why,
+		Outcome: strings.Join(slices.Concat(result.Done, result.Failed), "; ")}); err != nil {
+		result.Failed = append(result.Failed, fmt.Sprintf("what came of it is not in the journal: %v", err))
+	}
+	for id, f := range p.failed {
+		if f.decision.Subject == string(o.account) {
+			delete(p.failed, id) // not wanted any more
+		}
+	}
+	p.post(ctx, p.resolved(o))
+	return result, nil
 }
 
 // freeHeld takes the account's mail off the hold queue.

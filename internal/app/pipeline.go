@@ -3,8 +3,6 @@ package app
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -41,6 +39,11 @@ type pipeline struct {
 	work   chan work
 
 	done chan struct{} // closed when observe has ended
+
+	reconciled chan time.Time        // when a comparison began that found all as it should be; holds one
+	untold     untold                // answer's
+	failed     map[string]failedStep // answer's, by decision: what could not be carried out and still should be
+	slowed     slowed
 
 	// What was gathered since the last hand-over.
 	positions map[string][]byte // as JSON, by source
@@ -155,89 +158,6 @@ func (p *pipeline) hand(ctx context.Context) {
 	select {
 	case p.work <- w:
 	case <-ctx.Done(): // not written, so it will be read again
-	}
-}
-
-// answer is the second half. A batch that cannot be written is kept and
-// tried again with the next; what could not be written down is not done, but
-// is still told, and its account is slowed in the meantime.
-func (p *pipeline) answer(ctx context.Context) error {
-	var unwritten work
-	retry := time.NewTicker(time.Second)
-	defer retry.Stop()
-	for {
-		select {
-		case w, ok := <-p.work:
-			if !ok {
-				return nil
-			}
-			unwritten = p.write(ctx, merge(unwritten, w), w.steps)
-		case <-retry.C:
-			if !empty(unwritten) {
-				unwritten = p.write(ctx, unwritten, nil)
-			}
-		}
-	}
-}
-
-// write commits w and carries out its steps. It returns what is still to be
-// written.
-func (p *pipeline) write(ctx context.Context, w work, fresh []step) work {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTimeout)
-	defer cancel()
-	isNew, err := p.store.Commit(ctx, w.batch)
-	if err != nil {
-		p.metrics.unwritten.Inc()
-		p.log.Error("nothing can be written down; blocks stay, new ones wait", "err", err)
-		p.health.set("database", err)
-		p.slow(ctx, fresh, err)
-		return w
-	}
-	p.health.set("database", nil)
-	decided := set(isNew)
-	for _, s := range w.steps {
-		if !decided[s.decision.ID] {
-			continue // written before a crash, and redone at start
-		}
-		if err := p.carryOut(ctx, s); err != nil {
-			p.log.Error("step not completed", "account", s.finding.Subject, "action", s.decision.Action.String(), "err", err)
-		}
-	}
-	for _, o := range w.orders {
-		p.obey(ctx, o)
-	}
-	return work{}
-}
-
-// answerTimeout bounds the writing and doing of one hand-over.
-const answerTimeout = time.Minute
-
-// carryOut does what was decided and written, notes how that went, and tells.
-func (p *pipeline) carryOut(ctx context.Context, s step) error {
-	d := s.decision
-	outcome := enforce.Outcome{OK: true, Detail: d.HeldBack}
-	if d.Enforce {
-		outcome = p.acts.Do(ctx, d)
-	}
-	p.metrics.decided(d, outcome)
-	p.log.Info("decided", "account", d.Subject, "action", d.Action.String(), "enforce", d.Enforce,
-		"held_back", d.HeldBack, "score", round(s.finding.Score, 1), "finding", d.Finding, "ok", outcome.OK, "detail", outcome.Detail)
-	told := p.tell(ctx, s, outcome)
-	return errors.Join(told, p.store.Outcome(ctx, d.ID, time.Now(), outcome.OK, outcome.Detail))
-}
-
-// slow is what is done when nothing can be written: the gate throttles, from
-// memory, and people are told at once and not by way of the outbox.
-func (p *pipeline) slow(ctx context.Context, steps []step, cause error) {
-	for _, s := range steps {
-		d := s.decision
-		if d.Enforce && d.Action >= rules.Throttle {
-			d.Action = rules.Throttle
-			d.Until = time.Now().Add(time.Hour)
-			p.acts.Do(ctx, d)
-		}
-		s.decision.HeldBack = fmt.Sprintf("not written down: %v; throttled until it can be", cause)
-		p.teller.now(ctx, direct(s, p.teller.hostname))
 	}
 }
 

@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -23,15 +22,20 @@ import (
 
 // acted is an executor that writes down what it was asked for.
 type acted struct {
-	did  []string
-	fail string // detail of every outcome, which then is a failure
+	did     []string
+	inForce []rules.Decision // at the last comparison
+	fail    string           // detail of every outcome, which then is a failure
 }
 
 func (a *acted) outcome() enforce.Outcome { return enforce.Outcome{OK: a.fail == "", Detail: a.fail} }
 
-func (a *acted) Do(_ context.Context, d rules.Decision) enforce.Outcome {
-	a.did = append(a.did, d.Action.String()+" "+d.Subject)
-	return a.outcome()
+func (a *acted) DoAll(_ context.Context, ds []rules.Decision) []enforce.Outcome {
+	outcomes := make([]enforce.Outcome, len(ds))
+	for i, d := range ds {
+		a.did = append(a.did, d.Action.String()+" "+d.Subject)
+		outcomes[i] = a.outcome()
+	}
+	return outcomes
 }
 
 func (a *acted) Undo(_ context.Context, subject string) enforce.Outcome {
@@ -40,6 +44,7 @@ func (a *acted) Undo(_ context.Context, subject string) enforce.Outcome {
 }
 
 func (a *acted) Reconcile(ctx context.Context, active func(context.Context) ([]rules.Decision, error)) enforce.Outcome {
+	a.inForce, _ = active(ctx)
 	return a.outcome()
 }
 
@@ -54,7 +59,12 @@ func (s *sentNow) Send(_ context.Context, m notify.Message) error {
 // answering is a pipeline whose second half can be called by itself.
 func answering(t *testing.T) (*pipeline, *acted, *sentNow) {
 	t.Helper()
-	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "vedetta.db"))
+	return answeringIn(t, t.TempDir())
+}
+
+func answeringIn(t *testing.T, dir string) (*pipeline, *acted, *sentNow) {
+	t.Helper()
+	db, err := store.Open(t.Context(), filepath.Join(dir, "vedetta.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +79,8 @@ func answering(t *testing.T) (*pipeline, *acted, *sentNow) {
 	tell.channels = []namedChannel{{"webhook", direct}}
 	acts := &acted{}
 	return &pipeline{
-		log: log, metrics: m, store: db, acts: acts, book: &incident.Book{}, teller: tell,
+		reconciled: make(chan time.Time, 1),
+		log:        log, metrics: m, store: db, acts: acts, book: &incident.Book{}, teller: tell,
 		health: &health{parts: map[string]string{}},
 	}, acts, direct
 }
@@ -242,10 +253,12 @@ func TestAPIToken(t *testing.T) {
 
 func TestDirectLetterSaysWhatWasNotDone(t *testing.T) {
 	s := stepFor(rules.Block, true, "")
-	s.decision.HeldBack = errors.New("disk full").Error()
-	m := direct(s, "mx1")
-	if m.Subject != victim || m.Done != "disk full" || len(m.Evidence) != 1 {
+	if m := direct(s, "disk full", "mx1"); m.Subject != victim || m.Done != "disk full; throttled until it can be" || len(m.Evidence) != 1 {
 		t.Errorf("letter = %+v", m)
+	}
+	s = stepFor(rules.Block, false, rules.HeldMode)
+	if m := direct(s, "disk full", "mx1"); m.Done != "mode is observe; disk full" {
+		t.Errorf("observing, it says that %q was done", m.Done)
 	}
 }
 

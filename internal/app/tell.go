@@ -6,10 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
-	"github.com/vedetta-watch/vedetta/enforce"
 	"github.com/vedetta-watch/vedetta/incident"
 	"github.com/vedetta-watch/vedetta/internal/config"
 	"github.com/vedetta-watch/vedetta/internal/store"
@@ -42,48 +42,6 @@ func channels(c config.Notify, hostname string) []namedChannel {
 	return all
 }
 
-// tell records how a step went and writes letters for what is new about it,
-// in one transaction.
-func (p *pipeline) tell(ctx context.Context, s step, outcome enforce.Outcome) error {
-	now := time.Now()
-	record := func() (incident.Change, bool) { return p.book.Record(s.finding, s.decision, now) }
-	if !outcome.OK {
-		record = func() (incident.Change, bool) { return p.book.Failed(s.finding, s.decision, outcome.Detail, now) }
-	}
-	change, ok := record()
-	if !ok || !p.teller.wanted(s.decision) {
-		return p.post(ctx, nil)
-	}
-	return p.post(ctx, []incident.Change{change})
-}
-
-// post writes the changed incidents and a letter a change and channel.
-func (p *pipeline) post(ctx context.Context, changes []incident.Change) error {
-	var b store.Batch
-	for in := range p.book.Changed {
-		body, err := json.Marshal(in)
-		if err != nil {
-			return fmt.Errorf("incident %s: %w", in.ID, err)
-		}
-		b.Incidents = append(b.Incidents, store.IncidentRow{ID: in.ID, Body: body, Open: in.Open(), Updated: in.Changed})
-	}
-	for _, c := range changes {
-		rows, err := p.teller.letters(message(c, p.teller.hostname))
-		if err != nil {
-			return err
-		}
-		b.Outbox = append(b.Outbox, rows...)
-	}
-	if len(b.Incidents)+len(b.Outbox) == 0 {
-		return nil
-	}
-	if _, err := p.store.Commit(ctx, b); err != nil {
-		return fmt.Errorf("telling people: %w", err)
-	}
-	p.teller.wake()
-	return nil
-}
-
 // message puts a change into the words of a letter.
 func message(c incident.Change, hostname string) notify.Message {
 	t := c.Tell()
@@ -113,10 +71,11 @@ type teller struct {
 	from     rules.Action
 	notified func(incidentID string, at time.Time) // a channel has taken a letter about it
 	woken    chan struct{}                         // holds one token
+	direct   map[string]directLine                 // answer's, by channel
 }
 
 func newTeller(c config.Notify, hostname string, db *store.DB, m *metrics, log *slog.Logger) (*teller, error) {
-	t := &teller{log: log, metrics: m, store: db, channels: channels(c, hostname), hostname: hostname, notified: func(string, time.Time) {}, woken: make(chan struct{}, 1)}
+	t := &teller{log: log, metrics: m, store: db, channels: channels(c, hostname), hostname: hostname, notified: func(string, time.Time) {}, woken: make(chan struct{}, 1), direct: map[string]directLine{}}
 	if err := t.from.UnmarshalText([]byte(c.From)); err != nil {
 		return nil, err
 	}
@@ -224,17 +183,22 @@ func errorText(err error) string {
 // wanted says whether people want to hear of a decision. Findings that are
 // not about an account have no stronger rung than observe; they are always
 // told.
-func (t *teller) wanted(d rules.Decision) bool {
+func (t *teller) wanted(s step) bool {
+	d := s.decision
 	return d.Action >= t.from || d.Rule != rules.HijackedMailbox && d.Rule != rules.AbusedScript
 }
 
 // direct puts a step into a letter that no incident stands behind, for when
 // nothing can be written down.
-func direct(s step, hostname string) notify.Message {
+func direct(s step, why, hostname string) notify.Message {
+	done := joined(s.decision.HeldBack, why)
+	if s.decision.Enforce && s.decision.Action >= rules.Throttle {
+		done = why + "; throttled until it can be"
+	}
 	m := notify.Message{
 		ID: s.decision.ID + "/unwritten", Type: "unwritten", Time: s.finding.Time, Severity: notify.Critical,
 		Title:   fmt.Sprintf("%s: %s could not be written down", s.finding.Subject, s.decision.Action),
-		Subject: s.finding.Subject, What: s.decision.Why, Done: s.decision.HeldBack,
+		Subject: s.finding.Subject, What: s.decision.Why, Done: done,
 		Facts: []notify.Fact{{Name: "server", Value: hostname}, {Name: "finding", Value: s.finding.ID}},
 	}
 	for _, e := range s.finding.Evidence {
@@ -244,16 +208,16 @@ func direct(s step, hostname string) notify.Message {
 }
 
 // letters makes an outbox row for each channel.
-func (t *teller) letters(m notify.Message) ([]store.OutboxRow, error) {
+func (t *teller) letters(m notify.Message) []store.OutboxRow {
 	body, err := json.Marshal(m)
 	if err != nil {
-		return nil, fmt.Errorf("message %s: %w", m.ID, err)
+		panic(err) // plain data
 	}
 	var rows []store.OutboxRow
 	for _, c := range t.channels {
 		rows = append(rows, store.OutboxRow{ID: m.ID + "/" + c.name, Channel: c.name, Body: body})
 	}
-	return rows, nil
+	return rows
 }
 
 func (t *teller) wake() {
@@ -264,15 +228,31 @@ func (t *teller) wake() {
 }
 
 // now sends at once and without the outbox: what is left when nothing can be
-// written down.
+// written down. Past the limit of a storm, and for a minute after a failure, a
+// channel is left alone: all is told once it can be written.
 func (t *teller) now(ctx context.Context, m notify.Message) {
 	for _, c := range t.channels {
+		at := time.Now()
+		line := t.direct[c.name]
+		line.sent = slices.DeleteFunc(line.sent, func(s time.Time) bool { return at.Sub(s) > t.sender.Limit.Per })
+		if len(line.sent) >= t.sender.Limit.Max || at.Before(line.until) {
+			continue
+		}
 		err := c.Send(ctx, m)
 		t.count(c.name, err)
+		line.sent = append(line.sent, at)
 		if err != nil {
+			line.until = at.Add(time.Minute)
 			t.log.Error("people could not be told", "channel", c.name, "err", err)
 		}
+		t.direct[c.name] = line
 	}
+}
+
+// A directLine is what is remembered of a channel that is used without the outbox.
+type directLine struct {
+	sent  []time.Time
+	until time.Time // left alone until then
 }
 
 func (t *teller) count(channel string, err error) {
