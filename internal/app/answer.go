@@ -107,6 +107,9 @@ func (p *pipeline) carryOut(ctx context.Context, steps []step) {
 		if change, ok := p.record(s, outcome, now); ok {
 			changes = append(changes, change)
 		}
+		if s.page {
+			p.untold.batch.Outbox = append(p.untold.batch.Outbox, p.teller.letters(page(s, p.teller.hostname))...)
+		}
 		p.untold.outcomes = append(p.untold.outcomes, outcomeOf{d.ID, now, outcome})
 		p.remember(s, outcome, now)
 	}

@@ -270,3 +270,28 @@ func TestUnwrittenIsBounded(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// When the blast limit speaks, people are called, also where they want to hear
+// of blocks only and the account's throttle is no news.
+func TestBlastLimitPages(t *testing.T) {
+	p, _, _ := answering(t)
+	p.teller.from = rules.Block
+	s := stepFor(rules.Block, true, "")
+	s.decision, s.page = s.decision.Weakened(rules.HeldBlast+": 20 subjects within 1h0m0s were stopped already"), true
+	p.write(t.Context(), workFor(s), []step{s})
+	want := []string{"blast-limit/" + s.decision.ID + "/webhook"}
+	if diff := cmp.Diff(letters(t, p), want); diff != "" {
+		t.Errorf("letters (-got +want):\n%s", diff)
+	}
+}
+
+// A shared identity is only ever observed, so to observe it is worth a letter.
+func TestSharedIdentityIsTold(t *testing.T) {
+	p, _, _ := answering(t)
+	s := stepFor(rules.Observe, false, "")
+	s.finding.Shared = true
+	p.write(t.Context(), workFor(s), []step{s})
+	if got := letters(t, p); len(got) != 1 {
+		t.Errorf("letters = %q, want 1", got)
+	}
+}

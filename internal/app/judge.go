@@ -1,6 +1,8 @@
 package app
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/vedetta-watch/vedetta/detector"
@@ -24,12 +26,24 @@ type judge struct {
 	last  time.Time       // of the newest event
 }
 
-// A rung is the strongest decision an episode has had.
+// A rung is how far up the ladder an episode is. What was done and what was
+// only told are two heights: a block that was proposed, by old news or while
+// observing, keeps no throttle from being carried out.
 type rung struct {
-	action  rules.Action
-	enforce bool
-	at      time.Time
-	until   time.Time // zero: until a person ends it
+	told, done height
+	at         time.Time // of the latest decision
+}
+
+// A height is the strongest decision of a kind.
+type height struct {
+	action rules.Action
+	until  time.Time // zero: until a person ends it
+}
+
+// below reports whether d is more than h, or h is over and the account goes on.
+func (h height) below(d rules.Decision) bool {
+	over := !h.until.IsZero() && d.Time.After(h.until)
+	return over || d.Action > h.action
 }
 
 // A step is one finding that climbed a rung, and what was decided.
@@ -84,12 +98,8 @@ func (j *judge) finding(f rules.Finding) (step, bool) {
 
 // higher reports whether d is more than its episode has had.
 func (j *judge) higher(d rules.Decision) bool {
-	had, known := j.rungs[d.Finding]
-	over := !had.until.IsZero() && d.Time.After(had.until) // and the account goes on
-	if !known || over || d.Action > had.action {
-		return true
-	}
-	return d.Action == had.action && d.Enforce && !had.enforce
+	had := j.rungs[d.Finding]
+	return had.told.below(d) || d.Enforce && had.done.below(d)
 }
 
 func (j *judge) climb(d rules.Decision) {
@@ -99,19 +109,21 @@ func (j *judge) climb(d rules.Decision) {
 	if len(j.rungs) >= maxRungs {
 		j.forgetOldest()
 	}
-	j.rungs[d.Finding] = rung{d.Action, d.Enforce, d.Time, d.Until}
+	r := j.rungs[d.Finding]
+	r.at = d.Time
+	if r.told.below(d) {
+		r.told = height{d.Action, d.Until}
+	}
+	if d.Enforce && r.done.below(d) {
+		r.done = height{d.Action, d.Until}
+	}
+	j.rungs[d.Finding] = r
 }
 
-// forgetOldest drops the older half, by the mean of what is there.
+// forgetOldest drops the older half.
 func (j *judge) forgetOldest() {
-	var sum time.Duration
-	for _, r := range j.rungs {
-		sum += j.last.Sub(r.at)
-	}
-	limit := j.last.Add(-sum / time.Duration(len(j.rungs)))
-	for id, r := range j.rungs {
-		if !r.at.After(limit) {
-			delete(j.rungs, id)
-		}
+	ids := slices.SortedFunc(maps.Keys(j.rungs), func(a, b string) int { return j.rungs[a].at.Compare(j.rungs[b].at) })
+	for _, id := range ids[:(len(ids)+1)/2] {
+		delete(j.rungs, id)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -218,13 +219,56 @@ func TestRungs(t *testing.T) {
 	}
 }
 
-func TestRungsAreBounded(t *testing.T) {
-	j := &judge{last: time.Unix(1e9, 0)}
-	for i := range 3 * maxRungs {
-		j.climb(rules.Decision{Finding: rules.FindingID("r", "s", time.Unix(int64(i), 0)), Time: time.Unix(int64(i), 0)})
+// A block that was only proposed, by old news or while observing, keeps no
+// throttle from being carried out; and each is said once.
+func TestProposalsHinderNothing(t *testing.T) {
+	at := time.Date(2026, 3, 20, 10, 0, 0, 0, time.UTC)
+	j := &judge{}
+	for i, c := range []struct {
+		action  rules.Action
+		enforce bool
+		after   time.Duration
+		higher  bool
+	}{
+		{rules.Block, false, 0, true},                           // old news
+		{rules.Throttle, false, time.Minute, false},             // less, and no more than proposed
+		{rules.Throttle, true, 2 * time.Minute, true},           // now it is done
+		{rules.Throttle, true, 3 * time.Minute, false},          // as before
+		{rules.Block, false, 4 * time.Minute, false},            // proposed before
+		{rules.Throttle, true, 3 * time.Hour, true},             // the throttle ran out, the proposal did not
+		{rules.Block, true, 3*time.Hour + time.Minute, true},    // more
+		{rules.Block, true, 3*time.Hour + time.Hour/2, false},   // as before
+		{rules.Hold, true, 3*time.Hour + 45*time.Minute, false}, // less
+	} {
+		length := time.Hour
+		if c.action == rules.Block {
+			length = 24 * time.Hour
+		}
+		d := rules.Decision{Finding: "f-1", Action: c.action, Enforce: c.enforce, Time: at.Add(c.after), Until: at.Add(c.after + length)}
+		if got := j.higher(d); got != c.higher {
+			t.Errorf("%d: higher = %v, want %v", i, got, c.higher)
+		}
+		if c.higher {
+			j.climb(d)
+		}
 	}
-	if len(j.rungs) > maxRungs {
-		t.Errorf("%d episodes remembered, want at most %d", len(j.rungs), maxRungs)
+}
+
+func TestRungsAreBounded(t *testing.T) {
+	for _, apart := range []time.Duration{0, time.Second, 24 * time.Hour} {
+		j := &judge{}
+		var last rules.Decision
+		for i := range 3 * maxRungs {
+			at := time.Unix(0, 0).Add(time.Duration(i) * apart)
+			last = rules.Decision{Finding: strconv.Itoa(i), Action: rules.Observe, Time: at}
+			j.climb(last)
+		}
+		if len(j.rungs) > maxRungs || len(j.rungs) < maxRungs/2-1 {
+			t.Errorf("%d episodes %s apart remembered, want at most %d and no less than half", len(j.rungs), apart, maxRungs)
+		}
+		if j.higher(last) {
+			t.Errorf("%s apart: the newest episode is forgotten", apart)
+		}
 	}
 }
 

@@ -180,12 +180,29 @@ func errorText(err error) string {
 	return err.Error()
 }
 
-// wanted says whether people want to hear of a decision. Findings that are
-// not about an account have no stronger rung than observe; they are always
-// told.
+// wanted says whether people want to hear of a decision. What is not about an
+// account, or is about one that several share, has no stronger rung than to
+// observe; it is always told.
 func (t *teller) wanted(s step) bool {
 	d := s.decision
-	return d.Action >= t.from || d.Rule != rules.HijackedMailbox && d.Rule != rules.AbusedScript
+	account := d.Rule == rules.HijackedMailbox || d.Rule == rules.AbusedScript
+	return d.Action >= t.from || !account || s.finding.Shared
+}
+
+// page calls people because the blast limit was reached: from now on accounts
+// are only slowed down. It is told whatever else is told about the account.
+func page(s step, hostname string) notify.Message {
+	d := s.decision
+	return notify.Message{
+		ID: "blast-limit/" + d.ID, Type: "blast-limit", Time: d.Time, Severity: notify.Critical,
+		Title:   "the blast limit is reached: further accounts are only slowed down",
+		Subject: hostname,
+		What: "So many accounts at once are more likely a mistake of ours, or a flood that somebody made, than so many hijacked accounts. " +
+			"The first that was spared is " + d.Subject + " (" + d.HeldBack + ").",
+		Done:  "From now on nothing stronger than a throttle is done, until fewer accounts were stopped within the time of the limit.",
+		Undo:  []string{"vedetta accounts # those with the most evidence first"},
+		Facts: []notify.Fact{{Name: "server", Value: hostname}, {Name: "finding", Value: d.Finding}},
+	}
 }
 
 // direct puts a step into a letter that no incident stands behind, for when
