@@ -71,11 +71,12 @@ type teller struct {
 	from     rules.Action
 	notified func(incidentID string, at time.Time) // a channel has taken a letter about it
 	woken    chan struct{}                         // holds one token
+	taken    map[string]time.Time                  // letters that a channel took and whose taking is not written down yet
 	direct   map[string]directLine                 // answer's, by channel
 }
 
 func newTeller(c config.Notify, hostname string, db *store.DB, m *metrics, log *slog.Logger) (*teller, error) {
-	t := &teller{log: log, metrics: m, store: db, channels: channels(c, hostname), hostname: hostname, notified: func(string, time.Time) {}, woken: make(chan struct{}, 1), direct: map[string]directLine{}}
+	t := &teller{log: log, metrics: m, store: db, channels: channels(c, hostname), hostname: hostname, notified: func(string, time.Time) {}, woken: make(chan struct{}, 1), taken: map[string]time.Time{}, direct: map[string]directLine{}}
 	if err := t.from.UnmarshalText([]byte(c.From)); err != nil {
 		return nil, err
 	}
@@ -122,6 +123,9 @@ func (t *teller) run(ctx context.Context) error {
 
 // round sends what is due now and says when to look again.
 func (t *teller) round(ctx context.Context) (time.Time, error) {
+	if err := t.confirm(ctx); err != nil {
+		return time.Time{}, err
+	}
 	due, err := t.store.Due(ctx, time.Now(), maxLetters)
 	if err != nil || len(due) == 0 {
 		return time.Time{}, err
@@ -130,7 +134,12 @@ func (t *teller) round(ctx context.Context) (time.Time, error) {
 	for _, d := range due {
 		row := notify.Row{ID: d.ID, Channel: d.Channel, Created: d.Created, Attempts: d.Attempts}
 		if err := json.Unmarshal(d.Body, &row.Message); err != nil {
-			return time.Time{}, fmt.Errorf("letter %s: %w", d.ID, err)
+			t.log.Error("a letter cannot be read and is given up", "letter", d.ID, "err", err)
+			failure := store.Failure{ID: d.ID, At: time.Now(), Error: err.Error(), Next: time.Now(), MaxAttempts: 1}
+			if _, err := t.store.Failed(ctx, failure); err != nil {
+				return time.Time{}, err
+			}
+			continue
 		}
 		rows = append(rows, row)
 	}
@@ -150,25 +159,40 @@ func (t *teller) deliver(ctx context.Context, b notify.Batch) error {
 		return nil // stopping is nobody's failure
 	}
 	ctx = context.WithoutCancel(ctx)
-	t.count(b.Channel, r.Err)
-	if r.Err != nil {
-		t.log.Error("people could not be told", "channel", b.Channel, "letters", len(b.Rows), "next", r.Due, "err", r.Err)
+	if r.Sent || r.Tried {
+		t.count(b.Channel, r.Err)
 	}
-	for _, row := range b.Rows {
-		var err error
-		switch {
-		case r.Sent:
-			err = t.store.Sent(ctx, row.ID, time.Now())
+	if r.Err != nil && (r.Tried || r.Dead) {
+		t.log.Error("people could not be told", "channel", b.Channel, "letters", len(b.Rows), "next", r.Due, "given_up", r.Dead, "err", r.Err)
+	}
+	if r.Sent {
+		for _, row := range b.Rows {
 			about, _, _ := strings.Cut(row.Message.ID, "/")
 			t.notified(about, time.Now())
-		case r.Dead:
-			_, err = t.store.Failed(ctx, store.Failure{ID: row.ID, At: time.Now(), Error: errorText(r.Err), Next: r.Due, MaxAttempts: 1})
-		default:
-			_, err = t.store.Failed(ctx, store.Failure{ID: row.ID, At: time.Now(), Error: errorText(r.Err), Next: r.Due})
+			t.taken[row.ID] = time.Now()
 		}
-		if err != nil {
+		return t.confirm(ctx)
+	}
+	for _, row := range b.Rows {
+		failure := store.Failure{ID: row.ID, At: time.Now(), Error: errorText(r.Err), Next: r.Due, Untried: !r.Tried}
+		if r.Dead {
+			failure.MaxAttempts, failure.Untried = 1, false
+		}
+		if _, err := t.store.Failed(ctx, failure); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// confirm writes down which letters were taken. Until it could, nothing more
+// is sent: a letter whose taking is not written would be sent again.
+func (t *teller) confirm(ctx context.Context) error {
+	for id, at := range t.taken {
+		if err := t.store.Sent(ctx, id, at); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		delete(t.taken, id)
 	}
 	return nil
 }

@@ -28,6 +28,7 @@ type Failure struct {
 	Error       string
 	Next        time.Time // when to try again
 	MaxAttempts int       // give up after so many; 0: never
+	Untried     bool      // the channel was left alone: this is no attempt
 }
 
 // A Backlog counts what a channel has not taken.
@@ -89,12 +90,12 @@ func (db *DB) Sent(ctx context.Context, id string, at time.Time) error {
 func (db *DB) Failed(ctx context.Context, f Failure) (dead bool, err error) {
 	err = db.update(ctx, "failed", func(tx *sql.Tx) error {
 		var attempts int
-		err := tx.QueryRow("UPDATE outbox SET attempts = attempts + 1, error = ?, next = ? WHERE id = ? AND sent_at IS NULL RETURNING attempts",
-			clip(f.Error), nanos(f.Next), f.ID).Scan(&attempts)
+		err := tx.QueryRow("UPDATE outbox SET attempts = attempts + NOT ?, error = ?, next = ? WHERE id = ? AND sent_at IS NULL RETURNING attempts",
+			f.Untried, clip(f.Error), nanos(f.Next), f.ID).Scan(&attempts)
 		if err == sql.ErrNoRows {
 			return fmt.Errorf("outbox %q: %w", f.ID, ErrNotFound)
 		}
-		dead = f.MaxAttempts > 0 && attempts >= f.MaxAttempts
+		dead = f.MaxAttempts > 0 && !f.Untried && attempts >= f.MaxAttempts
 		if err != nil || !dead {
 			return err
 		}

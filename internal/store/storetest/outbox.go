@@ -56,6 +56,9 @@ func outboxFailures(t *testing.T, s Store) {
 	same(t, "first failure is the last", fail(now, "refused"), false)
 	same(t, "too early", due(t, s, now, 10), []string{})
 	same(t, "tried again", ok[[]store.OutboxRow](t)(s.Due(t.Context(), now.Add(time.Minute), 10)), []store.OutboxRow{row})
+	left := store.Failure{ID: "m-1", At: now, Error: "refused", Next: now.Add(time.Minute), MaxAttempts: 1, Untried: true}
+	same(t, "left alone is the last", ok[bool](t)(s.Failed(t.Context(), left)), false)
+	same(t, "left alone", ok[[]store.OutboxRow](t)(s.Due(t.Context(), now.Add(time.Minute), 10)), []store.OutboxRow{row})
 	same(t, "second failure is the last", fail(now.Add(time.Minute), "refused"), false)
 	same(t, "third failure is the last", fail(now.Add(2*time.Minute), "refused for good"), true)
 	same(t, "given up", due(t, s, now.Add(time.Hour), 10), []string{})
