@@ -85,7 +85,7 @@ type service struct {
 	policy   *gate.Policy
 	sources  []source
 
-	untoldBefore []rules.Decision // proposals that the last run wrote down and did not come to tell
+	untoldBefore []rules.Decision // proposals, and what ran out, that the last run wrote down and did not come to tell
 }
 
 // queueLength bounds the hand-over between the pipeline's halves.
@@ -261,7 +261,7 @@ func (s *service) restoreDecisions(ctx context.Context, now time.Time) error {
 	slices.Reverse(rows) // oldest first, as they were decided
 	for _, row := range rows {
 		active = append(active, row.Decision)
-		if !row.Enforce && row.OutcomeAt.IsZero() && row.EndedAt.IsZero() {
+		if row.OutcomeAt.IsZero() && (ranOut(row) || !row.Enforce && row.EndedAt.IsZero()) {
 			s.untoldBefore = append(s.untoldBefore, row.Decision)
 		}
 	}
@@ -272,6 +272,12 @@ func (s *service) restoreDecisions(ctx context.Context, now time.Time) error {
 	}
 	s.judge.blast.Restore(active)
 	return s.restoreReleases(ctx)
+}
+
+// ranOut says that a decision ended because its time was over, and not because
+// somebody ended it.
+func ranOut(row store.DecisionRow) bool {
+	return !row.EndedAt.IsZero() && !row.Until.IsZero() && !row.EndedAt.Before(row.Until)
 }
 
 // restoreReleases teaches again what a crash kept from being written.
@@ -349,13 +355,13 @@ func (s *service) run(ctx context.Context, ready func(Ready)) error {
 // tells again what a crash interrupted. A database that cannot be written is no
 // reason not to watch.
 func (s *service) enforceAgain(ctx context.Context) error {
+	pending, err := s.store.Pending(ctx) // before reconcile ends what is over: it is still to be told
+	if err != nil {
+		return err
+	}
 	if err := s.reconcile(ctx); err != nil {
 		s.health.set("database", err)
 		s.log.Error("starting without writing", "err", err)
-	}
-	pending, err := s.store.Pending(ctx)
-	if err != nil {
-		return err
 	}
 	var steps []step
 	for _, d := range append(pending, s.untoldBefore...) {
