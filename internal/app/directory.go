@@ -69,17 +69,16 @@ func (p *pipeline) refreshAliases(ctx context.Context, c config.Accounts) error 
 	if c.Aliases.File == "" && c.Aliases.Driver == "" {
 		return nil
 	}
-	var blind episode
+	source := eye{kind: "aliases", subject: "alias source"}
 	for wait(ctx, time.Duration(c.Aliases.Refresh)) == nil {
 		readCtx, cancel := context.WithTimeout(ctx, aliasTimeout)
 		aliases, err := loadAliases(readCtx, c.Aliases)
 		cancel()
 		if err != nil {
-			p.blind(ctx, "aliases", "alias source", &blind, fmt.Errorf("aliases: %w", err))
+			p.blind(ctx, &source, fmt.Errorf("aliases: %w", err))
 			continue
 		}
-		blind.over()
-		p.health.set("aliases alias source", nil)
+		p.sees(&source)
 		d := buildDirectory(c, aliases)
 		p.directory.set(d)
 		if err := p.ask(ctx, func() { p.judge.parser.Directory = d }); err != nil {

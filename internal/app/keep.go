@@ -29,6 +29,7 @@ func (s *service) keep(ctx context.Context) error {
 }
 
 func (s *service) keepOnce(ctx context.Context, minute int) error {
+	s.lookForLogs(ctx)
 	errs := []error{s.reconcile(ctx), s.measure(ctx)}
 	if minute%60 == 30 {
 		errs = append(errs, s.prune(ctx))
@@ -119,18 +120,18 @@ func (s *service) sampleQueue(ctx context.Context) error {
 	if q == nil {
 		return nil
 	}
-	var blind episode
+	queue := eye{kind: "queue", subject: "mail queue of " + s.config.Hostname}
+	look := probe{spool: q, timeout: time.Duration(s.config.Queue.Timeout)}
 	for {
-		sample, err := s.sampleOnce(ctx, q)
+		sample, err := look.sample(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
 		if err != nil {
-			s.blind(ctx, "queue", "mail queue of "+s.config.Hostname, &blind, err)
+			s.blind(ctx, &queue, err)
 			_ = s.ask(ctx, func() { s.sample.err = err.Error() }) // or we are stopping
 		} else {
-			blind.over()
-			s.health.set("queue mail queue of "+s.config.Hostname, nil)
+			s.sees(&queue)
 			_ = s.ask(ctx, func() { s.tookSample(sample) })
 		}
 		if wait(ctx, time.Duration(s.config.Queue.Every)) != nil {
@@ -139,26 +140,41 @@ func (s *service) sampleQueue(ctx context.Context) error {
 	}
 }
 
-// sampleOnce gives up on a probe that hangs even where it cannot be stopped,
-// such as on a dead network file system.
-func (s *service) sampleOnce(ctx context.Context, q spool) (mailq.QueueSample, error) {
-	timeout := time.Duration(s.config.Queue.Timeout)
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+// A probe looks at a spool and gives up on a look that hangs even where it
+// cannot be stopped, such as on a dead network file system. Until such a look
+// ends no other is begun: each would keep a thread of the system.
+type probe struct {
+	spool
+	timeout time.Duration
+	hanging chan sampleResult // of a look that was given up; nil: there is none
+}
+
+type sampleResult struct {
+	sample mailq.QueueSample
+	err    error
+}
+
+func (p *probe) sample(ctx context.Context) (mailq.QueueSample, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
-	type result struct {
-		sample mailq.QueueSample
-		err    error
+	done := p.hanging
+	if done == nil {
+		done = make(chan sampleResult, 1)
+		go func() { // outlives us only as long as the file system keeps it
+			sample, err := p.spool.Sample(ctx)
+			done <- sampleResult{sample, err}
+		}()
 	}
-	done := make(chan result, 1)
-	go func() { // outlives us only as long as the file system keeps it
-		sample, err := q.Sample(ctx)
-		done <- result{sample, err}
-	}()
 	select {
 	case r := <-done:
+		if p.hanging != nil { // what was seen then is old
+			p.hanging = nil
+			return p.sample(ctx)
+		}
 		return r.sample, r.err
 	case <-ctx.Done():
-		return mailq.QueueSample{}, fmt.Errorf("mail queue: no answer within %s", timeout)
+		p.hanging = done
+		return mailq.QueueSample{}, fmt.Errorf("mail queue: no answer within %s", p.timeout)
 	}
 }
 

@@ -121,14 +121,17 @@ func (p *pipeline) read(c sourceChunk) {
 	p.metrics.read(c.chunk, p.judge.last)
 }
 
-// gap reports lines that were lost before they could be read.
+// gap reports lines that were lost before they could be read, once an hour and
+// source: a log that is cut often is one trouble.
 func (p *pipeline) gap(c sourceChunk) {
 	if c.chunk.Gap == "" {
 		return
 	}
+	p.log.Warn("log lines were lost", "log", c.source, "gap", c.chunk.Gap)
 	now := time.Now()
+	hour := now.Truncate(time.Hour)
 	f := rules.Finding{
-		ID: rules.FindingID(rules.LostCoverage, c.source, now), Rule: rules.LostCoverage, Subject: c.source, Time: now, Since: now,
+		ID: rules.FindingID(rules.LostCoverage, c.source, hour), Rule: rules.LostCoverage, Subject: c.source, Time: now, Since: hour,
 		Evidence: []rules.Evidence{{Kind: rules.Coverage, Text: c.chunk.Gap}},
 	}
 	if s, ok := p.judge.finding(f); ok {

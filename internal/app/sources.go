@@ -2,9 +2,13 @@ package app
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"time"
 
 	"github.com/vedetta-watch/vedetta/internal/config"
@@ -15,14 +19,17 @@ import (
 // A source is a log that is followed for ever: it is begun again, after a
 // pause, where it stopped.
 type source struct {
-	name string
-	from mailq.Position
-	run  func(ctx context.Context, from mailq.Position, emit func(mailq.Chunk) error) error
+	name   string
+	path   string // of a file; empty for the journal
+	file   eye    // on path; keep's
+	absent int    // looks in a row that found no file; keep's
+	from   mailq.Position
+	run    func(ctx context.Context, from mailq.Position, emit func(mailq.Chunk) error) error
 }
 
 // newSource resumes a configured log at its saved position.
 func newSource(l config.Log, saved []byte) (source, error) {
-	s := source{name: l.Name()}
+	s := source{name: l.Name(), path: l.Path, file: eye{kind: "log", subject: l.Path, part: "file " + l.Path}}
 	if len(saved) > 0 {
 		if err := json.Unmarshal(saved, &s.from); err != nil {
 			return s, fmt.Errorf("saved position of %s: %w", s.name, err)
@@ -52,12 +59,10 @@ const (
 // once and tried again.
 func (p *pipeline) follow(ctx context.Context, s source) error {
 	pause := firstPause
-	var blind episode
+	log := eye{kind: "log", subject: s.name}
 	for {
 		err := s.run(ctx, s.from, func(c mailq.Chunk) error {
-			blind.over()
-			p.health.set("log "+s.name, nil)
-			pause = firstPause
+			p.sees(&log)
 			s.from = c.End
 			c.Lines = bytes.Clone(c.Lines) // ours only during the call
 			select {
@@ -70,7 +75,9 @@ func (p *pipeline) follow(ctx context.Context, s source) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		p.blind(ctx, "log", s.name, &blind, err)
+		if p.blind(ctx, &log, err) {
+			pause = firstPause
+		}
 		if wait(ctx, pause) != nil {
 			return nil
 		}
@@ -78,25 +85,70 @@ func (p *pipeline) follow(ctx context.Context, s source) error {
 	}
 }
 
-// An episode is a stretch of time in which something did not work.
-type episode struct{ since time.Time }
+// absences is how many looks a minute apart must miss a log for it to be
+// missing, and not just between two files of a rotation.
+const absences = 2
 
-func (e *episode) over() { e.since = time.Time{} }
+// lookForLogs reports the logs that are not there: they are waited for, which
+// is right after a rotation and on a new server, but may be a wrong path.
+func (s *service) lookForLogs(ctx context.Context) {
+	for i := range s.sources {
+		src := &s.sources[i]
+		if src.path == "" {
+			continue
+		}
+		if _, err := os.Stat(src.path); !errors.Is(err, fs.ErrNotExist) {
+			src.absent = 0
+			s.sees(&src.file)
+		} else if src.absent++; src.absent < absences {
+			s.log.Warn("waiting for a log that is not there", "log", src.path)
+		} else {
+			s.blind(ctx, &src.file, fmt.Errorf("%s is not there: is it the mail log of this server?", src.path))
+		}
+	}
+}
+
+// An eye is on something that may get out of sight.
+type eye struct {
+	kind    string // label of the metric: log, queue, aliases
+	subject string
+	part    string    // name in the health; empty: kind and subject
+	since   time.Time // begin of the stretch of failures; zero: there was none
+	well    time.Time // since when it sees; zero: it does not
+}
+
+// calm is how long an eye must have seen for a failure to be a new one, and
+// not the same that comes and goes.
+const calm = time.Minute
+
+func (e *eye) name() string { return cmp.Or(e.part, e.kind+" "+e.subject) }
+
+// sees notes that the eye sees.
+func (p *pipeline) sees(e *eye) {
+	p.health.set(e.name(), nil)
+	if e.well.IsZero() {
+		e.well = time.Now()
+	}
+}
 
 // blind reports that something to be watched cannot be read. A stretch of
-// failures is one finding.
-func (p *pipeline) blind(ctx context.Context, kind, subject string, e *episode, cause error) {
-	p.metrics.blind.WithLabelValues(kind).Inc()
-	p.health.set(kind+" "+subject, cause)
-	p.log.Error("blind", "kind", kind, "subject", subject, "err", cause)
-	if !e.since.IsZero() {
-		return
+// failures is one finding; it says whether this is a new one.
+func (p *pipeline) blind(ctx context.Context, e *eye, cause error) bool {
+	p.metrics.blind.WithLabelValues(e.kind).Inc()
+	p.health.set(e.name(), cause)
+	p.log.Error("blind", "kind", e.kind, "subject", e.subject, "err", cause)
+	now := time.Now()
+	same := !e.since.IsZero() && (e.well.IsZero() || now.Sub(e.well) < calm)
+	e.well = time.Time{}
+	if same {
+		return false
 	}
-	e.since = time.Now()
+	e.since = now
 	p.report(ctx, rules.Finding{
-		ID: rules.FindingID(rules.Blind, subject, e.since), Rule: rules.Blind, Subject: subject, Time: e.since, Since: e.since,
+		ID: rules.FindingID(rules.Blind, e.subject, e.since), Rule: rules.Blind, Subject: e.subject, Time: e.since, Since: e.since,
 		Evidence: []rules.Evidence{{Kind: rules.Coverage, Text: cause.Error()}},
 	})
+	return true
 }
 
 // report lets observe judge a finding that no event led to.
