@@ -79,16 +79,23 @@ func (p *Parser) Stats() ParserStats {
 // Parse returns the event that a line tells, if it tells one. The line may
 // end in a newline; it is not kept.
 func (p *Parser) Parse(line []byte) (ev Event, ok bool) {
+	ok = p.ParseInto(&ev, line)
+	return ev, ok
+}
+
+// ParseInto is Parse for a caller that has room for the event: ev must be
+// zero, and is left so where the line tells no event.
+func (p *Parser) ParseInto(ev *Event, line []byte) bool {
 	p.stats.Lines++
 	if len(line) > maxLine {
 		p.stats.TooLong++
-		return ev, false
+		return false
 	}
 	for n := len(line); n > 0 && (line[n-1] == '\n' || line[n-1] == '\r'); n-- {
 		line = line[:n-1]
 	}
 	if len(line) == 0 {
-		return ev, false
+		return false
 	}
 	if !p.ready {
 		p.prepare()
@@ -96,10 +103,14 @@ func (p *Parser) Parse(line []byte) (ev Event, ok bool) {
 	if p.open.unordered {
 		p.open.order()
 	}
-	if ok = p.line(&ev, line); ok {
-		p.stats.Events++
+	if !p.line(ev, line) {
+		if !ev.Time.IsZero() { // it was begun
+			*ev = Event{}
+		}
+		return false
 	}
-	return ev, ok
+	p.stats.Events++
+	return true
 }
 
 func (p *Parser) prepare() {
@@ -164,6 +175,9 @@ func (p *Parser) ownLog(ev *Event, b []byte) bool {
 
 // syslog reads "host tag[pid]: text".
 func (p *Parser) syslog(ev *Event, b []byte) bool {
+	if n := len(p.host.name); n > 0 && len(b) > n && b[n] == ' ' && string(b[:n]) == p.host.name {
+		return p.tagged(ev, b[n+1:]) // the host of the line before, as a rule
+	}
 	end := bytes.IndexByte(b, ' ')
 	if end <= 0 || end > 255 {
 		p.stats.Unrecognised++
@@ -178,10 +192,13 @@ func (p *Parser) syslog(ev *Event, b []byte) bool {
 		p.stats.Unrecognised++
 		return false
 	}
-	if string(name) != p.host.name {
-		p.host = p.hostOf(name)
-	}
-	tag, pid, text, ok := cutTag(b[end+1:])
+	p.host = p.hostOf(name)
+	return p.tagged(ev, b[end+1:])
+}
+
+// tagged reads what follows the host: the program's tag and its text.
+func (p *Parser) tagged(ev *Event, b []byte) bool {
+	tag, pid, text, ok := cutTag(b)
 	if !ok {
 		p.stats.Unrecognised++
 		return false

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -88,4 +90,28 @@ func sample(t testing.TB, name string) string {
 		t.Fatal(err)
 	}
 	return string(bytes.TrimSpace(b)) + "\n"
+}
+
+// ParseInto leaves the event zero where there is none, so that its room can be
+// used for the next line.
+func TestParseIntoLeavesNothingBehind(t *testing.T) {
+	logs, err := filepath.Glob("testdata/logs/*/*.log")
+	if err != nil || len(logs) == 0 {
+		t.Fatalf("no logs: %v", err)
+	}
+	for _, path := range logs {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var p Parser
+		for line := range bytes.Lines(text) {
+			for cut := range 3 { // whole lines and broken ones
+				var ev Event
+				if !p.ParseInto(&ev, line[:len(line)*(3-cut)/3]) && !reflect.ValueOf(ev).IsZero() {
+					t.Fatalf("%s: %q left %+v", path, line, ev)
+				}
+			}
+		}
+	}
 }

@@ -28,13 +28,13 @@ func (r *logReader) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	heads := make([]*logHead, len(r.paths))
 	for i, path := range r.paths {
-		h := &logHead{chunks: make(chan []byte, 2), used: make(chan []byte, 4), stamps: mailq.Stamps{Location: r.location, Now: r.now}}
+		h := &logHead{pieces: make(chan *piece, 2), used: make(chan *piece, 4), stamps: mailq.Stamps{Location: r.location, Now: r.now}}
 		heads[i] = h
 		g.Go(func() error {
-			defer close(h.chunks)
+			defer close(h.pieces)
 			return r.read(ctx, path, func(c mailq.Chunk) error {
 				select {
-				case h.chunks <- append(h.buffer(), c.Lines...):
+				case h.pieces <- h.copy(c.Lines):
 					return nil
 				case <-ctx.Done():
 					return ctx.Err()
@@ -53,13 +53,15 @@ func (r *logReader) run(ctx context.Context) error {
 
 // single hands on the lines of one log, as they are.
 func (r *logReader) single(ctx context.Context, h *logHead) error {
-	for chunk := range h.chunks {
-		for line := range lines(chunk) {
-			if err := r.line(line); err != nil {
+	for p := range h.pieces {
+		from := 0
+		for _, end := range p.ends {
+			if err := r.line(p.text[from:end]); err != nil {
 				return err
 			}
+			from = end + 1
 		}
-		h.done(chunk)
+		h.done(p)
 		r.progress()
 	}
 	return ctx.Err()
@@ -84,48 +86,72 @@ func (r *logReader) read(ctx context.Context, path string, emit func(mailq.Chunk
 
 // A logHead is the next line of one of several logs.
 type logHead struct {
-	chunks chan []byte
-	used   chan []byte // chunks to be filled again
-	chunk  []byte      // that rest is of
-	rest   []byte
+	pieces chan *piece
+	used   chan *piece // to be filled again
+	hand   *piece      // the one at hand
+	read   int         // lines of it
 	line   []byte
 	at     time.Time // a line without a stamp happened when the one before did
 	stamps mailq.Stamps
 	ended  bool
 }
 
-// buffer returns room for a chunk.
-func (h *logHead) buffer() []byte {
-	select {
-	case b := <-h.used:
-		return b[:0]
-	default:
-		return make([]byte, 0, mailq.MaxChunk)
-	}
+// A piece is some lines of a log and where each of them ends. The lines are
+// found by the goroutine that reads, so that the one that parses is not held
+// up.
+type piece struct {
+	text []byte
+	ends []int // of the newlines
 }
 
-// done gives a chunk's room back.
-func (h *logHead) done(chunk []byte) {
+// copy puts lines into room that was used before, if there is any.
+func (h *logHead) copy(lines []byte) *piece {
+	var p *piece
 	select {
-	case h.used <- chunk:
+	case p = <-h.used:
+	default:
+		p = &piece{text: make([]byte, 0, mailq.MaxChunk)}
+	}
+	p.text = append(p.text[:0], lines...)
+	p.ends = p.ends[:0]
+	for at := 0; at < len(p.text); at++ {
+		n := bytes.IndexByte(p.text[at:], '\n')
+		if n < 0 {
+			break // chunks end with a newline
+		}
+		at += n
+		p.ends = append(p.ends, at)
+	}
+	return p
+}
+
+// done gives a piece's room back.
+func (h *logHead) done(p *piece) {
+	select {
+	case h.used <- p:
 	default:
 	}
 }
 
 // next moves to the next line. The one before is not valid any more.
 func (h *logHead) next() {
-	for len(h.rest) == 0 {
-		if h.chunk != nil {
-			h.done(h.chunk)
+	for h.hand == nil || h.read == len(h.hand.ends) {
+		if h.hand != nil {
+			h.done(h.hand)
 		}
-		chunk, ok := <-h.chunks
+		p, ok := <-h.pieces
 		if !ok {
 			h.ended = true
 			return
 		}
-		h.chunk, h.rest = chunk, chunk
+		h.hand, h.read = p, 0
 	}
-	h.line, h.rest, _ = bytes.Cut(h.rest, []byte{'\n'})
+	from := 0
+	if h.read > 0 {
+		from = h.hand.ends[h.read-1] + 1
+	}
+	h.line = h.hand.text[from:h.hand.ends[h.read]]
+	h.read++
 	if at, ok := h.stamps.LineTime(h.line); ok {
 		h.at = at
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -33,6 +34,10 @@ type Progress struct {
 	Time  time.Time // of the log
 	Done  bool      // the last call
 }
+
+// replayGC lets the heap of a replay grow to several times what it holds
+// before it is collected: what it holds is tens of megabytes.
+const replayGC = 400
 
 // A replayStep is one line of `vedetta replay --json`. Its fields are a
 // contract.
@@ -64,6 +69,7 @@ func Replay(ctx context.Context, o ReplayOptions) error {
 		return err
 	}
 	out := bufio.NewWriter(o.Out)
+	defer debug.SetGCPercent(debug.SetGCPercent(replayGC))
 	r := &replay{options: o, judge: j, out: out, strongest: map[string]rules.Action{}}
 	if err := r.run(ctx); err != nil {
 		out.Flush()
@@ -106,8 +112,9 @@ func (r *replay) run(ctx context.Context) error {
 			if err := r.observe(events); err != nil {
 				return err
 			}
+			clear(events)
 			select {
-			case empty <- events:
+			case empty <- events[:0]:
 			default:
 			}
 		}
@@ -127,7 +134,6 @@ func (r *replay) parse(ctx context.Context, full chan<- []mailq.Event, empty <-c
 		}
 		select {
 		case batch = <-empty:
-			batch = batch[:0]
 		default:
 			batch = make([]mailq.Event, 0, eventBatch)
 		}
@@ -137,12 +143,13 @@ func (r *replay) parse(ctx context.Context, full chan<- []mailq.Event, empty <-c
 	reader := &logReader{
 		paths: r.options.Paths, stdin: r.options.In, location: parser.Location, now: r.options.Now, progress: r.progress,
 		line: func(line []byte) error {
-			ev, ok := parser.Parse(line)
-			if !ok {
+			room := batch[:len(batch)+1]
+			ev := &room[len(batch)]
+			if !parser.ParseInto(ev, line) {
 				return nil
 			}
 			r.last = ev.Time
-			if batch = append(batch, ev); len(batch) < eventBatch {
+			if batch = room; len(batch) < eventBatch {
 				return nil
 			}
 			return hand()
