@@ -16,17 +16,20 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
 const (
-	defaultSample  = 5000 // messages looked at: a share is then right within 1.4 points
-	defaultTop     = 50   // entries of a list
-	headBytes      = 4 << 10
+	defaultSample  = 5000     // messages looked at: a share is then right within 1.4 points
+	defaultTop     = 50       // entries of a list
+	headBytes      = 4 << 10  // of a file; the envelope is within it, but for the oddest
+	longHeadBytes  = 64 << 10 // of a file whose envelope is not
 	namesAtOnce    = 1024
 	maxHashDepth   = 4
 	maxHeadDomains = 16  // of one message
 	maxAddress     = 320 // bytes of an address that are looked at
+	enoughUnread   = 20  // files without an envelope, beyond which something is wrong with all
 )
 
 // A QueueSample is one look at a mail queue. How many messages wait where is
@@ -81,23 +84,26 @@ type queueHead struct {
 	domains []string  // of the recipients still to be delivered to, each once, at most maxHeadDomains
 	arrival time.Time // zero if unknown
 	held    bool      // frozen; Postfix tells it by the directory
+	cut     bool      // the text ended before the first recipient
 }
 
 // A known message is what is remembered of one in the sample.
 type known struct {
-	account Account
-	domains []string
-	arrival time.Time
-	held    bool
+	head queueHead
+	file fs.FileInfo // as it was read; when it differs it is read again
 }
 
-// errBusy means that an earlier look still hangs.
-var errBusy = errors.New("mailq: the look at the queue before this one has not ended")
+var (
+	// errBusy means that an earlier look still hangs.
+	errBusy = errors.New("mailq: the look at the queue before this one has not ended")
+	// errNoEnvelope means that a file is not as the mail server writes it.
+	errNoEnvelope = errors.New("holds no envelope")
+)
 
 // A sampler draws the sample of a queue. The messages are ordered by a keyed
 // hash of their names and the first ones taken: a random choice, but the same
-// one the next time, so that only the files of new messages are opened. It
-// remembers no more than the last sample.
+// one the next time, so that only files that are new or have changed are
+// opened. It remembers no more than the last sample.
 type sampler struct {
 	mu   sync.Mutex // held during a look
 	seed maphash.Seed
@@ -113,8 +119,12 @@ type spool struct {
 	right string // what is needed to read it
 	// walk offers each queued message.
 	walk func(context.Context, *draw, *QueueSample) error
-	// read makes sense of a file's head; false if it is no whole message.
-	read func(f *os.File, head []byte, p pick) (known, bool)
+	// whole says whether a file is written to its end; it is a plain file.
+	whole func(fs.FileInfo) bool
+	// parse reads the first bytes of a file in a directory.
+	parse func(text []byte, dir string, file fs.FileInfo) queueHead
+	// account says whose a message is, empty if nobody's.
+	account func(*queueHead) Account
 }
 
 // sample looks at a queue.
@@ -131,10 +141,7 @@ func (m *sampler) sample(ctx context.Context, s spool) (QueueSample, error) {
 	if s.now != nil {
 		q.Time = s.now()
 	}
-	d := &draw{now: q.Time, seed: m.seed, size: defaultSample}
-	if s.size > 0 {
-		d.size = s.size
-	}
+	d := &draw{now: q.Time, seed: m.seed, size: cmp.Or(s.size, defaultSample)}
 	if err := s.walk(ctx, d, &q); err != nil {
 		return QueueSample{}, err
 	}
@@ -145,67 +152,90 @@ func (m *sampler) sample(ctx context.Context, s spool) (QueueSample, error) {
 	q.Total, q.Read = d.total, len(heads)
 	q.Exact = q.Read == q.Total
 	q.Oldest = d.oldest
-	top := defaultTop
-	if s.top > 0 {
-		top = s.top
-	}
-	q.tell(d, heads, top)
+	q.tell(d, heads, s)
 	q.Duration = time.Since(began)
 	return q, nil
 }
 
-// heads reads the heads of the picked messages that are not known yet. Where
-// all were picked, those that are not messages any more, or not yet, are not
-// counted either.
-func (m *sampler) heads(ctx context.Context, d *draw, s spool, q *QueueSample) ([]known, error) {
-	whole := d.total <= d.size
+// heads looks into the picked files. Where all were picked, those that are not
+// messages any more, or not yet, are not counted either. One damaged file is no
+// reason to see nothing; most of them are.
+func (m *sampler) heads(ctx context.Context, d *draw, s spool, q *QueueSample) ([]queueHead, error) {
+	all := d.total <= d.size
 	next := make(map[string]known, len(d.picks))
-	heads := make([]known, 0, len(d.picks))
-	buf := make([]byte, headBytes)
+	heads := make([]queueHead, 0, len(d.picks))
+	buf := make([]byte, headBytes, longHeadBytes)
+	unread, why := 0, error(nil)
 	for _, p := range d.picks {
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("mailq: %s: reading the queue: %w", p.dir, err)
 		}
 		_, twice := next[p.name] // it was moved while the names were read
-		k, ok := m.seen[p.name]
-		if !ok && !twice {
-			var err error
-			q.Opened++
-			if k, ok, err = readHead(buf, p, s); err != nil {
-				return nil, err
-			}
+		k, err := known{}, fs.ErrNotExist
+		if !twice {
+			k, err = m.look(buf, p, s, q)
 		}
 		switch {
-		case ok && !twice:
+		case err == nil:
 			next[p.name] = k
-			heads = append(heads, k)
-			d.older(k.arrival)
-		case twice || whole:
+			heads = append(heads, k.head)
+			d.older(k.head.arrival)
+		case !errors.Is(err, fs.ErrNotExist):
+			unread, why = unread+1, cmp.Or(why, err)
+		case twice || all:
 			d.total--
 			*p.queue--
 		}
+	}
+	if unread > len(heads) && (unread >= enoughUnread || !errors.Is(why, errNoEnvelope)) {
+		return nil, why
 	}
 	m.seen = next
 	return heads, nil
 }
 
-// readHead reads the head of one file; it is no error if that has gone meanwhile.
-func readHead(buf []byte, p pick, s spool) (known, bool, error) {
+// look reads the head of one file, if it is not known; fs.ErrNotExist means
+// that it is no message, not yet or not any more. The file is looked at before
+// it is opened: opening a pipe could hang.
+func (m *sampler) look(buf []byte, p pick, s spool, q *QueueSample) (known, error) {
 	path := filepath.Join(p.dir, p.name)
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return known{}, false, nil
-	}
+	file, err := os.Lstat(path)
 	if err != nil {
-		return known{}, false, spoolError(path, err, s.right)
+		return known{}, spoolError(path, err, s.right)
+	}
+	if !file.Mode().IsRegular() || !s.whole(file) {
+		return known{}, fs.ErrNotExist
+	}
+	if k, ok := m.seen[p.name]; ok && unchanged(k.file, file) {
+		return k, nil
+	}
+	q.Opened++
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return known{}, spoolError(path, err, s.right)
 	}
 	defer f.Close()
-	n, err := f.ReadAt(buf, 0)
-	if err != nil && err != io.EOF {
-		return known{}, false, nil // one damaged file is no reason to see nothing
+	k := known{file: file}
+	for _, size := range []int{headBytes, longHeadBytes} {
+		n, err := f.ReadAt(buf[:size], 0)
+		if err != nil && err != io.EOF {
+			return known{}, pathError(path, err)
+		}
+		if k.head = s.parse(buf[:n], p.dir, file); !k.head.cut || n < size {
+			break
+		}
 	}
-	k, ok := s.read(f, buf[:n], p)
-	return k, ok, nil
+	if k.head.cut || k.head.arrival.IsZero() {
+		return known{}, pathError(path, errNoEnvelope)
+	}
+	return k, nil
+}
+
+// unchanged compares what the servers change: they rename files, write anew
+// under the same name, mark recipients in place and set the time of the next
+// attempt.
+func unchanged(a, b fs.FileInfo) bool {
+	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
 }
 
 // spoolError names what cannot be read and the right that is needed.
@@ -297,27 +327,25 @@ func ageOf(now, at time.Time) int {
 }
 
 // tell fills in the shares.
-func (q *QueueSample) tell(d *draw, heads []known, top int) {
+func (q *QueueSample) tell(d *draw, heads []queueHead, s spool) {
 	accounts, domains := map[string]int{}, map[string]int{}
 	var aged [len(ages)]int
-	unowned, dated, held := 0, 0, 0
-	for _, k := range heads {
-		if k.account == "" {
+	unowned, held, dated := 0, 0, len(heads)
+	for _, h := range heads {
+		if account := s.account(&h); account == "" {
 			unowned++
 		} else {
-			accounts[string(k.account)]++
+			accounts[string(account)]++
 		}
-		for _, name := range k.domains {
+		for _, name := range h.domains {
 			domains[name]++
 		}
-		if !k.arrival.IsZero() {
-			aged[ageOf(d.now, k.arrival)]++
-			dated++
-		}
-		if k.held {
+		aged[ageOf(d.now, h.arrival)]++
+		if h.held {
 			held++
 		}
 	}
+	top := cmp.Or(s.top, defaultTop)
 	q.ByAccount = shares(accounts, len(heads), q.Total, top)
 	q.ByDestination = shares(domains, len(heads), q.Total, top)
 	q.Unowned = share("", unowned, len(heads), q.Total)
@@ -344,28 +372,38 @@ func shares(counts map[string]int, read, total, top int) []Share {
 	return slices.Clone(list[:min(len(list), top)])
 }
 
-// share scales n of read messages to all. The half-width of the 95 % interval
-// of a share p is 1.96·sqrt(p(1-p)/read); but what was seen is certain.
+// share scales n of read messages to all, with the 95 % interval of Wilson
+// (1927), which holds for rare names too, where the normal approximation does
+// not, and narrows as more of a small queue is read; what was seen is certain.
 func share(name string, n, read, total int) Share {
-	if read == 0 || read >= total {
+	if read >= total {
 		return Share{name, n, n, n}
 	}
-	p, all := float64(n)/float64(read), float64(total)
-	half := 1.96 * math.Sqrt(p*(1-p)/float64(read))
+	if read == 0 {
+		return Share{name, 0, 0, total}
+	}
+	p, k, all := float64(n)/float64(read), float64(read), float64(total)
+	z2 := 1.96 * 1.96 * (all - k) / (all - 1)
+	middle := (p + z2/(2*k)) / (1 + z2/k)
+	half := math.Sqrt(z2*(p*(1-p)/k+z2/(4*k*k))) / (1 + z2/k)
 	return Share{
 		Name:  name,
 		Count: int(math.Round(p * all)),
-		Low:   max(n, int(math.Floor((p-half)*all))),
-		High:  min(total-(read-n), int(math.Ceil((p+half)*all))),
+		Low:   max(n, int(math.Floor((middle-half)*all))),
+		High:  min(total-(read-n), int(math.Ceil((middle+half)*all))),
 	}
 }
 
 // eachName calls yield for each name in dir, and in the directories of one
 // character that servers hash their queues into. It is no error if one of
-// those is gone.
+// those is gone, or is none.
 func eachName(ctx context.Context, dir string, depth int, right string, yield func(dir, name string)) error {
-	f, err := os.Open(dir)
-	if depth > 0 && errors.Is(err, fs.ErrNotExist) {
+	flags := os.O_RDONLY | syscall.O_DIRECTORY
+	if depth > 0 {
+		flags |= syscall.O_NOFOLLOW
+	}
+	f, err := os.OpenFile(dir, flags, 0)
+	if depth > 0 && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP)) {
 		return nil
 	}
 	if err != nil {
@@ -400,23 +438,21 @@ func eachName(ctx context.Context, dir string, depth int, right string, yield fu
 	return nil
 }
 
-// remember makes of a head what the sample needs. canonical and user may be nil.
-func (h *queueHead) remember(canonical func(string) Account, user func(uid int64) Account) known {
-	k := known{domains: h.domains, arrival: h.arrival, held: h.held}
+// account says whose a message is. canonical and user may be nil.
+func (h *queueHead) account(canonical func(string) Account, user func(uid int64) Account) Account {
 	switch {
 	case h.login != "" && canonical != nil:
-		k.account = canonical(h.login)
+		return canonical(h.login)
 	case h.login != "":
-		k.account = Account(h.login)
-	case h.sender == "": // a bounce
+		return Account(h.login)
 	case h.user != "":
-		k.account = Account(KindUser + ":" + h.user)
+		return Account(KindUser + ":" + h.user)
 	case h.uid >= 0 && user != nil:
-		k.account = user(h.uid)
+		return user(h.uid)
 	case h.uid >= 0:
-		k.account = Account(KindUID + ":" + strconv.FormatInt(h.uid, 10))
+		return Account(KindUID + ":" + strconv.FormatInt(h.uid, 10))
 	}
-	return k
+	return ""
 }
 
 // addRecipient takes note of where a recipient is.

@@ -3,9 +3,10 @@ package mailq
 import (
 	"bytes"
 	"context"
+	"io/fs"
 	"net/netip"
-	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,7 +36,9 @@ const eximRight = "reading the queue needs root, Exim's group (Debian-exim, exim
 func (s *EximSpool) Sample(ctx context.Context) (QueueSample, error) {
 	return s.sampler.sample(ctx, spool{
 		host: s.Host, size: s.Size, top: s.Top, now: s.Now, right: eximRight,
-		walk: s.walk, read: s.read,
+		walk: s.walk, whole: func(fs.FileInfo) bool { return true }, // they get their name when they are written
+		parse:   func(text []byte, _ string, _ fs.FileInfo) queueHead { return parseEximHead(text) },
+		account: func(h *queueHead) Account { return h.account(s.Canonical, nil) },
 	})
 }
 
@@ -69,19 +72,11 @@ func isEximID(id string) bool {
 	return len(id) > 0 && len(id) <= len(b) && eximIDLen(b[:copy(b[:], id)]) == len(id)
 }
 
-func (s *EximSpool) read(_ *os.File, head []byte, p pick) (known, bool) {
-	h := parseEximHead(head)
-	if h.arrival.IsZero() {
-		h.arrival, _ = QueueIDTime(strings.TrimSuffix(p.name, "-H"))
-	}
-	return h.remember(s.Canonical, nil), true
-}
-
 // parseEximHead reads the envelope at the beginning of an -H file (Exim
 // specification, chapter "Format of spool files"). A file that is cut gives
 // what came before the cut.
 func parseEximHead(b []byte) queueHead {
-	h := queueHead{uid: -1}
+	h := queueHead{uid: -1, cut: true}
 	_, b, _ = eximLine(b) // the file's name
 	caller, b, _ := eximLine(b)
 	sender, b, _ := eximLine(b)
@@ -93,23 +88,45 @@ func parseEximHead(b []byte) queueHead {
 	h.sender = clean(bytes.Trim(sender, "<>"), maxAddress)
 	login, _, _ := bytes.Cut(caller, []byte(" "))
 	h.user = clean(login, 64)
-	local := false
+	from := unknownOrigin
 	for len(b) > 0 && b[0] == '-' {
 		var line []byte
 		if line, b, ok = eximLine(b); !ok {
 			break
 		}
 		name, value := eximOption(line)
-		local = h.setOption(name, value) || local
-		skip := eximSkip(name, value)
-		b = b[min(skip, len(b)):]
+		from = max(from, h.setOption(name, value))
+		b = b[eximSkip(name, value, len(b)):]
 	}
-	if !local || h.client.IsValid() {
-		h.user = ""
-	}
+	h.settle(from)
 	h.eximRecipients(b)
 	return h
 }
+
+// An origin is how a message came to Exim; what is more certain is greater.
+type origin int
+
+const (
+	unknownOrigin  origin = iota
+	localOrigin           // by a program of this machine
+	loggedInOrigin        // the same, logged in by SMTP all the same
+	remoteOrigin
+)
+
+// settle keeps the one of login and user who answers for the message. Exim
+// notes the user's name as a login too where a program handed the message in.
+func (h *queueHead) settle(from origin) {
+	if from == localOrigin {
+		h.login = ""
+	}
+	own := h.sender == "" && slices.Contains(eximUsers, strings.ToLower(h.user))
+	if from == unknownOrigin || from == remoteOrigin || own {
+		h.user = ""
+	}
+}
+
+// eximUsers are the names that Exim itself has: it writes bounces by them.
+var eximUsers = []string{"debian-exim", "exim", "mail", "mailnull"}
 
 // eximLine splits a line off; false if it is cut.
 func eximLine(b []byte) (line, rest []byte, ok bool) {
@@ -132,8 +149,8 @@ func eximOption(line []byte) (name, value []byte) {
 	return name, value
 }
 
-// setOption reports whether the message was handed in on this machine.
-func (h *queueHead) setOption(name, value []byte) bool {
+// setOption reports what it tells about the origin of the message.
+func (h *queueHead) setOption(name, value []byte) origin {
 	switch string(name) {
 	case "auth_id":
 		h.login = clean(value, maxAddress)
@@ -143,24 +160,30 @@ func (h *queueHead) setOption(name, value []byte) bool {
 		h.held = true
 	case "host_address":
 		h.client = eximHost(value)
+		return remoteOrigin
 	case "received_protocol":
-		return bytes.HasPrefix(value, []byte("local"))
+		if bytes.HasPrefix(value, []byte("local-")) && bytes.HasSuffix(value, []byte("a")) {
+			return loggedInOrigin
+		}
+		if bytes.HasPrefix(value, []byte("local")) {
+			return localOrigin
+		}
 	case "local":
-		return true
+		return localOrigin
 	}
-	return false
+	return unknownOrigin
 }
 
-// eximSkip is how many bytes of data and newline follow "-aclm NAME LENGTH":
-// they may hold anything, lines like these too. Where the length makes no
-// sense, nothing after it can be trusted.
-func eximSkip(name, value []byte) int {
+// eximSkip is how many of the next bytes are the value that follows "-aclm
+// NAME LENGTH", and a newline: they may hold anything, lines like these too.
+// Where the length makes no sense, nothing after it can be trusted.
+func eximSkip(name, value []byte, left int) int {
 	if !bytes.HasPrefix(name, []byte("acl")) {
 		return 0
 	}
 	n, err := strconv.Atoi(string(value[bytes.LastIndexByte(value, ' ')+1:]))
-	if err != nil || n < 0 || n > headBytes {
-		return headBytes
+	if err != nil || n < 0 || n >= left {
+		return left
 	}
 	return n + 1
 }
@@ -193,6 +216,7 @@ func (h *queueHead) eximRecipients(b []byte) {
 		line, b, ok = eximLine(b)
 	}
 	n, err := strconv.Atoi(string(line))
+	h.cut = !ok || err != nil
 	for ; ok && err == nil && n > 0; n-- {
 		if line, b, ok = eximLine(b); !ok {
 			return

@@ -3,8 +3,8 @@ package mailq
 import (
 	"bytes"
 	"context"
+	"io/fs"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strconv"
 	"syscall"
@@ -39,7 +39,8 @@ const postfixRight = "reading the queue needs root, the user postfix, or CAP_DAC
 func (s *PostfixSpool) Sample(ctx context.Context) (QueueSample, error) {
 	return s.sampler.sample(ctx, spool{
 		host: s.Host, size: s.Size, top: s.Top, now: s.Now, right: postfixRight,
-		walk: s.walk, read: s.read,
+		walk: s.walk, whole: isWhole, parse: parsePostfixFile,
+		account: func(h *queueHead) Account { return h.account(s.Canonical, s.User) },
 	})
 }
 
@@ -71,16 +72,16 @@ func postfixID(name string) bool {
 	return len(name) <= len(b) && isQueueID(b[:copy(b[:], name)])
 }
 
-func (s *PostfixSpool) read(f *os.File, head []byte, p pick) (known, bool) {
-	fi, err := f.Stat()
-	if err != nil || !fi.Mode().IsRegular() || fi.Mode()&0o100 == 0 {
-		return known{}, false // without the execute bit it is still being written
-	}
-	h := parsePostfixHead(head)
-	if st, ok := fi.Sys().(*syscall.Stat_t); ok && filepath.Base(p.dir) == "maildrop" {
+// isWhole says whether a file has the execute bit; without it, it is still
+// being written.
+func isWhole(file fs.FileInfo) bool { return file.Mode()&0o100 != 0 }
+
+func parsePostfixFile(text []byte, dir string, file fs.FileInfo) queueHead {
+	h := parsePostfixHead(text)
+	if st, ok := file.Sys().(*syscall.Stat_t); ok && filepath.Base(dir) == "maildrop" {
 		h.uid = int64(st.Uid) // nothing in the file says it yet
 	}
-	return h.remember(s.Canonical, s.User), true
+	return h
 }
 
 // Types of queue file records (Postfix, src/global/rec_type.h).
@@ -89,7 +90,8 @@ const (
 	recTime    = 'T' // "seconds microseconds" of arrival
 	recAttr    = 'A' // "name=value"
 	recSender  = 'S'
-	recTo      = 'R' // a recipient; 'D' is one that is done
+	recTo      = 'R' // a recipient
+	recDone    = 'D' // a recipient that needs no more attempts
 	recMessage = 'M' // the content begins
 	recText    = 'N' // a line of it, ended by a newline
 )
@@ -102,12 +104,14 @@ func parsePostfixHead(b []byte) queueHead {
 		return h
 	}
 	smtp := false
+	h.cut = true
 	for {
 		kind, data, rest, ok := postfixRecord(b)
 		if !ok {
 			return h
 		}
 		b = rest
+		h.cut = h.cut && kind != recTo && kind != recDone && kind != recMessage
 		switch kind {
 		case recTime:
 			h.arrival = postfixTime(data)
@@ -166,14 +170,18 @@ func postfixRecord(b []byte) (kind byte, data, rest []byte, ok bool) {
 	return kind, b[:n], b[n:], true
 }
 
+// lastSecond is beyond all times that are told, in seconds; those after the year
+// 9999 cannot be.
+const lastSecond = 1 << 37
+
 // postfixTime reads "seconds microseconds"; the second may be missing.
 func postfixTime(b []byte) time.Time {
 	sec, usec, _ := bytes.Cut(b, []byte(" "))
-	s, err := strconv.ParseInt(string(sec[:min(len(sec), 12)]), 10, 64)
-	if err != nil || s <= 0 {
+	s, err := strconv.ParseInt(string(sec[:min(len(sec), 20)]), 10, 64)
+	if err != nil || s <= 0 || s > lastSecond {
 		return time.Time{}
 	}
-	us, err := strconv.ParseInt(string(bytes.TrimSpace(usec)), 10, 64)
+	us, err := strconv.ParseInt(string(bytes.TrimSpace(usec[:min(len(usec), 20)])), 10, 64)
 	if err != nil || us < 0 || us > 999_999 {
 		us = 0
 	}
