@@ -84,6 +84,7 @@ type service struct {
 	registry *prometheus.Registry
 	policy   *gate.Policy
 	sources  []source
+	files    []*logFile // of the sources; keep's
 
 	untoldBefore []rules.Decision // proposals, and what ran out, that the last run wrote down and did not come to tell
 }
@@ -239,6 +240,9 @@ func (s *service) restore(ctx context.Context) error {
 			return err
 		}
 		s.sources = append(s.sources, src)
+		if l.Path != "" {
+			s.files = append(s.files, newLogFile(l.Path))
+		}
 	}
 	return nil
 }

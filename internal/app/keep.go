@@ -29,7 +29,7 @@ func (s *service) keep(ctx context.Context) error {
 }
 
 func (s *service) keepOnce(ctx context.Context, minute int) error {
-	s.lookForLogs(ctx)
+	s.lookForLogs(ctx, s.files)
 	errs := []error{s.reconcile(ctx), s.measure(ctx)}
 	if minute%60 == 30 {
 		errs = append(errs, s.prune(ctx))

@@ -19,17 +19,14 @@ import (
 // A source is a log that is followed for ever: it is begun again, after a
 // pause, where it stopped.
 type source struct {
-	name   string
-	path   string // of a file; empty for the journal
-	file   eye    // on path; keep's
-	absent int    // looks in a row that found no file; keep's
-	from   mailq.Position
-	run    func(ctx context.Context, from mailq.Position, emit func(mailq.Chunk) error) error
+	name string
+	from mailq.Position
+	run  func(ctx context.Context, from mailq.Position, emit func(mailq.Chunk) error) error
 }
 
 // newSource resumes a configured log at its saved position.
 func newSource(l config.Log, saved []byte) (source, error) {
-	s := source{name: l.Name(), path: l.Path, file: eye{kind: "log", subject: l.Path, part: "file " + l.Path}}
+	s := source{name: l.Name()}
 	if len(saved) > 0 {
 		if err := json.Unmarshal(saved, &s.from); err != nil {
 			return s, fmt.Errorf("saved position of %s: %w", s.name, err)
@@ -89,21 +86,28 @@ func (p *pipeline) follow(ctx context.Context, s source) error {
 // missing, and not just between two files of a rotation.
 const absences = 2
 
+// A logFile is where a log should be.
+type logFile struct {
+	path   string
+	absent int // looks in a row that found no file
+	eye
+}
+
+func newLogFile(path string) *logFile {
+	return &logFile{path: path, eye: eye{kind: "log", subject: path, part: "file " + path}}
+}
+
 // lookForLogs reports the logs that are not there: they are waited for, which
 // is right after a rotation and on a new server, but may be a wrong path.
-func (s *service) lookForLogs(ctx context.Context) {
-	for i := range s.sources {
-		src := &s.sources[i]
-		if src.path == "" {
-			continue
-		}
-		if _, err := os.Stat(src.path); !errors.Is(err, fs.ErrNotExist) {
-			src.absent = 0
-			s.sees(&src.file)
-		} else if src.absent++; src.absent < absences {
-			s.log.Warn("waiting for a log that is not there", "log", src.path)
+func (p *pipeline) lookForLogs(ctx context.Context, files []*logFile) {
+	for _, f := range files {
+		if _, err := os.Stat(f.path); !errors.Is(err, fs.ErrNotExist) {
+			f.absent = 0
+			p.sees(&f.eye)
+		} else if f.absent++; f.absent < absences {
+			p.log.Warn("waiting for a log that is not there", "log", f.path)
 		} else {
-			s.blind(ctx, &src.file, fmt.Errorf("%s is not there: is it the mail log of this server?", src.path))
+			p.blind(ctx, &f.eye, fmt.Errorf("%s is not there: is it the mail log of this server?", f.path))
 		}
 	}
 }

@@ -11,7 +11,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/vedetta-watch/vedetta/internal/config"
 	"github.com/vedetta-watch/vedetta/mailq"
 	"github.com/vedetta-watch/vedetta/rules"
 )
@@ -89,23 +88,19 @@ func TestMissingLog(t *testing.T) {
 	p := watching(t)
 	go p.half(t.Context())
 	path := filepath.Join(t.TempDir(), "mail.log")
-	src, err := newSource(config.Log{Path: path}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &service{pipeline: p, sources: []source{src}}
-	s.lookForLogs(t.Context())
+	files := []*logFile{newLogFile(path)}
+	p.lookForLogs(t.Context(), files)
 	if h := p.Health(t.Context()); !h.OK {
 		t.Errorf("after one look: %+v", h.Parts)
 	}
-	s.lookForLogs(t.Context())
+	p.lookForLogs(t.Context(), files)
 	if h := p.Health(t.Context()); h.OK || !strings.Contains(h.Parts["file "+path], "is not there") {
 		t.Errorf("after two looks: %+v, want that %s is missing", h.Parts, path)
 	}
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s.lookForLogs(t.Context())
+	p.lookForLogs(t.Context(), files)
 	if h := p.Health(t.Context()); !h.OK {
 		t.Errorf("once it is there: %+v", h.Parts)
 	}
