@@ -57,15 +57,6 @@ type step struct {
 // the journal still knows that their decisions were taken.
 const maxRungs = 50_000
 
-// line judges one log line.
-func (j *judge) line(line []byte) (step, bool) {
-	ev, ok := j.parser.Parse(line)
-	if !ok {
-		return step{}, false
-	}
-	return j.event(&ev)
-}
-
 // event judges one event.
 func (j *judge) event(ev *mailq.Event) (step, bool) {
 	if ev.Time.After(j.last) {

@@ -1,12 +1,14 @@
 package app
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"github.com/vedetta-watch/vedetta/detector"
 	"github.com/vedetta-watch/vedetta/enforce"
 	"github.com/vedetta-watch/vedetta/internal/gate"
 	"github.com/vedetta-watch/vedetta/mailq"
@@ -30,7 +32,18 @@ type metrics struct {
 	queued    *prometheus.GaugeVec
 	notes     prometheus.Counter
 	lostNotes prometheus.Counter
+	panics    prometheus.Counter
+	figures   atomic.Pointer[figures]
 }
+
+// figures are what parser and detector counted, as observe last saw it.
+type figures struct {
+	parser   mailq.ParserStats
+	detector detector.Stats
+}
+
+// known notes what parser and detector count. It runs in observe.
+func (m *metrics) known(j *judge) { m.figures.Store(&figures{j.parser.Stats(), j.detector.Stats()}) }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
 	f := promauto.With(reg)
@@ -49,7 +62,24 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		database:  f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_database_bytes", Help: "Size of the database."}),
 		queued:    f.NewGaugeVec(prometheus.GaugeOpts{Name: "vedetta_queue_messages", Help: "Messages in the mail queue at the last sample, by queue."}, []string{"queue"}),
 		notes:     f.NewCounter(prometheus.CounterOpts{Name: "vedetta_gate_messages_total", Help: "Messages that the gate was told of at their end."}),
+		panics:    f.NewCounter(prometheus.CounterOpts{Name: "vedetta_panics_total", Help: "Log lines left out because of a mistake of ours."}),
 		lostNotes: f.NewCounter(prometheus.CounterOpts{Name: "vedetta_gate_messages_dropped_total", Help: "Messages that the gate was told of and that were left to the log, because reading was behind."}),
+	}
+	m.figures.Store(&figures{})
+	m.counted(reg, "vedetta_log_lines_total", "Log lines read.", func(f *figures) uint64 { return f.parser.Lines })
+	m.counted(reg, "vedetta_log_lines_unrecognised_total", "Log lines that no parser knew.", func(f *figures) uint64 { return f.parser.Unrecognised })
+	m.counted(reg, "vedetta_log_events_total", "Events made of log lines and of what the gate was told.", func(f *figures) uint64 { return f.parser.Events })
+	m.counted(reg, "vedetta_messages_evicted_total", "Open messages forgotten for want of room.", func(f *figures) uint64 { return f.parser.Evicted })
+	m.counted(reg, "vedetta_accounts_evicted_total", "Silent accounts forgotten for want of room.", func(f *figures) uint64 { return f.detector.Evicted })
+	m.counted(reg, "vedetta_events_untracked_total", "Events of accounts for which there was no room.", func(f *figures) uint64 { return f.detector.Untracked })
+	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "vedetta_messages_open", Help: "Messages accepted and not yet gone."},
+		func() float64 { return float64(m.figures.Load().parser.Open) })
+	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "vedetta_accounts", Help: "Accounts that something is known about."},
+		func() float64 { return float64(m.figures.Load().detector.Accounts) })
+	for _, channel := range []string{"mail", "webhook"} {
+		for _, result := range []string{"sent", "failed", "refused"} {
+			m.told.WithLabelValues(channel, result)
+		}
 	}
 	for action := rules.Observe; action <= rules.Reset; action++ {
 		m.decisions.WithLabelValues(action.String(), "true")
@@ -62,12 +92,21 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	return m
 }
 
-// read notes a chunk; the lag is only told by events that are being written now.
+// counted exports one of the figures.
+func (m *metrics) counted(reg prometheus.Registerer, name, help string, of func(*figures) uint64) {
+	promauto.With(reg).NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(of(m.figures.Load())) })
+}
+
+// read notes a chunk; newest is the time of its last event, zero if it has
+// none. Who has read everything is not behind, however old the last event is.
 func (m *metrics) read(c mailq.Chunk, newest time.Time) {
 	m.bytes.Add(float64(len(c.Lines)))
 	m.skipped.Add(float64(c.Skipped))
-	if !newest.IsZero() {
+	switch {
+	case !newest.IsZero():
 		m.lag.Set(max(0, time.Since(newest).Seconds()))
+	case c.Caught:
+		m.lag.Set(0)
 	}
 }
 

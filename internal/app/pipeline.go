@@ -3,7 +3,9 @@ package app
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"time"
 
 	"github.com/vedetta-watch/vedetta/enforce"
@@ -51,6 +53,7 @@ type pipeline struct {
 	orders    []*order
 	learned   []string // keys of releases
 	dirty     bool
+	newest    time.Time // of the last event of the chunk at hand
 
 	queue     *enforce.PostfixQueue // nil: held mail cannot be released
 	directory *directory
@@ -106,10 +109,9 @@ func (p *pipeline) observe(ctx context.Context) error {
 // read judges the lines of one chunk.
 func (p *pipeline) read(c sourceChunk) {
 	p.judge.stale = time.Now().Add(-p.stale)
+	p.newest = time.Time{}
 	for line := range lines(c.chunk.Lines) {
-		if s, ok := p.judge.line(line); ok {
-			p.steps = append(p.steps, s)
-		}
+		p.line(line)
 	}
 	p.gap(c)
 	position, err := json.Marshal(c.chunk.End)
@@ -118,7 +120,28 @@ func (p *pipeline) read(c sourceChunk) {
 	}
 	p.positions[c.source] = position
 	p.dirty = true
-	p.metrics.read(c.chunk, p.judge.last)
+	p.metrics.read(c.chunk, p.newest)
+	p.metrics.known(p.judge)
+}
+
+// line judges one line. A panic is a mistake of ours that a line brought to
+// light: it costs that line, for after a restart the same line would be read
+// again, for ever.
+func (p *pipeline) line(line []byte) {
+	defer func() {
+		if mistake := recover(); mistake != nil {
+			p.metrics.panics.Inc()
+			p.log.Error("panic: a line is left out; please report it", "panic", fmt.Sprint(mistake), "line", fmt.Sprintf("%.500q", line), "stack", string(debug.Stack()))
+		}
+	}()
+	ev, ok := p.judge.parser.Parse(line)
+	if !ok {
+		return
+	}
+	p.newest = ev.Time
+	if s, ok := p.judge.event(&ev); ok {
+		p.steps = append(p.steps, s)
+	}
 }
 
 // gap reports lines that were lost before they could be read, once an hour and
