@@ -4,6 +4,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -376,6 +377,9 @@ func (s *service) enforceAgain(ctx context.Context) error {
 		steps = append(steps, step{finding: f, decision: d})
 	}
 	s.untoldBefore = nil
+	slices.SortStableFunc(steps, func(a, b step) int { // as they were decided, or the stronger silences the weaker
+		return cmp.Or(a.decision.Time.Compare(b.decision.Time), cmp.Compare(a.decision.Action, b.decision.Action))
+	})
 	s.carryOut(ctx, steps)
 	return nil
 }
