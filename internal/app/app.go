@@ -97,7 +97,7 @@ const queueLength = 4
 const maxNotes = 4096
 
 func newService(ctx context.Context, c config.Config, db *store.DB, o Options) (*service, error) {
-	aliases, err := loadAliases(ctx, c.Accounts.Aliases)
+	aliases, unread, err := aliasesAtStart(ctx, c.Accounts.Aliases, db)
 	if err != nil {
 		return nil, fmt.Errorf("aliases: %w", err)
 	}
@@ -130,6 +130,10 @@ func newService(ctx context.Context, c config.Config, db *store.DB, o Options) (
 	}
 	t.notified = p.book.Notified
 	s := &service{pipeline: p, config: c, registry: o.Registry}
+	if unread != nil {
+		s.health.set(aliasEye().name(), unread)
+		s.log.Error("starting with the aliases that were read last", "err", unread)
+	}
 	s.policy = &gate.Policy{Table: table, Canonical: dir.Canonical, Seen: p.seen, Log: o.Log, MaxConns: c.Gate.MaxConnections}
 	o.Registry.MustRegister(newGateCollector(s.policy.Stats))
 	return s, nil
@@ -214,17 +218,10 @@ func recipientKey(ctx context.Context, db *store.DB) (key [16]byte, err error) {
 // restore puts back what the last run knew, so that reading goes on as if it
 // had never stopped.
 func (s *service) restore(ctx context.Context) error {
+	if err := s.restoreLearnt(ctx); err != nil {
+		return err
+	}
 	now := time.Now()
-	if err := s.store.LoadAccounts(ctx, func(a store.AccountState) error {
-		return s.judge.detector.Restore(mailq.Account(a.Account), a.State)
-	}); err != nil {
-		return fmt.Errorf("learnt state: %w", err)
-	}
-	if err := s.store.LoadMessages(ctx, func(m store.MessageState) error {
-		return s.judge.parser.Restore(m.Key, m.State)
-	}); err != nil {
-		return fmt.Errorf("open messages: %w", err)
-	}
 	if err := s.restoreDecisions(ctx, now); err != nil {
 		return fmt.Errorf("decisions: %w", err)
 	}
@@ -246,6 +243,51 @@ func (s *service) restore(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// restoreLearnt puts back accounts and open messages. What cannot be read, by
+// damage or because another version wrote it, is left out: a watch that begins
+// anew with an account is better than none.
+func (s *service) restoreLearnt(ctx context.Context) error {
+	accounts, messages := spoilt{of: "accounts"}, spoilt{of: "open messages"}
+	if err := s.store.LoadAccounts(ctx, func(a store.AccountState) error {
+		accounts.add(s.judge.detector.Restore(mailq.Account(a.Account), a.State))
+		return nil
+	}); err != nil {
+		return fmt.Errorf("learnt state: %w", err)
+	}
+	if err := s.store.LoadMessages(ctx, func(m store.MessageState) error {
+		messages.add(s.judge.parser.Restore(m.Key, m.State))
+		return nil
+	}); err != nil {
+		return fmt.Errorf("open messages: %w", err)
+	}
+	s.judge.parser.Changed(func(uint64, []byte) {}) // they are stored already
+	accounts.tell(s.log)
+	messages.tell(s.log)
+	return nil
+}
+
+// spoilt counts what cannot be restored.
+type spoilt struct {
+	of    string
+	n     int
+	first error
+}
+
+func (s *spoilt) add(err error) {
+	if err == nil {
+		return
+	}
+	if s.n++; s.n == 1 {
+		s.first = err
+	}
+}
+
+func (s *spoilt) tell(log *slog.Logger) {
+	if s.n > 0 {
+		log.Error("what was known could not be read and is learnt anew", "of", s.of, "number", s.n, "first", s.first)
+	}
 }
 
 // episodeMemory is how long ago an episode may have begun and still go on.
@@ -305,13 +347,16 @@ func (s *service) restoreIncidents(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	damaged := spoilt{of: "incidents"}
 	for _, row := range append(open, rows...) {
 		var in incident.Incident
 		if err := json.Unmarshal(row.Body, &in); err != nil {
-			return fmt.Errorf("incident %s: %w", row.ID, err)
+			damaged.add(fmt.Errorf("incident %s: %w", row.ID, err))
+			continue
 		}
 		s.book.Restore(in)
 	}
+	damaged.tell(s.log)
 	return nil
 }
 

@@ -54,6 +54,7 @@ func (p *problems) between(field string, d Duration, least, most time.Duration) 
 func (c Config) checkLogs(p *problems) {
 	p.need(len(c.Logs) > 0, "logs", "needs at least one log to read")
 	seen := map[string]bool{}
+	zone := ""
 	for i, log := range c.Logs {
 		at := fmt.Sprintf("logs[%d]", i)
 		p.need((log.Path == "") != (len(log.Journal) == 0), at, "needs either path or journal")
@@ -62,6 +63,8 @@ func (c Config) checkLogs(p *problems) {
 		if log.TimeZone != "" {
 			_, err := time.LoadLocation(log.TimeZone)
 			p.need(err == nil, at+".time_zone", "%q is no time zone: write Europe/Rome or UTC", log.TimeZone)
+			p.need(zone == "" || zone == log.TimeZone, at+".time_zone", "%q is not %s: logs are read together and share one zone", log.TimeZone, zone)
+			zone = log.TimeZone
 		}
 	}
 }
@@ -73,6 +76,7 @@ func (c Config) checkAccounts(p *problems) {
 		p.need(err == nil, fmt.Sprintf("accounts.trusted[%d]", i), "%q is no network: write 192.0.2.0/24", prefix)
 	}
 	a := c.Accounts.Aliases
+	p.between("accounts.aliases.refresh", a.Refresh, 10*time.Second, 24*time.Hour)
 	if a.Driver == "" {
 		p.need(a.Query == "" && a.DSN == "", "accounts.aliases.driver", "needs mysql or postgres for a query")
 		return
@@ -81,7 +85,6 @@ func (c Config) checkAccounts(p *problems) {
 	p.need(a.DSN != "", "accounts.aliases.dsn", "needs the database's address")
 	p.need(a.Query != "", "accounts.aliases.query", "needs a query that returns address and login")
 	p.need(a.File == "", "accounts.aliases.file", "choose a file or a database, not both")
-	p.between("accounts.aliases.refresh", a.Refresh, 10*time.Second, 24*time.Hour)
 }
 
 func (c Config) checkQueue(p *problems) {
