@@ -385,3 +385,49 @@ func TestShareCovers(t *testing.T) {
 		}
 	}
 }
+
+// Messages that go or move while the queue is read are no error. Where all are
+// looked into they are counted as they were found, else as they were listed.
+func TestVanishingFiles(t *testing.T) {
+	for _, size := range []int{10, 4} {
+		dir := postfixDirs(t)
+		path := func(queue, id string) string { return filepath.Join(dir, queue, id) }
+		put := func(queue, id string) {
+			writeMode(t, path(queue, id), postfixFile("alice@shop.test", "x@d.test"), 0o700)
+		}
+		for i := range 6 {
+			put("hold", fmt.Sprintf("4ABCDE%d", i))
+		}
+		put("active", "4BBCDE0")
+		put("active", "4BBCDE1")
+		s := &PostfixSpool{Dir: dir}
+		var q QueueSample
+		d := &draw{now: spoolTime, size: size, seed: maphash.MakeSeed()}
+		if err := s.walk(t.Context(), d, &q); err != nil {
+			t.Fatal(err)
+		}
+		// It was deferred before that directory was listed; and one more.
+		d.offer("4BBCDE0", "4BBCDE0", filepath.Join(dir, "deferred"), &q.Deferred)
+		put("deferred", "4CBCDE0")
+		d.offer("4CBCDE0", "4CBCDE0", filepath.Join(dir, "deferred"), &q.Deferred)
+		for _, err := range []error{
+			os.Rename(path("active", "4BBCDE0"), path("deferred", "4BBCDE0")),
+			os.Remove(path("deferred", "4CBCDE0")), os.Remove(path("hold", "4ABCDE0")), os.Remove(path("hold", "4ABCDE1")),
+		} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		heads, err := s.sampler.heads(t.Context(), d, spool{whole: isWhole, parse: parsePostfixFile}, &q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := QueueSample{Active: 1, Deferred: 1, Held: 4, Opened: 6}
+		if size == 4 { // one that is seen twice is counted once if both are picked
+			want = QueueSample{Active: q.Active, Deferred: 2, Held: 6, Opened: len(heads)}
+		}
+		if diff := cmp.Diff(q, want); diff != "" || len(heads) != q.Opened || d.total != q.Active+q.Deferred+q.Held || q.Active < 1 {
+			t.Errorf("sample of %d: %d heads of %d (-got +want):\n%s", size, len(heads), d.total, diff)
+		}
+	}
+}
