@@ -152,7 +152,7 @@ func (cmd *queueCmd) Run(ctx context.Context, io std) error {
 		fmt.Fprintf(io.out, "the queue could not be read: %s\n", clean(q.Error))
 	}
 	if len(q.Sample) > 0 {
-		fmt.Fprintf(io.out, "by the queue itself: %s\n", q.Sample)
+		fmt.Fprintf(io.out, "by the queue itself: %s\n", clean(string(q.Sample)))
 	}
 	return nil
 }

@@ -26,6 +26,7 @@ const maxUnwritten = 200_000
 // tried again with the next; what could not be written down is not done, but
 // is still told, and its account is slowed in the meantime.
 func (p *pipeline) answer(ctx context.Context) error {
+	defer close(p.answered)
 	var unwritten work
 	retry, minute := time.NewTicker(retryEvery), time.NewTicker(time.Minute)
 	defer retry.Stop()

@@ -252,7 +252,7 @@ func TestFailureRecovers(t *testing.T) {
 func TestUnwrittenIsBounded(t *testing.T) {
 	p, _, _ := answering(t)
 	p.store.Close()
-	p.work, p.done = make(chan work), make(chan struct{})
+	p.work, p.done, p.answered = make(chan work), make(chan struct{}), make(chan struct{})
 	ended := make(chan error, 1)
 	go func() { ended <- p.answer(t.Context()) }()
 	big := work{batch: store.Batch{Positions: map[string][]byte{}, Messages: make([]store.MessageState, maxUnwritten+1)}}

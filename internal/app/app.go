@@ -124,7 +124,7 @@ func newService(ctx context.Context, c config.Config, db *store.DB, o Options) (
 		acts: newExecutor(c, table, dir), queue: newQueue(c), directory: dir,
 		stale:  time.Duration(c.Rules.StaleAfter),
 		chunks: make(chan sourceChunk), notes: make(chan gate.Request, maxNotes), asks: make(chan func()),
-		work: make(chan work, queueLength), done: make(chan struct{}), reconciled: make(chan time.Time, 1),
+		work: make(chan work, queueLength), done: make(chan struct{}), answered: make(chan struct{}), reconciled: make(chan time.Time, 1),
 		positions: map[string][]byte{},
 		health:    &health{mode: string(c.Mode), parts: map[string]string{}},
 	}
@@ -395,6 +395,9 @@ func (s *service) run(ctx context.Context, ready func(Ready)) error {
 		g.Go(func() error { return s.serveAPI(ctx, api, token) })
 	}
 	s.log.Info("watching", "version", Version(), "mode", s.health.mode, "gate", fmt.Sprint(r.Gate), "api", fmt.Sprint(r.API))
+	if len(s.teller.channels) == 0 {
+		s.log.Warn("nobody is told: the configuration has neither notify.mail.server nor notify.webhook.url")
+	}
 	if ready != nil {
 		ready(r)
 	}
@@ -484,10 +487,19 @@ func apiToken(c config.Config) (string, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return "", fmt.Errorf("api token: %w", err)
 	}
-	if err := os.WriteFile(path, []byte(token+"\n"), 0o640); err != nil {
+	if err := writeWhole(path, token+"\n", 0o640); err != nil {
 		return "", fmt.Errorf("api token: %w", err)
 	}
 	return token, nil
+}
+
+// writeWhole leaves no half-written file behind, as on a full disk.
+func writeWhole(path, text string, mode os.FileMode) error {
+	half := path + ".new"
+	if err := os.WriteFile(half, []byte(text), mode); err != nil {
+		return errors.Join(err, os.Remove(half))
+	}
+	return os.Rename(half, path)
 }
 
 // shutdownTime is how long open requests may take to end.

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/vedetta-watch/vedetta/detector"
 	"github.com/vedetta-watch/vedetta/incident"
@@ -52,9 +54,23 @@ func (p *pipeline) Act(ctx context.Context, o web.Order) (web.Result, error) {
 		return r.result, r.err
 	case <-ctx.Done():
 		return web.Result{}, fmt.Errorf("%s %s: not finished yet, see the journal: %w", o.Do, order.account, ctx.Err())
-	case <-p.done:
-		return web.Result{}, fmt.Errorf("%s %s: %w", o.Do, order.account, errStopping)
+	case <-p.answered:
+		return order.last()
 	}
+}
+
+// last is what came of the order when the service ended: orders that had come
+// to the second half are finished.
+func (o *order) last() (web.Result, error) {
+	select {
+	case r := <-o.done:
+		return r.result, r.err
+	default:
+	}
+	if o.Do == doBlock {
+		return web.Result{}, fmt.Errorf("block %s: not done: %w", o.account, errStopping)
+	}
+	return web.Result{}, fmt.Errorf("%s %s: written down, and in effect from the next start: %w", o.Do, o.account, errStopping)
 }
 
 // An order is an operator's order on its way through the pipeline.
@@ -73,16 +89,32 @@ type ordered struct {
 	err    error
 }
 
+// Bounds of what an operator may say: bytes, and how long a block may last.
+const (
+	maxWho = 128
+	maxWhy = 1024
+	maxFor = 10 * 366 * 24 * time.Hour
+)
+
 func checkOrder(o web.Order) error {
 	switch {
 	case o.Do != doBlock && o.Do != doUnblock && o.Do != doRelease:
 		return fmt.Errorf("%w: %q is none of block, unblock, release", web.ErrInvalid, o.Do)
-	case o.Account == "" || len(o.Account) > maxAccountName || strings.ContainsFunc(o.Account, func(r rune) bool { return r <= ' ' || r == 0x7f }):
+	case !validAccount(o.Account):
 		return fmt.Errorf("%w: %q is no account", web.ErrInvalid, o.Account)
-	case o.For < 0:
-		return fmt.Errorf("%w: a block of %s", web.ErrInvalid, o.For)
+	case o.For < 0 || o.For > maxFor:
+		return fmt.Errorf("%w: a block of %s; it may last up to ten years, or with 0 until it is unblocked", web.ErrInvalid, o.For)
+	case o.Who == "" || len(o.Who) > maxWho || len(o.Why) > maxWhy:
+		return fmt.Errorf("%w: needs who orders it, in at most %d bytes, and why in at most %d", web.ErrInvalid, maxWho, maxWhy)
 	}
 	return nil
+}
+
+// validAccount accepts every name that an account can have, for what was
+// blocked must be possible to unblock: the path of a script may hold blanks.
+func validAccount(name string) bool {
+	return name != "" && len(name) <= maxAccountName && utf8.ValidString(name) &&
+		strings.TrimSpace(name) == name && !strings.ContainsFunc(name, unicode.IsControl)
 }
 
 // writeDown notes an unblock or a release before anything is done about it.
@@ -327,8 +359,8 @@ func (p *pipeline) inObserve(ctx context.Context, f func()) error {
 
 // Why tells everything that led to where an account stands.
 func (p *pipeline) Why(ctx context.Context, name string) (web.Why, error) {
-	if name == "" || len(name) > maxAccountName {
-		return web.Why{}, fmt.Errorf("%w: needs an account", web.ErrInvalid)
+	if !validAccount(name) {
+		return web.Why{}, fmt.Errorf("%w: %q is no account", web.ErrInvalid, name[:min(len(name), maxAccountName)])
 	}
 	account := p.canonical(name)
 	w := web.Why{Account: string(account)}

@@ -3,11 +3,13 @@ package app
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/vedetta-watch/vedetta/detector"
 	"github.com/vedetta-watch/vedetta/internal/config"
+	"github.com/vedetta-watch/vedetta/internal/web"
 	"github.com/vedetta-watch/vedetta/mailq"
 )
 
@@ -67,5 +69,54 @@ func TestAccountsAreBounded(t *testing.T) {
 	}
 	if !rows[0].LastSeen.Equal(at.Add(4999 * time.Second)) {
 		t.Errorf("first = %+v, want the one seen last", rows[0])
+	}
+}
+
+func TestCheckOrder(t *testing.T) {
+	order := func(change func(*web.Order)) web.Order {
+		o := web.Order{Do: doBlock, Account: victim, Who: "root"}
+		change(&o)
+		return o
+	}
+	for name, c := range map[string]struct {
+		order web.Order
+		ok    bool
+	}{
+		"a login":                  {order(func(*web.Order) {}), true},
+		"a script with a blank":    {order(func(o *web.Order) { o.Account = "script:/home/u/my site/x.php" }), true},
+		"a name in another script": {order(func(o *web.Order) { o.Account = "жук@shop.test" }), true},
+		"nobody":                   {order(func(o *web.Order) { o.Account = "" }), false},
+		"a blank at the end":       {order(func(o *web.Order) { o.Account = victim + " " }), false},
+		"a line break":             {order(func(o *web.Order) { o.Account = "a\nb" }), false},
+		"a terminal's escape":      {order(func(o *web.Order) { o.Account = "a\u009b2J" }), false},
+		"no text":                  {order(func(o *web.Order) { o.Account = "a\xff" }), false},
+		"too long":                 {order(func(o *web.Order) { o.Account = strings.Repeat("a", maxAccountName+1) }), false},
+		"for an hour":              {order(func(o *web.Order) { o.For = time.Hour }), true},
+		"for less than nothing":    {order(func(o *web.Order) { o.For = -1 }), false},
+		"beyond what a time holds": {order(func(o *web.Order) { o.For = 1<<63 - 1 }), false},
+		"by nobody":                {order(func(o *web.Order) { o.Who = "" }), false},
+		"by a novel":               {order(func(o *web.Order) { o.Who = strings.Repeat("a", maxWho+1) }), false},
+		"for many reasons":         {order(func(o *web.Order) { o.Why = strings.Repeat("a", maxWhy+1) }), false},
+		"something else":           {order(func(o *web.Order) { o.Do = "dance" }), false},
+	} {
+		if err := checkOrder(c.order); (err == nil) != c.ok || err != nil && !errors.Is(err, web.ErrInvalid) {
+			t.Errorf("%s: %v, want ok = %v", name, err, c.ok)
+		}
+	}
+}
+
+// An order that was carried out while the service stopped is reported as done;
+// one that was not says what became of it.
+func TestOrderWhileStopping(t *testing.T) {
+	done := &order{Order: web.Order{Do: doBlock}, account: victim, done: make(chan ordered, 1)}
+	done.done <- ordered{result: web.Result{Done: []string{"blocked"}}}
+	if r, err := done.last(); err != nil || len(r.Done) != 1 {
+		t.Errorf("result = %+v, %v; want that it is done", r, err)
+	}
+	for do, want := range map[string]string{doBlock: "not done", doUnblock: "in effect from the next start", doRelease: "in effect from the next start"} {
+		o := &order{Order: web.Order{Do: do}, account: victim, done: make(chan ordered, 1)}
+		if _, err := o.last(); !errors.Is(err, errStopping) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", do, err, want)
+		}
 	}
 }

@@ -40,7 +40,8 @@ type pipeline struct {
 	asks   chan func()
 	work   chan work
 
-	done chan struct{} // closed when observe has ended
+	done     chan struct{} // closed when observe has ended
+	answered chan struct{} // closed when answer has
 
 	reconciled chan time.Time        // when a comparison began that found all as it should be; holds one
 	untold     untold                // answer's
