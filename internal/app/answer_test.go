@@ -248,6 +248,23 @@ func TestFailureRecovers(t *testing.T) {
 	}
 }
 
+// That holds over a restart too: what had failed is told to be in force by the
+// first comparison that finds it so.
+func TestFailureRecoversAfterRestart(t *testing.T) {
+	p, acts, _ := answering(t)
+	acts.fail = "postmap: exit status 1"
+	s := stepFor(rules.Block, true, "")
+	p.write(t.Context(), workFor(s), []step{s})
+	again, _ := restarted(t, p)
+	if err := again.restoreIncidents(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	again.recovered(t.Context(), <-again.reconciled)
+	if got := letters(t, p); len(got) != 2 {
+		t.Errorf("letters = %q, want one of the failure and one of its end", got)
+	}
+}
+
 // While nothing can be written, memory is bounded: the log waits.
 func TestUnwrittenIsBounded(t *testing.T) {
 	p, _, _ := answering(t)

@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vedetta-watch/vedetta/detector"
+	"github.com/vedetta-watch/vedetta/enforce"
 	"github.com/vedetta-watch/vedetta/incident"
 	"github.com/vedetta-watch/vedetta/internal/config"
 	"github.com/vedetta-watch/vedetta/internal/gate"
@@ -310,6 +311,13 @@ func (s *service) restoreDecisions(ctx context.Context, now time.Time) error {
 		active = append(active, row.Decision)
 		if row.OutcomeAt.IsZero() && (ranOut(row) || !row.Enforce && row.EndedAt.IsZero()) {
 			s.untoldBefore = append(s.untoldBefore, row.Decision)
+		}
+		if row.Enforce && !row.OutcomeAt.IsZero() && !row.OK && row.EndedAt.IsZero() {
+			f, err := s.store.Finding(ctx, row.Finding)
+			if err != nil && !errors.Is(err, store.ErrNotFound) {
+				return err
+			}
+			s.remember(step{finding: f, decision: row.Decision}, enforce.Outcome{Detail: row.Outcome}, row.OutcomeAt)
 		}
 	}
 	for _, d := range active {
