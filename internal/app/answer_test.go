@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"database/sql"
 	"fmt"
 	"path/filepath"
@@ -9,7 +10,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/vedetta-watch/vedetta/enforce"
 	"github.com/vedetta-watch/vedetta/incident"
+	"github.com/vedetta-watch/vedetta/internal/gate"
 	"github.com/vedetta-watch/vedetta/internal/store"
 	"github.com/vedetta-watch/vedetta/rules"
 )
@@ -310,5 +313,47 @@ func TestSharedIdentityIsTold(t *testing.T) {
 	p.write(t.Context(), workFor(s), []step{s})
 	if got := letters(t, p); len(got) != 1 {
 		t.Errorf("letters = %q, want 1", got)
+	}
+}
+
+// A listed is a table that remembers who is in it.
+type listed struct{ subjects []string }
+
+func (l *listed) Name() string { return "table" }
+
+func (l *listed) Apply(_ context.Context, entries []enforce.Entry) error {
+	l.subjects = nil
+	for _, e := range entries {
+		l.subjects = append(l.subjects, e.Subject)
+	}
+	return nil
+}
+
+// A block ends by itself: the gate lets the account send at once, and the next
+// comparison takes it out of the table and notes its end.
+func TestBlocksEndByThemselves(t *testing.T) {
+	p, _, _ := answering(t)
+	door, table := &gate.Table{}, &listed{}
+	p.acts = &enforce.Executor{Gate: door, Tables: []enforce.Table{table}}
+	house := &service{pipeline: p}
+	if err := house.reconcile(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s := stepFor(rules.Block, true, "")
+	p.write(t.Context(), workFor(s), []step{s})
+	if door.Lookup(victim, time.Now()) == nil || len(table.subjects) != 1 {
+		t.Fatalf("gate %v, table %q; want the block in both", door.Lookup(victim, time.Now()), table.subjects)
+	}
+	if v := door.Lookup(victim, s.decision.Until); v != nil {
+		t.Errorf("the gate still answers %s when the block is over", v.Answer())
+	}
+	if _, err := p.store.Expire(t.Context(), s.decision.Until); err != nil { // as when that time has come
+		t.Fatal(err)
+	}
+	if err := house.reconcile(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if door.Len() != 0 || len(table.subjects) != 0 {
+		t.Errorf("%d in the gate, table %q; want neither", door.Len(), table.subjects)
 	}
 }
