@@ -289,9 +289,9 @@ func TestPostfixSpoolEstimates(t *testing.T) {
 	if got.Total != 2000 || got.Exact || got.Read != 400 || got.Opened != 400 || len(got.ByAccount) != 5 {
 		t.Errorf("got %+v", got)
 	}
-	// With a half-width of 90, a sample that is 200 off is one of ten thousand.
-	if a := got.ByAccount[0]; a.Name != "alice@shop.test" || a.Count < 400 || a.Count > 800 || a.High-a.Low < 160 || a.High-a.Low > 200 {
-		t.Errorf("got %+v, want about 600 ± 90", a)
+	// With a half-width of 80, a sample that is 200 off is one of a million.
+	if a := got.ByAccount[0]; a.Name != "alice@shop.test" || a.Count < 400 || a.Count > 800 || a.High-a.Low < 140 || a.High-a.Low > 180 {
+		t.Errorf("got %+v, want about 600 ± 80", a)
 	}
 	if diff := cmp.Diff(got.ByDestination, []Share{{"d.test", 2000, 1984, 2000}}); diff != "" {
 		t.Errorf("destinations (-got +want):\n%s", diff)
