@@ -203,10 +203,12 @@ func TestChangedFiles(t *testing.T) {
 	}
 	check("delivered in part", 1, "anna@shop.test", "d2.test", 1)
 
-	if err := os.Remove(moved); err != nil {
+	// Another file of the same size and time.
+	next := filepath.Join(dir, "next")
+	writeMode(t, next, postfixFile("bobby@shop.test", "x@d1.test", "x@d2.test"), 0o700)
+	if err := errors.Join(os.Chtimes(next, time.Time{}, spoolTime.Add(time.Hour)), os.Remove(moved), os.Rename(next, path)); err != nil {
 		t.Fatal(err)
 	}
-	writeMode(t, path, postfixFile("bobby@shop.test", "x@d1.test", "x@d2.test"), 0o700)
 	check("the id is another message's", 1, "bobby@shop.test", "d1.test", 1, "d2.test", 1)
 }
 
