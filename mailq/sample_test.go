@@ -433,3 +433,17 @@ func TestVanishingFiles(t *testing.T) {
 		}
 	}
 }
+
+// Recipients may begin late in a file; what is cut before them is not taken
+// for a message that has none.
+func TestPostfixLongHead(t *testing.T) {
+	for size, known := range map[int]bool{headBytes: true, longHeadBytes: false} {
+		dir := postfixDirs(t)
+		text := strings.Replace(postfixFile("alice@shop.test", "x@d.test"), "S\x0f", record('A', "log_helo_name="+strings.Repeat("x", size))+"S\x0f", 1)
+		writeMode(t, filepath.Join(dir, "hold", "4ABCDE1"), text, 0o700)
+		q := take(t, &PostfixSpool{Dir: dir, Now: spoolNow})
+		if q.Total != 1 || q.Exact != known || known && !cmp.Equal(q.ByDestination, exactly("d.test", 1)) {
+			t.Errorf("behind %d bytes: got %+v", size, q)
+		}
+	}
+}
