@@ -2,6 +2,8 @@ package rules
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -39,22 +41,40 @@ func (b *BlastLimit) Weaken(d Decision, at time.Time) (weak Decision, page bool)
 		b.take(d.Subject, at)
 		return d, false
 	}
-	page = b.paged.IsZero() || at.Sub(b.paged) >= b.per()
-	if page {
-		b.paged = at
-	}
-	return d.Weakened(fmt.Sprintf("%s: %d subjects within %s were stopped already", HeldBlast, len(b.taken), b.per())), page
+	return d.Weakened(fmt.Sprintf("%s: %d subjects within %s were stopped already", HeldBlast, len(b.taken), b.per())), b.page(at)
 }
 
 // Restore counts what was let through before a restart, in the time of the
 // decisions. Those that do not count, and those that the window has left
-// behind by the next call of Weaken, are forgotten.
-func (b *BlastLimit) Restore(past []Decision) {
+// behind by the next call of Weaken, are forgotten. It returns the IDs of the
+// weakened decisions with which people were to be paged, so that a restart
+// neither forgets to nor does so again.
+func (b *BlastLimit) Restore(past []Decision) (paged []string) {
+	var weakened []Decision
 	for _, d := range past {
 		if d.counts() {
 			b.take(d.Subject, d.Time)
 		}
+		if strings.HasPrefix(d.HeldBack, HeldBlast) {
+			weakened = append(weakened, d)
+		}
 	}
+	slices.SortStableFunc(weakened, func(a, b Decision) int { return a.Time.Compare(b.Time) })
+	for _, d := range weakened {
+		if b.page(d.Time) {
+			paged = append(paged, d.ID)
+		}
+	}
+	return paged
+}
+
+// page reports whether people must be paged, and notes that they are.
+func (b *BlastLimit) page(at time.Time) bool {
+	if !b.paged.IsZero() && at.Sub(b.paged) < b.per() {
+		return false
+	}
+	b.paged = at
+	return true
 }
 
 // counts reports whether d is one of those that are limited.

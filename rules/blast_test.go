@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -136,20 +137,27 @@ func TestBlastLimitRestore(t *testing.T) {
 	start := time.Date(2026, 3, 20, 10, 0, 0, 0, time.UTC)
 	before := &BlastLimit{Max: 3}
 	var journal []Decision
-	for i, subject := range []string{"a", "b", "b", "c", "d"} {
+	var called []string
+	for i, subject := range []string{"a", "b", "b", "c", "d", "e"} {
 		at := start.Add(time.Duration(i) * 10 * time.Minute)
-		d, _ := before.Weaken(blocked(subject, at), at)
+		d, page := before.Weaken(blocked(subject, at), at)
 		journal = append(journal, d)
+		if page {
+			called = append(called, d.ID)
+		}
 	}
+	slices.Reverse(journal) // in whatever order it is read
 	after := &BlastLimit{Max: 3}
-	after.Restore(journal)
+	if diff := cmp.Diff(after.Restore(journal), called); diff != "" || len(called) != 1 {
+		t.Errorf("people were called with (-got +want):\n%s", diff)
+	}
 	for _, minutes := range []int{50, 59, 60, 79, 80, 81, 95} {
 		at := start.Add(time.Duration(minutes) * time.Minute)
 		subject := fmt.Sprintf("new%d", minutes)
-		want, _ := before.Weaken(blocked(subject, at), at)
-		got, _ := after.Weaken(blocked(subject, at), at)
-		if got.Action != want.Action {
-			t.Errorf("after %d minutes: %v, want %v as without the restart", minutes, got.Action, want.Action)
+		want, wantPage := before.Weaken(blocked(subject, at), at)
+		got, page := after.Weaken(blocked(subject, at), at)
+		if got.Action != want.Action || page != wantPage {
+			t.Errorf("after %d minutes: %v, page %v; want %v, %v as without the restart", minutes, got.Action, page, want.Action, wantPage)
 		}
 	}
 }

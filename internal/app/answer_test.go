@@ -305,6 +305,24 @@ func TestBlastLimitPages(t *testing.T) {
 	}
 }
 
+// A crash between the limit's word and the letter loses neither.
+func TestCrashBeforePaging(t *testing.T) {
+	p, _, _ := answering(t)
+	p.teller.from = rules.Block
+	s := stepFor(rules.Block, true, "")
+	s.decision = s.decision.Weakened(rules.HeldBlast + ": 20 subjects within 1h0m0s were stopped already")
+	if _, err := p.store.Commit(t.Context(), workFor(s).batch); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		restarted(t, p)
+	}
+	want := []string{"blast-limit/" + s.decision.ID + "/webhook"}
+	if diff := cmp.Diff(letters(t, p), want); diff != "" {
+		t.Errorf("letters (-got +want):\n%s", diff)
+	}
+}
+
 // A shared identity is only ever observed, so to observe it is worth a letter.
 func TestSharedIdentityIsTold(t *testing.T) {
 	p, _, _ := answering(t)

@@ -88,6 +88,7 @@ type service struct {
 	sources  []source
 	files    []*logFile // of the sources; keep's
 
+	paged        []string         // decisions of before with which people were to be paged
 	untoldBefore []rules.Decision // proposals, and what ran out, that the last run wrote down and did not come to tell
 }
 
@@ -325,7 +326,7 @@ func (s *service) restoreDecisions(ctx context.Context, now time.Time) error {
 			s.judge.climb(d)
 		}
 	}
-	s.judge.blast.Restore(active)
+	s.paged = s.judge.blast.Restore(active)
 	return s.restoreReleases(ctx)
 }
 
@@ -430,7 +431,7 @@ func (s *service) enforceAgain(ctx context.Context) error {
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
-		steps = append(steps, step{finding: f, decision: d})
+		steps = append(steps, step{finding: f, decision: d, page: slices.Contains(s.paged, d.ID)})
 	}
 	s.untoldBefore = nil
 	slices.SortStableFunc(steps, func(a, b step) int { // as they were decided, or the stronger silences the weaker
