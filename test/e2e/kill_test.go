@@ -59,6 +59,7 @@ type run struct {
 	path  string // of the log
 	table string // of the blocks; empty where there is no postmap
 	hook  *hook
+	sent  map[string]int // messages seen, by account, at the end
 }
 
 // newRun prepares a service that has read nothing. The key that recipients
@@ -111,10 +112,22 @@ func (r *run) finish(t *testing.T) {
 	}
 	r.read(t, r.path, info.Size())
 	db := r.open()
-	wait(t, "the outbox to be empty", func() bool {
+	wait(t, "everything decided to be done", func() bool {
+		rows, err := db.Decisions(t.Context(), store.DecisionFilter{Limit: 1000})
+		return err == nil && !slices.ContainsFunc(rows, func(row store.DecisionRow) bool { return row.OutcomeAt.IsZero() })
+	})
+	wait(t, "the outbox to be empty", func() bool { // its letters were there before the outcomes
 		backlog, err := db.Backlog(t.Context(), time.Now())
 		return err == nil && backlog["webhook"].Waiting == 0
 	})
+	accounts, err := r.Accounts(t.Context(), 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.sent = map[string]int{}
+	for _, a := range accounts {
+		r.sent[a.Account] = a.Messages
+	}
 	if code := r.stop(); code != 0 {
 		t.Errorf("serve ended with %d", code)
 	}
@@ -127,6 +140,7 @@ type result struct {
 	Active    []string // what is in force
 	Unsettled []string // decisions of which no outcome is known
 	Table     string
+	Sent      map[string]int // messages seen, by account
 }
 
 func (r *run) result(t *testing.T) (res result) {
@@ -144,7 +158,7 @@ func (r *run) result(t *testing.T) (res result) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	res.Findings = findings
+	res.Findings, res.Sent = findings, r.sent
 	for _, row := range rows {
 		res.Decisions = append(res.Decisions, row.Decision)
 		if row.Enforce && row.OutcomeAt.IsZero() {
@@ -256,7 +270,7 @@ func (r *run) interrupted(t *testing.T, log []byte, rotations int) (middles int)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var fed sync.WaitGroup
-	f := &feeder{path: r.path, text: log, rotations: rotations, lasts: kills * each}
+	f := &feeder{path: r.path, text: log, written: r.begin(t, log), rotations: rotations, lasts: kills * each}
 	var failed error
 	fed.Go(func() { failed = f.feed(ctx) })
 	for range kills {
@@ -280,10 +294,26 @@ func (r *run) interrupted(t *testing.T, log []byte, rotations int) (middles int)
 	return middles
 }
 
+// begin lets the service read the first lines in peace, and kills it. A service
+// that never came to write down where it is begins with the file that it finds,
+// and what was rotated before is not its own.
+func (r *run) begin(t *testing.T, log []byte) (written int) {
+	t.Helper()
+	written = bytes.LastIndexByte(log[:4096], '\n') + 1
+	if err := os.WriteFile(r.path, log[:written], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.launch()
+	r.read(t, r.path, int64(written))
+	r.kill()
+	return written
+}
+
 // A feeder writes a log over some time, and rotates it as logrotate does.
 type feeder struct {
 	path      string
 	text      []byte
+	written   int
 	rotations int
 	lasts     time.Duration
 
@@ -309,21 +339,22 @@ func (f *feeder) feed(ctx context.Context) error {
 	}
 	defer func() { out.Close() }()
 	begun := time.Now()
-	written, rotated := 0, 0
-	for tick := time.NewTicker(5 * time.Millisecond); written < len(f.text); {
+	rotated := 0
+	for tick := time.NewTicker(5 * time.Millisecond); f.written < len(f.text); {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
 		}
 		due := min(len(f.text), int(float64(len(f.text))*float64(time.Since(begun))/float64(f.lasts)))
-		if _, err := out.Write(f.text[written:max(due, written)]); err != nil { // mostly in mid-line
+		due = max(due, f.written)
+		if _, err := out.Write(f.text[f.written:due]); err != nil { // mostly in mid-line
 			return err
 		}
-		written = max(due, written)
-		if rotated < f.rotations && written > (rotated+1)*len(f.text)/(f.rotations+1) {
+		f.written = due
+		if rotated < f.rotations && f.written > (rotated+1)*len(f.text)/(f.rotations+1) {
 			rotated++
-			if out, err = f.rotate(out, &written); err != nil {
+			if out, err = f.rotate(out); err != nil {
 				return err
 			}
 		}
@@ -332,12 +363,12 @@ func (f *feeder) feed(ctx context.Context) error {
 }
 
 // rotate completes the line, renames the file and begins a new one.
-func (f *feeder) rotate(out *os.File, written *int) (*os.File, error) {
-	if end := bytes.IndexByte(f.text[*written:], '\n'); end >= 0 && f.text[*written-1] != '\n' {
-		if _, err := out.Write(f.text[*written : *written+end+1]); err != nil {
+func (f *feeder) rotate(out *os.File) (*os.File, error) {
+	if end := bytes.IndexByte(f.text[f.written:], '\n'); end >= 0 && f.text[f.written-1] != '\n' {
+		if _, err := out.Write(f.text[f.written : f.written+end+1]); err != nil {
 			return out, err
 		}
-		*written += end + 1
+		f.written += end + 1
 	}
 	for n := f.rotations; n > 0; n-- {
 		older := fmt.Sprintf("%s.%d", f.path, n)
