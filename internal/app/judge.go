@@ -40,10 +40,12 @@ type height struct {
 	until  time.Time // zero: until a person ends it
 }
 
-// below reports whether d is more than h, or h is over and the account goes on.
+// below reports whether d is more than h, or h is over and the account goes on
+// so that something has to be done again. To observe it once more is no step:
+// nothing would remember that over a restart.
 func (h height) below(d rules.Decision) bool {
 	over := !h.until.IsZero() && d.Time.After(h.until)
-	return over || d.Action > h.action
+	return d.Action > h.action || over && d.Action > rules.Observe
 }
 
 // A step is one finding that climbed a rung, and what was decided.
