@@ -9,8 +9,6 @@ import (
 	"runtime/debug"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/vedetta-watch/vedetta/internal/config"
 	"github.com/vedetta-watch/vedetta/mailq"
 	"github.com/vedetta-watch/vedetta/rules"
@@ -91,74 +89,27 @@ type replay struct {
 	steps     int
 	strongest map[string]rules.Action // by subject
 	first     time.Time
-	last      time.Time // of the newest event, as the parsing goroutine knows it
+	event     mailq.Event // the one at hand
 	events    uint64
 }
 
-// eventBatch is how many events travel together from the parser to the
-// detector: enough that the hand-over costs nothing.
-const eventBatch = 512
-
-// run reads and parses on one goroutine and judges on another.
+// run judges line by line. Only the reading has goroutines of its own: to hand
+// each event to another costs as much as it gains where two processors share a
+// core, as they mostly do on rented machines.
 func (r *replay) run(ctx context.Context) error {
-	full, empty := make(chan []mailq.Event, 4), make(chan []mailq.Event, 6)
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		defer close(full)
-		return r.parse(ctx, full, empty)
-	})
-	g.Go(func() error {
-		for events := range full {
-			if err := r.observe(events); err != nil {
-				return err
-			}
-			clear(events)
-			select {
-			case empty <- events[:0]:
-			default:
-			}
-		}
-		return nil
-	})
-	return g.Wait()
-}
-
-// parse turns the logs into batches of events.
-func (r *replay) parse(ctx context.Context, full chan<- []mailq.Event, empty <-chan []mailq.Event) error {
-	batch := make([]mailq.Event, 0, eventBatch)
-	hand := func() error {
-		select {
-		case full <- batch:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		select {
-		case batch = <-empty:
-		default:
-			batch = make([]mailq.Event, 0, eventBatch)
-		}
-		return nil
-	}
 	parser := r.judge.parser
 	reader := &logReader{
 		paths: r.options.Paths, stdin: r.options.In, location: parser.Location, now: r.options.Now, progress: r.progress,
 		line: func(line []byte) error {
-			room := batch[:len(batch)+1]
-			ev := &room[len(batch)]
-			if !parser.ParseInto(ev, line) {
+			if !parser.ParseInto(&r.event, line) {
 				return nil
 			}
-			r.last = ev.Time
-			if batch = room; len(batch) < eventBatch {
-				return nil
-			}
-			return hand()
+			err := r.observe()
+			r.event = mailq.Event{}
+			return err
 		},
 	}
-	if err := reader.run(ctx); err != nil {
-		return err
-	}
-	return hand()
+	return reader.run(ctx)
 }
 
 func (r *replay) progress() {
@@ -166,25 +117,20 @@ func (r *replay) progress() {
 		return
 	}
 	s := r.judge.parser.Stats()
-	r.options.Progress(Progress{Lines: s.Lines, Time: r.last})
+	r.options.Progress(Progress{Lines: s.Lines, Time: r.judge.last})
 }
 
-func (r *replay) observe(events []mailq.Event) error {
-	for i := range events {
-		ev := &events[i]
-		if r.first.IsZero() {
-			r.first = ev.Time
-		}
-		r.events++
-		s, ok := r.judge.event(ev)
-		if !ok {
-			continue
-		}
-		if err := r.write(s); err != nil {
-			return err
-		}
+// observe judges the event at hand.
+func (r *replay) observe() error {
+	if r.first.IsZero() {
+		r.first = r.event.Time
 	}
-	return nil
+	r.events++
+	s, ok := r.judge.event(&r.event)
+	if !ok {
+		return nil
+	}
+	return r.write(s)
 }
 
 // write prints one step. What is held back would not have been done.
