@@ -181,7 +181,7 @@ func (r *run) result(t *testing.T) (res result) {
 	return res
 }
 
-// count is how many decisions to block are enforced.
+// blocks counts the decisions to block that are enforced.
 func (r result) blocks() (n int) {
 	for _, d := range r.Decisions {
 		if d.Action == rules.Block && d.Enforce {
@@ -413,7 +413,7 @@ func TestUntoldIsTold(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.start()
-			wait(t, "the alert", func() bool { return r.hook.told(alice) })
+			wait(t, "the alert", func() bool { return r.hook.told(alice, c.told) })
 		})
 	}
 }
