@@ -47,6 +47,7 @@ func (s *ownService) start(ctx context.Context, o gateOptions, out io.Writer) er
 	if err := load(ctx, filepath.Join(s.dir, "vedetta.db"), o.accounts, o.blocked); err != nil {
 		return fmt.Errorf("loading accounts: %w", err)
 	}
+	syscall.Sync() // what loading wrote is not to be written while we measure
 	fmt.Fprintf(out, "%d accounts known, %d blocked: loaded in %v\n", o.accounts, o.blocked, time.Since(begun).Round(time.Second))
 	if err := os.WriteFile(s.feed, nil, 0o600); err != nil {
 		return err
