@@ -217,7 +217,7 @@ func (s *story) end(ctx context.Context) error {
 	s.block(strings.Join(why.Text, "\n"))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.say("\n%d messages of the hijacked mailbox left, %d were held and %d refused; %d messages of its neighbours went through after the block.",
+	s.say("\nMessages of the hijacked mailbox: %d left, %d held, %d refused. Its neighbours sent %d after the block.",
 		s.sent, s.held, s.refusals, s.after)
 	if s.refusals == 0 {
 		return errors.New("demo: the hijacked account was not refused; this is a bug, please report it")
