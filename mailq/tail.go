@@ -1,10 +1,8 @@
 package mailq
 
 import (
-	"bytes"
 	"context"
 	"io"
-	"os"
 	"time"
 )
 
@@ -33,7 +31,7 @@ const (
 type Tail struct {
 	Path string
 	// From is where to go on. The zero Position is the beginning of the file
-	// that Path is now; see [EndOf] for its end.
+	// that Path is now.
 	From Position
 	// Poll is how often to look where the kernel tells nothing; 0 is 250 ms.
 	Poll time.Duration
@@ -57,42 +55,6 @@ func (t *Tail) Run(ctx context.Context, emit func(Chunk) error) error {
 		}
 	}
 	return ctx.Err()
-}
-
-// EndOf is the position behind the last whole line of the file at path.
-func EndOf(path string) (Position, error) {
-	f, err := openFile(path)
-	if err != nil {
-		return Position{}, err
-	}
-	defer f.Close()
-	end, err := lastLine(f)
-	if err != nil {
-		return Position{}, fileError(path, err)
-	}
-	s, err := openSource(path, Position{Offset: end})
-	if err != nil {
-		return Position{}, err
-	}
-	defer s.close()
-	return s.position(path, end), nil
-}
-
-// lastLine finds the offset behind the last newline.
-func lastLine(f *os.File) (int64, error) {
-	end, err := f.Seek(0, io.SeekEnd)
-	buf := make([]byte, MaxLine)
-	for err == nil && end > 0 {
-		part := buf[:min(end, MaxLine)]
-		if _, err = f.ReadAt(part, end-int64(len(part))); err != nil {
-			break
-		}
-		if i := bytes.LastIndexByte(part, '\n'); i >= 0 {
-			return end - int64(len(part)-i-1), nil
-		}
-		end -= int64(len(part))
-	}
-	return end, err
 }
 
 // A follower is the state of one run of a Tail.

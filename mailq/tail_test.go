@@ -476,29 +476,6 @@ func TestTailUnreadable(t *testing.T) {
 	}
 }
 
-func TestEndOf(t *testing.T) {
-	for _, text := range []string{"", "a", "a\n", "a\nb", strings.Repeat("line\n", 20_000) + "half", "a\n" + strings.Repeat("x", 3*MaxLine)} {
-		log := filepath.Join(t.TempDir(), "mail.log")
-		appendTo(t, log, text)
-		pos, err := EndOf(log)
-		if want := int64(strings.LastIndexByte(text, '\n') + 1); err != nil || pos.Offset != want {
-			t.Errorf("%.10q…: got %d, %v, want %d", text, pos.Offset, err, want)
-		}
-		r := newReader(t, log)
-		r.pos = pos
-		appendTo(t, log, " end\nnew\n")
-		r.start()
-		r.until("new line", func() bool { return bytes.HasSuffix(r.lines, []byte("new\n")) })
-		r.halt()
-		if bytes.HasPrefix(r.lines, []byte("line")) || len(r.gaps) > 0 {
-			t.Errorf("%.10q…: read what was before the end: %.40q, gaps %q", text, r.lines, r.gaps)
-		}
-	}
-	if _, err := EndOf(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("got %v, want that it does not exist", err)
-	}
-}
-
 func TestTailLatency(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "mail.log")
 	r := newReader(t, log)

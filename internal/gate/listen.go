@@ -108,16 +108,3 @@ func Ask(ctx context.Context, addr string, attributes ...string) (string, error)
 	}
 	return action, nil
 }
-
-// Health asks the policy service at addr about nobody. Nil means that it
-// answered as it should.
-func Health(ctx context.Context, addr string) error {
-	action, err := Ask(ctx, addr, "protocol_state=RCPT")
-	if err != nil {
-		return err
-	}
-	if action != "DUNNO" {
-		return fmt.Errorf("gate: %s: answered %q about nobody", addr, action)
-	}
-	return nil
-}

@@ -64,7 +64,7 @@ func TestListenRemovesOnlyDeadSockets(t *testing.T) {
 	}
 }
 
-func TestHealthNamesWhoDoesNotAnswer(t *testing.T) {
+func TestAskNamesWhatItDoesNotUnderstand(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -77,18 +77,18 @@ func TestHealthNamesWhoDoesNotAnswer(t *testing.T) {
 		}
 		defer conn.Close()
 		conn.Read(make([]byte, 1000))
-		conn.Write([]byte("action=REJECT everybody\n\n"))
+		conn.Write([]byte("220 mail.test ESMTP\n\n"))
 	}()
-	if err := Health(t.Context(), addr); err == nil || !strings.Contains(err.Error(), "REJECT everybody") {
-		t.Errorf("a service that refuses nobody in particular: got %v", err)
+	if _, err := Ask(t.Context(), addr, "protocol_state=RCPT"); err == nil || !strings.Contains(err.Error(), "220 mail.test") {
+		t.Errorf("a server of another protocol: got %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := Health(ctx, addr); err == nil {
-		t.Error("healthy without an answer")
+	if _, err := Ask(ctx, addr, "protocol_state=RCPT"); err == nil {
+		t.Error("an answer after the end")
 	}
 	l.Close()
-	if err := Health(t.Context(), addr); err == nil {
-		t.Error("healthy without a service")
+	if _, err := Ask(t.Context(), addr, "protocol_state=RCPT"); err == nil {
+		t.Error("an answer without a service")
 	}
 }

@@ -386,9 +386,6 @@ func TestUnixSocket(t *testing.T) {
 	table := new(Table)
 	table.Set(decision(rules.Block, "mallory@shop.test"), "no")
 	run(t, &Policy{Table: table}, l)
-	if err := Health(t.Context(), addr); err != nil {
-		t.Error(err)
-	}
 	got, err := Ask(t.Context(), addr, "protocol_state=RCPT", "sasl_username=mallory@shop.test")
 	if err != nil || got != "REJECT 5.7.1 no" {
 		t.Errorf("got %q, %v", got, err)
