@@ -127,12 +127,12 @@ func (p *pipeline) read(c sourceChunk) {
 
 // line judges one line. A panic is a mistake of ours that a line brought to
 // light: it costs that line, for after a restart the same line would be read
-// again, for ever.
+// again, for ever. Its text is not logged: it may hold a customer's password.
 func (p *pipeline) line(line []byte) {
 	defer func() {
 		if mistake := recover(); mistake != nil {
 			p.metrics.panics.Inc()
-			p.log.Error("panic: a line is left out; please report it", "panic", fmt.Sprint(mistake), "line", fmt.Sprintf("%.500q", line), "stack", string(debug.Stack()))
+			p.log.Error("panic: a line is left out; please report it", "panic", fmt.Sprint(mistake), "bytes", len(line), "stack", string(debug.Stack()))
 		}
 	}()
 	ev, ok := p.judge.parser.Parse(line)
