@@ -63,7 +63,7 @@ const (
 
 	dangling  = 60 * 60 // seconds without a line, for messages never accepted
 	deserted  = 7 * day // and for those that were
-	clockJump = 60 * 60 // seconds that one line may move the parser's clock
+	clockJump = 60      // seconds that one line may move the parser's clock
 )
 
 func (o *open) is(f openFlags) bool { return o.flags&f != 0 }

@@ -143,8 +143,9 @@ func (p *Parser) line(ev *Event, b []byte) bool {
 	return p.syslog(ev, rest)
 }
 
-// tick moves the parser's clock to the last stamp. A line moves it by an hour
-// at most, so that one wrong stamp does not make every message old.
+// tick moves the parser's clock to the last stamp. A line moves it by a minute
+// at most, so that neither a wrong stamp nor today's lines, read beside the log
+// of last week, make every message old.
 func (p *Parser) tick(before int64) {
 	now := p.stamps.sec
 	if now < before-60*60 {

@@ -154,12 +154,23 @@ func TestOpenMessagesAreBounded(t *testing.T) {
 		p.Parse(line(start, activeLine(id1, "alice@shop.test", 1)))
 		p.Parse(line(start, clientLine(id2, "alice@shop.test")))
 		at, want := start, map[int]int{0: 2, 2: 1, 5 * 24: 1, 8 * 24: 0}
-		for hour := range 9 * 24 {
+		for minute := range 9 * 24 * 60 {
 			p.Parse(line(at, "postfix/smtpd[1]: connect from localhost[127.0.0.1]"))
-			if n, ok := want[hour]; ok && p.Stats().Open != n {
-				t.Errorf("after %d hours %d open, want %d", hour, p.Stats().Open, n)
+			if n, ok := want[minute/60]; ok && minute%60 == 0 && p.Stats().Open != n {
+				t.Errorf("after %d hours %d open, want %d", minute/60, p.Stats().Open, n)
 			}
-			at = at.Add(time.Hour)
+			at = at.Add(time.Minute)
+		}
+	})
+	t.Run("today's log beside last week's", func(t *testing.T) {
+		p := newParser()
+		p.Parse(line(start, clientLine(id1, "alice@shop.test")))
+		for i := range 20 {
+			p.Parse(line(start.AddDate(0, 0, 4).Add(time.Duration(i)*time.Second), "postfix/smtpd[1]: connect from localhost[127.0.0.1]"))
+		}
+		ev, ok := p.Parse(line(start, activeLine(id1, "alice@shop.test", 1)))
+		if !ok || ev.Account != "alice@shop.test" {
+			t.Errorf("got %+v, want alice's message, whose first line was read before today's", ev)
 		}
 	})
 	t.Run("a wrong stamp makes nothing old", func(t *testing.T) {
