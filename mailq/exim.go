@@ -20,8 +20,11 @@ func (p *Parser) exim(ev *Event, b []byte, pid uint64) bool {
 			}
 		}
 	}
-	n := p.host.instance(p, "exim")
-	n.manages = true
+	if p.host.exim == nil {
+		p.host.exim = p.host.instance(p, "exim")
+		p.host.exim.manages = true
+	}
+	n := p.host.exim
 	if w := eximIDLen(b); w > 0 && len(b) > w+1 && b[w] == ' ' {
 		return p.eximMessage(ev, n, pid, b[:w], b[w+1:])
 	}
@@ -137,7 +140,8 @@ func readArrival(b []byte) (a arrival, clear bool) {
 	if rest, ok := bytes.CutPrefix(b, []byte("U=")); ok {
 		a.user, b = cutWord(rest)
 	} else if bytes.HasPrefix(b, []byte("H=")) {
-		peers := findPeers(b[len("H="):])
+		var room [maxPeers]peer
+		peers := findPeers(room[:0], b[len("H="):])
 		if len(peers) == 0 {
 			return a, false
 		}
@@ -171,10 +175,13 @@ type peer struct {
 	rest []byte // what follows, from the next field on
 }
 
-// findPeers returns the readings of what follows "H=": a verified name, a HELO
+// maxPeers is how many readings of a line are looked at.
+const maxPeers = 4
+
+// findPeers appends to peers the readings of what follows "H=": a verified name, a HELO
 // name in parentheses, both or none, and then the address. There is one
 // reading unless a stranger's text imitates it; at most four are looked at.
-func findPeers(b []byte) (peers []peer) {
+func findPeers(peers []peer, b []byte) []peer {
 	if len(b) > 0 && b[0] != '(' && b[0] != '[' { // the verified name, which holds no space
 		_, b = cutWord(b)
 	}
@@ -184,7 +191,7 @@ func findPeers(b []byte) (peers []peer) {
 		}
 		return nil
 	}
-	for len(peers) < 4 {
+	for len(peers) < maxPeers {
 		at := bytes.Index(b, []byte(") ["))
 		if at < 0 {
 			return peers
@@ -274,8 +281,10 @@ func (a *arrival) readRest(b []byte) {
 	if at := lastFor(b); at >= 0 {
 		a.rcpts, head = b[at+len(" for "):], b[:at]
 	}
-	if at := bytes.LastIndex(head, []byte(`" from <`)); at >= 0 && head[len(head)-1] == '>' {
-		head = head[:at+1]
+	if n := len(head); n > 0 && head[n-1] == '>' {
+		if at := bytes.LastIndex(head, []byte(`" from <`)); at >= 0 {
+			head = head[:at+1]
+		}
 	}
 	at := bytes.Index(head, []byte(` T="`))
 	if at >= 0 && len(head) > at+4 && head[len(head)-1] == '"' {
@@ -286,7 +295,7 @@ func (a *arrival) readRest(b []byte) {
 // lastFor returns where " for <recipients>" begins, -1 if the line does not
 // end in a list of addresses. A subject that says "for" ends in a quote.
 func lastFor(b []byte) int {
-	at := bytes.LastIndex(b, []byte(" for "))
+	at := lastWord(b, " for ")
 	if at <= 0 {
 		return -1
 	}
@@ -301,6 +310,15 @@ func lastFor(b []byte) int {
 		}
 	}
 	return at
+}
+
+// lastWord is where word, which begins with a space, stands last in b, or -1.
+func lastWord(b []byte, word string) int {
+	for at := len(b); ; {
+		if at = bytes.LastIndexByte(b[:at], ' '); at < 0 || bytes.HasPrefix(b[at:], []byte(word)) {
+			return at
+		}
+	}
 }
 
 // cutAddress cuts an address off b, its quoted local part first; "<>" is
@@ -359,16 +377,20 @@ func (p *Parser) eximArrival(ev *Event, n *instance, pid, key uint64, id, b []by
 	}
 	o.flags |= isExim
 	o.last = p.stamps.sec
-	o.sender = p.address(a.sender)
 	o.size, o.peer = a.size, a.peer
 	p.eximAccount(o, n, pid, &a)
+	o.sender = p.address(a.sender, o.account)
 	if o.account != "" {
 		o.named.clear() // whom cutthrough named was nobody's recipient yet
 	}
 	p.unpark(o)
 	added := p.eximRecipients(o, a.rcpts)
 	p.submit(ev, o)
-	ev.New = append(ev.New, added...)
+	if len(ev.New) == 0 {
+		ev.New = added
+	} else {
+		ev.New = append(ev.New, added...)
+	}
 	ev.Rcpts = int(o.rcpts)
 	ev.Subject = subject(a.subject)
 	return true
@@ -707,7 +729,7 @@ func (p *Parser) eximReply(kind Kind, t *transfer) (r Reply) {
 	if len(t.host) == 0 && kind == Delivered {
 		return Reply{Class: OK, Provider: providerLocal}
 	}
-	r.Provider = p.provider(t.host)
+	r.Provider = p.relay(t.host).provider
 	if kind == Delivered {
 		var enhanced []byte
 		r.Class = OK
@@ -774,7 +796,8 @@ func afterCommand(b []byte) []byte {
 // authentication data (set_id=alice@shop.test)". The name is what the client
 // typed and stands last.
 func (p *Parser) eximLoginFailed(ev *Event, method, b []byte) bool {
-	peers := findPeers(b)
+	var room [maxPeers]peer
+	peers := findPeers(room[:0], b)
 	if len(peers) == 0 {
 		return false
 	}
@@ -798,7 +821,8 @@ func (p *Parser) eximLoginFailed(ev *Event, method, b []byte) bool {
 // eximRejected reads "H=(vm) [..]:43976 I=[..] F=<carol@shop.test>
 // A=dovecot_plain:carol@shop.test rejected RCPT <r1@ok.test>: text".
 func (p *Parser) eximRejected(ev *Event, o *open, b []byte) bool {
-	peers := findPeers(b[len("H="):])
+	var room [maxPeers]peer
+	peers := findPeers(room[:0], b[len("H="):])
 	if len(peers) == 0 {
 		return false
 	}
@@ -816,7 +840,7 @@ func (p *Parser) eximRejected(ev *Event, o *open, b []byte) bool {
 		p.fill(ev, Refused, o)
 	}
 	ev.Time, ev.Kind, ev.Host = p.stamps.time(), Refused, p.host.name
-	ev.Sender, ev.Client = p.address(r.from), peers[0].addr
+	ev.Sender, ev.Client = p.address(r.from, ""), peers[0].addr
 	if len(r.login) > 0 {
 		ev.Account = p.login(r.login)
 	}

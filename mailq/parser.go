@@ -3,7 +3,9 @@ package mailq
 import (
 	"bytes"
 	"encoding/binary"
+	"math/bits"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/dchest/siphash"
@@ -31,12 +33,12 @@ type Parser struct {
 	clock  int64 // the log's time, in seconds, as far as it can be believed
 	aged   int64 // clock when the messages were last aged
 
-	hosts     map[string]*host
-	host      *host
-	words     table[string]
-	providers table[string]
-	logins    table[Account]
-	loginsOf  *Directory
+	hosts  map[string]*host
+	host   *host
+	words  table[string]
+	relays table[relay]
+	logins table[Account]
+	of     *Directory // the one that relays and logins are of
 
 	open     messages
 	sessions sessions
@@ -199,6 +201,9 @@ func (p *Parser) syslog(ev *Event, b []byte) bool {
 
 // tagged reads what follows the host: the program's tag and its text.
 func (p *Parser) tagged(ev *Event, b []byte) bool {
+	if g, pid, text := p.host.cutKnown(b); g != nil {
+		return p.program(ev, g, pid, text)
+	}
 	tag, pid, text, ok := cutTag(b)
 	if !ok {
 		p.stats.Unrecognised++
@@ -228,6 +233,27 @@ func (p *Parser) program(ev *Event, g *program, pid uint64, text []byte) bool {
 	}
 	p.stats.Unrecognised++
 	return false
+}
+
+// cutKnown is cutTag for a program that wrote lately. It looks at the tag as a
+// whole.
+func (h *host) cutKnown(b []byte) (g *program, pid uint64, text []byte) {
+	n := bytes.IndexByte(b[:min(len(b), 64)], '[')
+	if n < 1 {
+		return nil, 0, nil
+	}
+	g = *h.latelyAt(b[:n])
+	if g == nil || g.tag != string(b[:n]) {
+		return nil, 0, nil
+	}
+	i := n + 1
+	for ; i < len(b) && b[i]-'0' <= 9; i++ {
+		pid = pid*10 + uint64(b[i]-'0')
+	}
+	if i+3 >= len(b) || b[i] != ']' || b[i+1] != ':' || b[i+2] != ' ' {
+		return nil, 0, nil
+	}
+	return g, pid, b[i+3:]
 }
 
 // cutTag takes "tag[pid]: " off b.
@@ -261,8 +287,9 @@ type host struct {
 	seed      uint64
 	programs  map[string]*program
 	instances []*instance
+	exim      *instance // once it has spoken
 
-	lately [16]*program // that wrote lately, where their tags lead
+	lately [64]*program // that wrote lately, where their tags lead
 }
 
 // An instance is one mail system of a host, as its syslog_name says.
@@ -309,9 +336,13 @@ func (p *Parser) hostOf(name []byte) *host {
 	return h
 }
 
+func (h *host) latelyAt(tag []byte) **program {
+	return &h.lately[place(tag)%uint64(len(h.lately))]
+}
+
 // program returns who a tag stands for.
 func (h *host) program(p *Parser, tag []byte) *program {
-	last := &h.lately[(len(tag)+3*int(tag[len(tag)-1])+7*int(tag[len(tag)/2]))%len(h.lately)]
+	last := h.latelyAt(tag)
 	if *last != nil && (*last).tag == string(tag) {
 		return *last
 	}
@@ -351,9 +382,17 @@ func (h *host) instance(p *Parser, name string) *instance {
 	return n
 }
 
-// key is that of a queue id of an instance.
+// key is that of a queue id of an instance. Ids are the server's own text, of
+// 6 to 24 characters, so a plain hash will do: the ends multiplied, as wyhash
+// does with short text.
 func (p *Parser) key(n *instance, id []byte) uint64 {
-	return siphash.Hash(p.k0^n.seed, p.k1, id)
+	if len(id) < 8 || len(id) > 24 {
+		return p.hash(id) ^ n.seed
+	}
+	head, tail := binary.LittleEndian.Uint64(id), binary.LittleEndian.Uint64(id[len(id)-8:])
+	middle := binary.LittleEndian.Uint64(id[len(id)/2-4:])
+	high, low := bits.Mul64(head^n.seed, tail^p.k1^0xa0761d6478bd642f)
+	return mix(high^low, middle+uint64(len(id)))
 }
 
 func (p *Parser) hash(b []byte) uint64 { return siphash.Hash(p.k0, p.k1, b) }
@@ -400,9 +439,8 @@ func (p *Parser) one(r Recipient) []Recipient {
 
 // login returns the account of a login as it stands in a line.
 func (p *Parser) login(name []byte) Account {
-	if p.loginsOf != p.Directory {
-		p.loginsOf = p.Directory
-		p.logins = table[Account]{}
+	if p.of != p.Directory {
+		p.newDirectory()
 	}
 	if len(name) > maxLogin {
 		name = name[:maxLogin]
@@ -413,22 +451,45 @@ func (p *Parser) login(name []byte) Account {
 	return p.logins.keep(name, p.Directory.Canonical(string(name)))
 }
 
-// address interns an envelope sender, its domain in lower case.
-func (p *Parser) address(addr []byte) string {
+// newDirectory forgets what the directory before said.
+func (p *Parser) newDirectory() {
+	p.of = p.Directory
+	p.logins = table[Account]{}
+	p.relays = table[relay]{}
+}
+
+// address returns an envelope sender, its domain in lower case. It interns
+// those of accounts, which come again: mail that comes in is from anybody.
+func (p *Parser) address(addr []byte, account Account) string {
 	if len(addr) == 0 {
 		return ""
 	}
-	if len(addr) > 320 {
-		addr = addr[:320]
+	if len(addr) > maxAddress {
+		addr = addr[:maxAddress]
+	}
+	if account == "" {
+		return lowerDomain(addr)
+	}
+	if string(addr) == string(account) {
+		return string(account)
 	}
 	if w, ok := p.words.find(addr); ok {
 		return w
 	}
-	s := []byte(clean(addr, 320))
-	if at := bytes.LastIndexByte(s, '@'); at >= 0 {
-		copy(s[at:], bytes.ToLower(s[at:]))
+	return p.words.keep(addr, lowerDomain(addr))
+}
+
+func lowerDomain(addr []byte) string {
+	s := clean(addr, maxAddress)
+	at := strings.LastIndexByte(s, '@') + 1
+	if at == 0 {
+		return s
 	}
-	return p.words.keep(addr, string(s))
+	domain := strings.ToLower(s[at:])
+	if domain == s[at:] {
+		return s
+	}
+	return s[:at] + domain
 }
 
 // word interns a short text.
@@ -488,21 +549,59 @@ func leadingNumber(b []byte) (n int64) {
 }
 
 // A table interns outside text. It is emptied when it is full.
-type table[V any] struct{ m map[string]V }
-
-const maxTable = 1 << 16
-
-func (t *table[V]) find(key []byte) (V, bool) {
-	v, ok := t.m[string(key)]
-	return v, ok
+type table[V any] struct {
+	m    map[string]interned[V]
+	near []interned[V] // found lately, each where its text leads: a map is slower
 }
 
-func (t *table[V]) keep(key []byte, v V) V {
-	if t.m == nil || len(t.m) >= maxTable {
-		t.m = make(map[string]V)
+// An interned is one entry of a table.
+type interned[V any] struct {
+	text  string
+	value V
+}
+
+const (
+	maxTable  = 1 << 16
+	nearTable = 1 << 11
+)
+
+func (t *table[V]) find(text []byte) (v V, ok bool) {
+	if t.m == nil {
+		return v, false
 	}
-	t.m[string(key)] = v
+	near := &t.near[place(text)%nearTable]
+	if near.text == string(text) && near.text != "" {
+		return near.value, true
+	}
+	e, ok := t.m[string(text)]
+	if ok {
+		*near = e
+	}
+	return e.value, ok
+}
+
+func (t *table[V]) keep(text []byte, v V) V {
+	if t.m == nil || len(t.m) >= maxTable {
+		*t = table[V]{m: make(map[string]interned[V]), near: make([]interned[V], nearTable)}
+	}
+	e := interned[V]{string(text), v}
+	t.m[e.text] = e
 	return v
+}
+
+// place says where a text may be found: a weak hash of its ends and its middle.
+func place(b []byte) uint64 {
+	var head, middle, tail uint64
+	if n := len(b); n >= 8 {
+		head, tail = binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[n-8:])
+		middle = binary.LittleEndian.Uint64(b[n/2-4:])
+	} else {
+		for _, c := range b {
+			head = head<<8 | uint64(c)
+		}
+	}
+	h := (head ^ bits.RotateLeft64(tail, 23) ^ bits.RotateLeft64(middle, 41) ^ uint64(len(b))) * 0x9e3779b97f4a7c15
+	return h >> 40
 }
 
 // clean returns b as text: at most limit bytes, no control characters, and a

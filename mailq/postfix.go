@@ -75,10 +75,7 @@ func postfixDaemon(name []byte) (d daemon, known bool) {
 	return otherDaemon, false
 }
 
-var (
-	colonSpace = []byte(": ")
-	commaSpace = []byte(", ")
-)
+var colonSpace = []byte(": ")
 
 // postfix reads what a Postfix daemon wrote.
 func (p *Parser) postfix(ev *Event, g *program, pid uint64, b []byte) bool {
@@ -267,11 +264,14 @@ func readClient(b []byte) (c client) {
 		return c
 	}
 	if len(b) > 0 && b[0] == ':' { // smtpd_client_port_logging
-		at := bytes.Index(b, commaSpace)
+		at := indexComma(b)
 		if at < 0 {
 			return c
 		}
 		b = b[at:]
+	}
+	if len(b) == 0 {
+		return c
 	}
 	if rest, ok := bytes.CutPrefix(b, []byte(", sasl_method=")); ok {
 		c.method, b = cutField(rest)
@@ -293,10 +293,24 @@ func readClient(b []byte) (c client) {
 
 // cutField cuts b before the next ", ".
 func cutField(b []byte) (value, rest []byte) {
-	if at := bytes.Index(b, commaSpace); at >= 0 {
+	if at := indexComma(b); at >= 0 {
 		return b[:at], b[at:]
 	}
 	return b, nil
+}
+
+// indexComma is where the next ", " stands, -1 if nowhere.
+func indexComma(b []byte) int {
+	for from := 0; ; {
+		at := bytes.IndexByte(b[from:], ',')
+		if at < 0 {
+			return -1
+		}
+		if from += at; from+1 < len(b) && b[from+1] == ' ' {
+			return from
+		}
+		from++
+	}
 }
 
 // saslFailure reads "host[addr]: SASL PLAIN authentication failed: reason,
@@ -497,7 +511,7 @@ func (p *Parser) qmgr(ev *Event, n *instance, id, b []byte) bool {
 // anything in versions before 3.5; what Postfix writes itself stands last.
 func cutSender(b []byte) (sender, rest []byte, ok bool) {
 	end := addressEnd(b)
-	if end >= 0 && bytes.HasPrefix(b[end:], []byte(">, ")) && bytes.Count(b[end:], []byte(">, s")) == 1 {
+	if end >= 0 && bytes.HasPrefix(b[end:], []byte(">, ")) && !bytes.Contains(b[end+1:], []byte(">, s")) {
 		return b[:end], b[end+3:], true
 	}
 	end = max(bytes.LastIndex(b, []byte(">, size=")), bytes.LastIndex(b, []byte(">, status=")))
@@ -526,11 +540,7 @@ func (p *Parser) active(ev *Event, n *instance, id, sender, b []byte) bool {
 	size, counts, _ := bytes.Cut(b, []byte(", nrcpt="))
 	o.size = leadingNumber(size)
 	o.rcpts = int32(min(leadingNumber(counts), 1<<30))
-	if string(sender) == string(o.account) {
-		o.sender = string(o.account)
-	} else {
-		o.sender = p.address(sender)
-	}
+	o.sender = p.address(sender, o.account)
 	if unseen {
 		// An old message whose beginning was not read. It was counted, or is nobody's.
 		p.open.mark(o, isSubmitted, isHeld)
@@ -682,7 +692,7 @@ func (p *Parser) refused(ev *Event, o *open, process uint64, verb, b []byte) boo
 		p.fill(ev, Refused, o)
 	} else {
 		ev.Time, ev.Kind, ev.Host = p.stamps.time(), Refused, p.host.name
-		ev.Sender = p.address(about.from)
+		ev.Sender = p.address(about.from, "")
 		if s := p.sessions.find(process); s != nil && process != 0 {
 			ev.Account = s.account
 		}
@@ -818,6 +828,7 @@ func loginAfterHelo(b []byte) []byte {
 type attempt struct {
 	to, origTo []byte
 	relay      []byte
+	by         relay // what is known of it
 	dsn        []byte
 	status     []byte
 	text       []byte
@@ -890,11 +901,12 @@ func (p *Parser) delivery(ev *Event, g *program, id, b []byte) bool {
 		return false
 	}
 	p.open.touch(o, p.stamps.sec)
+	a.by = p.relay(a.relay)
 	if kind == Delivered && p.handedOn(ev, g, o, &a) {
 		return ev.Kind != Unknown
 	}
 	p.outcome(ev, kind, o, g, &a)
-	if kind == Delivered && bytes.Contains(a.text, []byte(", discarded, id=")) && p.isFilter(a.relay) {
+	if kind == Delivered && a.by.filter && bytes.Contains(a.text, []byte(", discarded, id=")) {
 		p.discarded(ev, a.text)
 	}
 	return true
@@ -916,7 +928,7 @@ func (p *Parser) discarded(ev *Event, text []byte) {
 func (p *Parser) outcome(ev *Event, kind Kind, o *open, g *program, a *attempt) {
 	p.fill(ev, kind, o)
 	ev.To = p.recipient(a.to)
-	ev.Reply = p.reply(kind, a.relay, a.dsn, a.text)
+	ev.Reply = p.reply(kind, a.by.provider, a.dsn, a.text)
 	if g.daemon == localDaemon || g.daemon == pipeDaemon {
 		ev.Reply.Provider = providerLocal
 	}
@@ -976,7 +988,7 @@ func (p *Parser) handedOn(ev *Event, g *program, o *open, a *attempt) bool {
 			p.forwarded(ev, g.instance, o, a, rest)
 			return true
 		}
-		return p.isFilter(a.relay) && p.broughtBack(g.instance, o, a.text)
+		return a.by.filter && p.broughtBack(g.instance, o, a.text)
 	case pipeDaemon:
 		if f := p.firsts.slot(o.mid); o.mid != 0 && f.key == o.key {
 			f.piped = true
@@ -984,20 +996,6 @@ func (p *Parser) handedOn(ev *Event, g *program, o *open, a *attempt) bool {
 		p.open.mark(o, isPiped, 0)
 	}
 	return false
-}
-
-// isFilter reports whether a relay can be a filter of ours: a socket, this
-// host, or a host that may bring mail back without a login.
-func (p *Parser) isFilter(relay []byte) bool {
-	at := bytes.LastIndexByte(relay, '[')
-	if at < 0 {
-		return false
-	}
-	if bytes.HasPrefix(relay[at:], []byte("[/")) {
-		return true
-	}
-	addr, _, ok := addrOf(relay[at:])
-	return ok && p.Directory.trusts(addr)
 }
 
 // broughtBack joins the message that a filter's answer names to o.

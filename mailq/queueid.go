@@ -36,6 +36,7 @@ func isQueueID(b []byte) bool {
 const (
 	hexDigit  = 1
 	longDigit = 2
+	alnum     = 4
 )
 
 // idDigit says of which kinds of queue ids a character may be part.
@@ -45,6 +46,11 @@ var idDigit = func() (t [256]byte) {
 	}
 	for _, c := range []byte("0123456789ABCDEF") {
 		t[c] |= hexDigit
+	}
+	for i := range t {
+		if c := byte(i); c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' {
+			t[i] |= alnum
+		}
 	}
 	return t
 }()
@@ -119,15 +125,12 @@ func baseValue(b []byte, base int64) (n int64) {
 	return n
 }
 
-func isAlnum(c byte) bool {
-	return c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z'
-}
+func isAlnum(c byte) bool { return idDigit[c]&alnum != 0 }
 
 func allAlnum(b []byte) bool {
+	kind := byte(alnum)
 	for _, c := range b {
-		if !isAlnum(c) {
-			return false
-		}
+		kind &= idDigit[c]
 	}
-	return true
+	return kind != 0
 }

@@ -50,23 +50,53 @@ func providerOf(host []byte) string {
 	return ""
 }
 
-// provider returns who runs the relay of a line, "host[192.0.2.1]:25".
-func (p *Parser) provider(relay []byte) string {
-	if at := bytes.IndexByte(relay, '['); at >= 0 {
-		relay = relay[:at]
+// A relay is a server that mail was handed to, "host[192.0.2.1]:25".
+type relay struct {
+	provider string
+	// filter is true if it can be a filter of ours: a socket, this host, or a
+	// host that may bring mail back without a login.
+	filter bool
+}
+
+// relay reads what a line says about the server that mail was handed to.
+func (p *Parser) relay(text []byte) relay {
+	if p.of != p.Directory {
+		p.newDirectory()
 	}
-	if len(relay) == 0 || len(relay) > 255 {
-		return ""
+	if len(text) == 0 || len(text) > 320 {
+		return relay{}
 	}
-	if w, ok := p.providers.find(relay); ok {
-		return w
+	if r, ok := p.relays.find(text); ok {
+		return r
 	}
-	return p.providers.keep(relay, providerOf(relay))
+	r := relay{filter: p.isFilter(text)}
+	name, _, _ := bytes.Cut(text, []byte("["))
+	if len(name) > 0 && len(name) <= 255 {
+		r.provider = providerOf(name)
+	}
+	return p.relays.keep(text, r)
+}
+
+// isFilter reports whether a relay can be a filter of ours.
+func (p *Parser) isFilter(text []byte) bool {
+	at := bytes.LastIndexByte(text, '[')
+	if at < 0 {
+		return false
+	}
+	if bytes.HasPrefix(text[at:], []byte("[/")) {
+		return true
+	}
+	addr, _, ok := addrOf(text[at:])
+	return ok && p.Directory.trusts(addr)
 }
 
 // reply makes a Reply of what a delivery agent logged in parentheses.
-func (p *Parser) reply(kind Kind, relay, dsn, text []byte) (r Reply) {
-	r.Provider = p.provider(relay)
+func (p *Parser) reply(kind Kind, provider string, dsn, text []byte) (r Reply) {
+	r.Provider = provider
+	if kind == Delivered && string(dsn) == "2.0.0" && bytes.HasPrefix(text, []byte("250 2.0.0 ")) { // most
+		r.Class, r.Code, r.Enhanced = OK, 250, "2.0.0"
+		return r
+	}
 	said := text
 	remote := false
 	if kind != Delivered {

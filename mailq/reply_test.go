@@ -82,7 +82,7 @@ func TestClassify(t *testing.T) {
 	p := newParser()
 	p.prepare()
 	for _, tt := range tests {
-		got := p.reply(Bounced, []byte(tt.relay), []byte(tt.dsn), []byte(tt.text))
+		got := p.reply(Bounced, p.relay([]byte(tt.relay)).provider, []byte(tt.dsn), []byte(tt.text))
 		if got.Class != tt.want || got.Provider != tt.provider {
 			t.Errorf("%s\n\tgot %s %q, want %s %q", tt.text, className(got.Class), got.Provider, className(tt.want), tt.provider)
 		}
