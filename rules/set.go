@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -44,7 +45,10 @@ var shipped embed.FS
 
 // Shipped returns the rules that come with the program. They are part of it:
 // that they load is tested, so a failure is a broken build and panics.
-func Shipped() *Set {
+func Shipped() *Set { return shippedSet() }
+
+// shippedSet reads them once.
+var shippedSet = sync.OnceValue(func() *Set {
 	files, err := fs.Sub(shipped, "shipped")
 	if err != nil {
 		panic(err)
@@ -54,7 +58,7 @@ func Shipped() *Set {
 		panic(err)
 	}
 	return set
-}
+})
 
 // Merge returns the rules of s with those of own in the place of any that
 // have the same name. The cases of a replaced rule go with it; those of own
