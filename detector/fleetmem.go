@@ -20,11 +20,15 @@ const pageWords = 256
 // newEveryone makes a memory of size recipients a generation, 16 bits each.
 func newEveryone(size int) *everyone {
 	words := (max(size, 1024)*16/64 + pageWords - 1) / pageWords * pageWords
-	return &everyone{
+	e := &everyone{
 		gen:   [2][]uint64{make([]uint64, words), make([]uint64, words)},
 		size:  uint32(words * 64 / 16),
 		dirty: make([]bool, 2*words/pageWords),
 	}
+	// Written to now, in one go: a page that is read before it is written
+	// interrupts every processor.
+	clear(e.gen[0])
+	return e
 }
 
 func (e *everyone) has(h uint64) bool {
