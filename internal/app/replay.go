@@ -9,6 +9,8 @@ import (
 	"runtime/debug"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/vedetta-watch/vedetta/internal/config"
 	"github.com/vedetta-watch/vedetta/mailq"
 	"github.com/vedetta-watch/vedetta/rules"
@@ -91,44 +93,75 @@ type replay struct {
 	strongest map[string]rules.Action // by subject
 	first     time.Time
 	events    uint64
+	at        time.Time // of the last event that was parsed
 }
 
-// eventBatch is how many events are parsed before they are judged: parser and
-// detector, each for a while, have the processor's caches to themselves.
-const eventBatch = 256
+const (
+	eventBatch = 512 // events handed from the parser to the detector at once
+	batches    = 4   // that go round between the two
+)
 
-// run parses and judges by turns. Only the reading has goroutines of its own:
-// to hand the events to another one costs half as much processor again where
-// two processors share a core, as they mostly do on rented machines.
+// run parses on one goroutine and judges on another.
 func (r *replay) run(ctx context.Context) error {
+	parsed, judged := make(chan []mailq.Event, batches), make(chan []mailq.Event, batches)
+	for range batches {
+		judged <- make([]mailq.Event, 0, eventBatch)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer close(parsed)
+		return r.parse(ctx, parsed, judged)
+	})
+	g.Go(func() error {
+		for batch := range parsed {
+			if err := r.observe(batch); err != nil {
+				return err
+			}
+			judged <- batch[:0]
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// parse fills the batches that come back from judged and sends them on.
+func (r *replay) parse(ctx context.Context, parsed chan<- []mailq.Event, judged <-chan []mailq.Event) error {
 	parser := r.judge.parser
-	batch := make([]mailq.Event, eventBatch)
-	n := 0
+	batch := <-judged
+	next := func() error {
+		r.at = batch[len(batch)-1].Time
+		parsed <- batch // there is room for all
+		select {
+		case batch = <-judged:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	reader := &logReader{
 		paths: r.options.Paths, stdin: r.options.In, location: parser.Location, now: r.options.Now, progress: r.progress,
 		line: func(line []byte) error {
-			if !parser.ParseInto(&batch[n], line) {
+			n := len(batch)
+			if !parser.ParseInto(&batch[:n+1][n], line) {
 				return nil
 			}
-			if n++; n < len(batch) {
+			if batch = batch[:n+1]; len(batch) < cap(batch) {
 				return nil
 			}
-			n = 0
-			return r.observe(batch)
+			return next()
 		},
 	}
 	if err := reader.run(ctx); err != nil {
 		return err
 	}
-	return r.observe(batch[:n])
+	parsed <- batch
+	return nil
 }
 
 func (r *replay) progress() {
-	if r.options.Progress == nil {
-		return
+	if r.options.Progress != nil {
+		r.options.Progress(Progress{Lines: r.judge.parser.Stats().Lines, Time: r.at})
 	}
-	s := r.judge.parser.Stats()
-	r.options.Progress(Progress{Lines: s.Lines, Time: r.judge.last})
 }
 
 // observe judges events and makes their room zero again.
