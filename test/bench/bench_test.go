@@ -112,19 +112,53 @@ func TestReadAction(t *testing.T) {
 	}
 }
 
+// TestWaited: a client that has to wait for an answer before it can ask again
+// has waited since it wanted to ask; one that its own timer woke late has not.
+func TestWaited(t *testing.T) {
+	due := time.Now()
+	sent, answered := due.Add(4*time.Millisecond), due.Add(5*time.Millisecond)
+	if got := (answer{due: due, sent: sent, answered: answered}).waited(); got != time.Millisecond {
+		t.Errorf("woken late: waited %v, want 1ms", got)
+	}
+	if got := (answer{due: due, sent: sent, answered: answered, late: true}).waited(); got != 5*time.Millisecond {
+		t.Errorf("held up by the answer before: waited %v, want 5ms", got)
+	}
+}
+
+// TestBare: the bare server answers DUNNO to every question.
+func TestBare(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	r, w := io.Pipe()
+	ended := make(chan error, 1)
+	go func() { ended <- serveBare(ctx, w) }()
+	addr, err := bufio.NewReader(r).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := gateOptions{addr: strings.TrimSpace(addr), accounts: 4, workers: 3, duration: 100 * time.Millisecond}
+	got, err := o.ask(t.Context(), 0)
+	if err != nil || got.actions["DUNNO"] == 0 || len(got.actions) != 1 {
+		t.Errorf("got %v, %v", got.actions, err)
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestPercentileAndMedian(t *testing.T) {
 	var r outcome
 	start := time.Now()
 	for i := range 100 {
-		r.answers = append(r.answers, answer{start, start, start.Add(time.Duration(100-i) * time.Millisecond)})
+		r.answers = append(r.answers, answer{due: start, sent: start, answered: start.Add(time.Duration(100-i) * time.Millisecond)})
 	}
-	if got := r.percentile(50, sentToAnswer); got != 51*time.Millisecond {
+	if got := r.percentile(50); got != 51*time.Millisecond {
 		t.Errorf("p50 of 1…100 ms is %v", got)
 	}
-	if got := r.percentile(99, dueToAnswer); got != 100*time.Millisecond {
+	if got := r.percentile(99); got != 100*time.Millisecond {
 		t.Errorf("p99 of 1…100 ms is %v", got)
 	}
-	if got := (outcome{}).percentile(99, dueToAnswer); got != 0 {
+	if got := (outcome{}).percentile(99); got != 0 {
 		t.Errorf("p99 of nothing is %v", got)
 	}
 	costs := []cost{{wall: 3 * time.Second}, {wall: time.Second}, {wall: 2 * time.Second}}

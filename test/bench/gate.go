@@ -34,6 +34,7 @@ type gateOptions struct {
 	workers  int
 	rate     float64
 	duration time.Duration
+	rounds   int
 	feed     string
 	feedRate int
 }
@@ -45,15 +46,16 @@ func runGate(ctx context.Context, args []string, out io.Writer) error {
 	flags.IntVar(&o.accounts, "accounts", 1_000_000, "logins to ask about, named as test/loggen names them")
 	flags.IntVar(&o.blocked, "blocked", 10_000, "how many of them are blocked in the service that is started")
 	flags.IntVar(&o.workers, "workers", 20, "connections, each asking one question after the other")
-	flags.Float64Var(&o.rate, "rate", 5000, "questions a second in the second half")
-	flags.DurationVar(&o.duration, "duration", 15*time.Second, "of each half")
+	flags.Float64Var(&o.rate, "rate", 5000, "questions a second at the fixed rate")
+	flags.DurationVar(&o.duration, "duration", 3*time.Second, "of each round")
+	flags.IntVar(&o.rounds, "rounds", 9, "rounds at the fixed rate, at least 5 to be recorded")
 	flags.StringVar(&o.feed, "feed", "", "`log` that the service follows, to append lines to meanwhile")
 	flags.IntVar(&o.feedRate, "feed-rate", 5000, "lines a second to append")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if o.accounts < 1 || o.workers < 1 || o.rate <= 0 || o.duration <= 0 || o.feedRate < 1 {
-		return errors.New("gate: accounts, workers, rates and duration must be above zero")
+	if o.accounts < 1 || o.workers < 1 || o.rate <= 0 || o.duration <= 0 || o.feedRate < 1 || o.rounds < 1 {
+		return errors.New("gate: accounts, workers, rates, rounds and duration must be above zero")
 	}
 	if o.addr == "" {
 		s, err := startService(ctx, o, out)
@@ -72,7 +74,9 @@ func runGate(ctx context.Context, args []string, out io.Writer) error {
 	return errors.Join(err, <-fed)
 }
 
-// compare asks as fast as answers come, then at the fixed rate.
+// compare asks as fast as answers come, then at the fixed rate: the gate and a
+// server that only answers, by turns, so that what this machine and this client
+// take by themselves can be seen.
 func (o gateOptions) compare(ctx context.Context, out io.Writer) error {
 	flat, err := o.ask(ctx, 0)
 	if err != nil {
@@ -80,15 +84,30 @@ func (o gateOptions) compare(ctx context.Context, out io.Writer) error {
 	}
 	perSecond := float64(len(flat.answers)) / flat.took.Seconds()
 	fmt.Fprintf(out, "\nas fast as answers come, %d connections: %.0f answers a second; p50 %v, p99 %v; actions %v\n",
-		o.workers, perSecond, flat.percentile(50, sentToAnswer), flat.percentile(99, sentToAnswer), flat.actions)
-	paced, err := o.ask(ctx, o.rate)
+		o.workers, perSecond, flat.percentile(50), flat.percentile(99), flat.actions)
+	bare, err := startBare(ctx)
 	if err != nil {
 		return err
 	}
-	p99 := paced.percentile(99, dueToAnswer)
-	fmt.Fprintf(out, "%.0f a second, %d answers: from when a question was due p50 %v, p99 %v; from when it was sent p50 %v, p99 %v; actions %v\n",
-		o.rate, len(paced.answers), paced.percentile(50, dueToAnswer), p99,
-		paced.percentile(50, sentToAnswer), paced.percentile(99, sentToAnswer), paced.actions)
+	defer bare.stop()
+	gate, echo := rounds{name: "vedetta gate"}, rounds{name: "bare server"}
+	for range o.rounds {
+		for _, r := range []*rounds{&gate, &echo} {
+			at := o
+			if r == &echo {
+				at.addr = bare.addr
+			}
+			paced, err := at.ask(ctx, o.rate)
+			if err != nil {
+				return err
+			}
+			r.add(paced)
+		}
+	}
+	fmt.Fprintf(out, "%.0f a second, %d rounds of %v by turns; medians of the rounds\n", o.rate, o.rounds, o.duration)
+	gate.tell(out)
+	echo.tell(out)
+	p99 := gate.p99()
 	fmt.Fprintf(out, "%s: goal %d answers a second\n%s: goal p99 below %v\n",
 		verdict(perSecond >= minAnswers), minAnswers, verdict(p99 < maxP99), maxP99)
 	if perSecond < minAnswers || p99 >= maxP99 {
@@ -97,13 +116,47 @@ func (o gateOptions) compare(ctx context.Context, out io.Writer) error {
 	return nil
 }
 
-// An answer is when a question was due, was sent, and was answered.
-type answer struct{ due, sent, answered time.Time }
+// rounds is what several rounds at a fixed rate measured.
+type rounds struct {
+	name       string
+	p50s, p99s []time.Duration // one a round
+	all        outcome
+}
 
-// What a client waits for: from when it wanted to ask, which counts what a
-// slow answer does to the questions behind it, and from when it asked.
-func dueToAnswer(a answer) time.Duration  { return a.answered.Sub(a.due) }
-func sentToAnswer(a answer) time.Duration { return a.answered.Sub(a.sent) }
+func (r *rounds) add(o outcome) {
+	r.p50s = append(r.p50s, o.percentile(50))
+	r.p99s = append(r.p99s, o.percentile(99))
+	r.all.answers = append(r.all.answers, o.answers...)
+}
+
+func (r *rounds) p99() time.Duration { return middle(r.p99s) }
+
+func (r *rounds) tell(out io.Writer) {
+	fmt.Fprintf(out, "%-14s p50 %v, p99 %v (of the rounds %v to %v); p99 of all %d answers together %v\n", r.name, middle(r.p50s), r.p99(),
+		slices.Min(r.p99s), slices.Max(r.p99s), len(r.all.answers), r.all.percentile(99))
+}
+
+func middle(all []time.Duration) time.Duration {
+	sorted := slices.Sorted(slices.Values(all))
+	return sorted[len(sorted)/2]
+}
+
+// An answer is when a question was due, was sent, and was answered.
+type answer struct {
+	due, sent, answered time.Time
+	late                bool // not sent in time, for the answer before was not there yet
+}
+
+// waited is how long a client waits for an answer: from when the question was
+// sent; or, if it had to wait for the answer before, from when it was due, so
+// that a slow answer counts for the questions behind it too. How late the
+// client's own timer woke it is not the server's time.
+func (a answer) waited() time.Duration {
+	if a.late {
+		return a.answered.Sub(a.due)
+	}
+	return a.answered.Sub(a.sent)
+}
 
 type outcome struct {
 	answers []answer
@@ -111,13 +164,13 @@ type outcome struct {
 	took    time.Duration
 }
 
-func (r outcome) percentile(p int, of func(answer) time.Duration) time.Duration {
+func (r outcome) percentile(p int) time.Duration {
 	if len(r.answers) == 0 {
 		return 0
 	}
 	var all []time.Duration
 	for _, a := range r.answers {
-		all = append(all, of(a))
+		all = append(all, a.waited())
 	}
 	slices.Sort(all)
 	return all[min(len(all)-1, len(all)*p/100)].Round(time.Microsecond)
@@ -175,8 +228,9 @@ func (w *worker) work(ctx context.Context) error {
 	lines := bufio.NewReader(conn)
 	var question []byte
 	for n := 0; ; n++ {
-		due := time.Now()
+		due, late := time.Now(), false
 		if w.every > 0 {
+			late = due.After(w.first.Add(time.Duration(n) * w.every))
 			due = w.first.Add(time.Duration(n) * w.every)
 		}
 		if !sleepUntil(ctx, due) {
@@ -194,7 +248,7 @@ func (w *worker) work(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("gate: answer %d: %w", n+1, err)
 		}
-		w.answers = append(w.answers, answer{due, sent, time.Now()})
+		w.answers = append(w.answers, answer{due, sent, time.Now(), late})
 		w.actions[action]++
 	}
 }
