@@ -107,7 +107,7 @@ func (d *Detector) Observe(ev *mailq.Event) (rules.Finding, bool) {
 	if ev.Kind == mailq.Lost {
 		return d.blind(ev)
 	}
-	if ev.Account == "" || ev.Kind == mailq.Unknown {
+	if ev.Account == "" || saysNothing(ev) {
 		return rules.Finding{}, false
 	}
 	now := ev.Time.UnixNano()
@@ -124,6 +124,18 @@ func (d *Detector) Observe(ev *mailq.Event) (rules.Finding, bool) {
 	d.advance(a, now)
 	d.take(a, ev, now)
 	return d.judge(a, now)
+}
+
+// saysNothing reports whether no family of evidence looks at the event: of
+// mail that left the queue, its outcomes have told everything.
+func saysNothing(ev *mailq.Event) bool {
+	switch ev.Kind {
+	case mailq.Unknown:
+		return true
+	case mailq.Removed, mailq.Released:
+		return !ev.Counts && len(ev.New) == 0
+	}
+	return false
 }
 
 // guessed notes a wrong password from a network that the account is not
