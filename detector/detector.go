@@ -69,7 +69,10 @@ type Detector struct {
 	queue    queues
 	stats    Stats
 
-	before [families]float32 // what the account at hand said before the event
+	before struct { // what the account at hand said before the event
+		speak [families]float32
+		age   float32
+	}
 }
 
 // Stats are the detector's own figures.
@@ -212,9 +215,9 @@ func (d *Detector) advance(a *account, now int64) {
 	if another && a.open() {
 		d.fade(a, now)
 	}
-	d.before = [families]float32{}
+	d.before.speak = [families]float32{}
 	if a.open() {
-		d.before = a.fuse().share
+		d.before.speak, d.before.age = a.ep.speak, a.ep.before.age
 	}
 	suspect := a.ep.top >= d.cfg.Floor
 	if suspect {

@@ -94,8 +94,11 @@ type verdict struct {
 // fuse takes all evidence together. It is the only place that does: the
 // score is the sum of what the groups say, as natural log-likelihoods; of
 // families that belong together the strongest speaks.
-func (a *account) fuse() verdict {
-	v := verdict{share: a.ep.speak}
+func (a *account) fuse() verdict { return fuse(a.ep.speak, a.ep.before.age) }
+
+// fuse is that of an account of which so many messages were known.
+func fuse(speak [families]float32, age float32) verdict {
+	v := verdict{share: speak}
 	v.share[familySpread] = min(v.share[familySpread], v.share[familyNovelty]/2)
 	if v.share[familyRate] >= v.share[familyFanout] {
 		v.share[familyFanout] = 0
@@ -106,7 +109,7 @@ func (a *account) fuse() verdict {
 		v.share[familyLikeness], v.share[familyHours] = 0, 0
 	}
 	v.limit(paceTop, groupPace)
-	v.limit(strangerTop+strangerAge*a.ep.before.age, groupWhom, groupPace, groupContent)
+	v.limit(strangerTop+strangerAge*age, groupWhom, groupPace, groupContent)
 	var by [groups]float32
 	for f, s := range v.share {
 		by[kinds[f].group] += s
@@ -124,9 +127,12 @@ func (a *account) fuse() verdict {
 // first, that together they say no more than top.
 func (v *verdict) limit(top float32, of ...group) {
 	for f, s := range v.share {
-		if slices.Contains(of, kinds[f].group) {
+		if s != 0 && slices.Contains(of, kinds[f].group) {
 			top -= s
 		}
+	}
+	if top >= 0 {
+		return
 	}
 	for _, g := range of {
 		for f := range v.share {

@@ -70,8 +70,9 @@ func (d *Detector) note(a *account, v verdict, now int64) {
 		if v.score < d.cfg.Floor/2 {
 			return
 		}
+		before := fuse(d.before.speak, d.before.age)
 		for f := range families {
-			if m := v.share[f] - d.before[f]; m > s.moved {
+			if m := v.share[f] - before.share[f]; m > s.moved {
 				s.kind, s.moved = f, m
 			}
 		}
