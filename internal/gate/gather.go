@@ -52,16 +52,34 @@ type message struct {
 	last         int    // where the latest recipient begins
 	n            int    // recipients in recipients
 	charged      int    // recipients taken from a throttled account's allowance
+	held         bool   // for a throttle: nothing more is charged
 	older, newer *message
 }
 
-// repeated reports whether recipient is the one that was added latest: where
-// two lists of restrictions ask the gate, each recipient is asked about twice.
-func (g *gatherer) repeated(in instance, recipient []byte) bool {
+// known reports whether recipient is the one that was added latest, as it is
+// where two lists of restrictions ask the gate about each; and whether the
+// message is held already.
+func (g *gatherer) known(in instance, recipient []byte) (repeated, held bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	m := g.messages[in]
-	return m != nil && m.repeated(recipient)
+	if m == nil {
+		return false, false
+	}
+	return m.repeated(recipient), m.held
+}
+
+// hold notes that the message is held for a throttle, and returns how many of
+// its recipients were charged: they were not let through after all.
+func (g *gatherer) hold(in instance, now time.Time) (charged int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	m := g.messages[in]
+	if m == nil {
+		m = g.beginLocked(in, now)
+	}
+	charged, m.charged, m.held = m.charged, 0, true
+	return charged
 }
 
 func (m *message) repeated(recipient []byte) bool {

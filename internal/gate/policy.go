@@ -23,9 +23,11 @@ import (
 // canonical, is looked up in the table; for mail without a login, the trusted
 // client "client:ADDRESS" is. A block refuses and a hold holds at any state.
 // A throttle is paid for at RCPT: each recipient takes one from the account's
-// allowance, and is deferred (450 4.7.1) when there is none. At END-OF-MESSAGE
-// only recipients that were not paid for are taken, all or none; that happens
-// when the throttle began in mid-message, or when RCPT is not asked.
+// allowance. When there is none, the whole message goes to the hold queue and
+// costs nothing, until it is released; or, where the table says so, the
+// recipient is deferred (450 4.7.1). At END-OF-MESSAGE only recipients that
+// were not paid for are taken, all or none; that happens when the throttle
+// began in mid-message, or when RCPT is not asked.
 //
 // Only Table is required. Fields must not change once Serve runs.
 type Policy struct {
@@ -252,32 +254,67 @@ func (s *session) wait(begun bool) time.Duration {
 // the end of a message what was gathered of it, if anything.
 func (s *session) decide(now time.Time) (*Verdict, Answer, *message) {
 	verdict := s.verdict(now)
-	answer := verdict.Answer()
 	in, known := key(s.query.instance)
 	switch string(s.query.state) {
 	case stateRecipient:
-		throttled := answer == Defer
-		if throttled && (known && s.gathered.repeated(in, s.query.recipient) || verdict.Take(1, now)) {
-			answer = Dunno
-		}
-		if known && answer < Defer && (throttled || s.Seen != nil && len(s.query.login) > 0) {
-			s.gathered.add(in, s.query.recipient, throttled, now)
-		}
-		return verdict, answer, nil
+		return verdict, s.recipient(verdict, in, known, now), nil
 	case stateEnd:
 		var m *message
 		if known {
 			m = s.gathered.end(in)
 		}
-		if answer == Defer && verdict.Take(s.unpaid(m), now) {
-			answer = Dunno
-		}
-		return verdict, answer, m
+		return verdict, s.end(verdict, m, now), m
 	}
-	if answer == Defer {
-		answer = Dunno // a throttle counts recipients, and there are none to count
+	if verdict.throttles() {
+		return verdict, Dunno, nil // it counts recipients, and there are none to count
 	}
-	return verdict, answer, nil
+	return verdict, verdict.Answer(), nil
+}
+
+// recipient is the answer to one more recipient, of the message in if that is
+// known.
+func (s *session) recipient(verdict *Verdict, in instance, known bool, now time.Time) Answer {
+	answer := verdict.Answer()
+	var charged bool
+	if verdict.throttles() {
+		answer, charged = s.charge(verdict, in, known, now)
+	}
+	if known && answer < Defer && (verdict.throttles() || s.Seen != nil && len(s.query.login) > 0) {
+		s.gathered.add(in, s.query.recipient, charged, now)
+	}
+	return answer
+}
+
+// charge takes a recipient from a throttle's allowance, unless it was charged
+// before or its message is held in any case.
+func (s *session) charge(verdict *Verdict, in instance, known bool, now time.Time) (answer Answer, charged bool) {
+	var repeated, held bool
+	if known {
+		repeated, held = s.gathered.known(in, s.query.recipient)
+	}
+	switch {
+	case held:
+		return verdict.Answer(), false
+	case repeated:
+		return Dunno, false
+	}
+	answer = verdict.Weigh(1, now)
+	if known && answer == Hold {
+		verdict.giveBack(s.gathered.hold(in, now))
+	}
+	return answer, answer == Dunno
+}
+
+// end is the answer to a message at its end, m if anything was gathered of it.
+func (s *session) end(verdict *Verdict, m *message, now time.Time) Answer {
+	if m != nil && m.held {
+		return verdict.Answer()
+	}
+	answer := verdict.Weigh(s.unpaid(m), now)
+	if m != nil && answer == Hold && verdict.throttles() {
+		verdict.giveBack(m.charged)
+	}
+	return answer
 }
 
 // unpaid is the number of the message's recipients that were not charged.

@@ -197,8 +197,60 @@ func TestRequestInPieces(t *testing.T) {
 	}
 }
 
+func TestThrottleHoldsMessages(t *testing.T) {
+	table := &Table{Allowance: func(string) Allowance { return Allowance{Every: time.Hour, Burst: 3} }}
+	table.Set(decision(rules.Throttle, "alice@shop.test"), "released later")
+	seen := make(chan Request, 10)
+	p := &Policy{Table: table, Seen: func(r Request) { seen <- r }}
+	c := dial(t, "tcp", serve(t, p))
+	const held = "HOLD released later"
+	free := func(want int) {
+		t.Helper()
+		now := time.Now()
+		if got := table.Lookup("alice@shop.test", now).Free(now); got != want {
+			t.Errorf("free %d, want %d", got, want)
+		}
+	}
+	ask := func(request, want string) {
+		t.Helper()
+		if got := c.ask(request); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	for i, want := range []string{"DUNNO", "DUNNO", "DUNNO", held, held} { // a large message
+		ask(rcpt("alice@shop.test", "1.a.b.0", fmt.Sprintf("r%d@ok.test", i)), want)
+	}
+	ask(question("protocol_state=DATA", "instance=1.a.b.0", "recipient_count=5", "sasl_username=alice@shop.test"), "DUNNO")
+	ask(end("alice@shop.test", "1.a.b.0", 5), held)
+	if r := <-seen; r.Answer != Hold || len(r.Recipients) != 5 {
+		t.Errorf("seen %v with %d recipients, want it held with 5", r.Answer, len(r.Recipients))
+	}
+	free(3) // it pays when it is released
+
+	ask(rcpt("alice@shop.test", "1.a.b.1", "r1@ok.test"), "DUNNO")
+	ask(rcpt("alice@shop.test", "1.a.b.1", "r2@ok.test"), "DUNNO")
+	ask(end("alice@shop.test", "1.a.b.1", 2), "DUNNO")
+	<-seen
+	free(1)
+	ask(end("alice@shop.test", "1.a.b.2", 2), held) // RCPT was not asked
+	<-seen
+	free(1)
+	ask(rcpt("alice@shop.test", "1.a.b.3", "r1@ok.test"), "DUNNO")
+	ask(rcpt("alice@shop.test", "1.a.b.4", "r1@ok.test"), held)
+	ask(rcpt("alice@shop.test", "1.a.b.4", "r1@ok.test"), held) // asked by a second list
+	ask(end("alice@shop.test", "1.a.b.3", 2), held)             // one that was not asked about cannot be paid
+	<-seen
+	free(1)
+	ask(end("alice@shop.test", "1.a.b.4", 1), held)
+	<-seen
+	free(1)
+	if got := p.Stats().Messages; got != 0 {
+		t.Errorf("%d messages are kept, want none after their end", got)
+	}
+}
+
 func TestThrottleDefersRecipients(t *testing.T) {
-	table := &Table{Allowance: func(string) Allowance { return Allowance{Every: time.Hour, Burst: 2} }}
+	table := &Table{Throttled: Defer, Allowance: func(string) Allowance { return Allowance{Every: time.Hour, Burst: 2} }}
 	table.Set(decision(rules.Throttle, "alice@shop.test"), "too many for now")
 	p := &Policy{Table: table}
 	c := dial(t, "tcp", serve(t, p))
@@ -229,7 +281,7 @@ func TestThrottleDefersRecipients(t *testing.T) {
 }
 
 func TestThrottleThatBeginsInMidMessage(t *testing.T) {
-	table := &Table{Allowance: func(string) Allowance { return Allowance{Every: time.Hour, Burst: 2} }}
+	table := &Table{Throttled: Defer, Allowance: func(string) Allowance { return Allowance{Every: time.Hour, Burst: 2} }}
 	c := dial(t, "tcp", serve(t, &Policy{Table: table, Seen: func(Request) {}}))
 	for i := range 3 {
 		c.ask(rcpt("alice@shop.test", "1.a.b.0", fmt.Sprintf("r%d@ok.test", i)))

@@ -65,6 +65,12 @@ type Table struct {
 	// once.
 	Allowance func(subject string) Allowance
 
+	// Throttled says what mail gets past a throttled account's allowance: Hold,
+	// which Dunno means too, accepts it and keeps it in the queue, from which
+	// it is released later, at the account's allowance; Defer refuses it for
+	// now. It is read when the verdict is set.
+	Throttled Answer
+
 	mu       sync.RWMutex
 	verdicts map[string]*Verdict
 }
@@ -74,10 +80,11 @@ type Verdict struct {
 	Decision rules.Decision
 	Text     string // what the client is told: one line of printable ASCII
 
-	wire  []byte // the policy service's whole answer
-	until int64  // Unix nanoseconds; math.MaxInt64: no end
-	every int64  // nanoseconds a recipient of a throttled account
-	burst int64  // recipients that a throttled account may save up
+	answer Answer
+	wire   []byte // the policy service's whole answer
+	until  int64  // Unix nanoseconds; math.MaxInt64: no end
+	every  int64  // nanoseconds a recipient of a throttled account
+	burst  int64  // recipients that a throttled account may save up
 
 	// due is when the throttled account will have paid for all it sent, in
 	// Unix nanoseconds. This is a token bucket kept as one number (the
@@ -98,10 +105,11 @@ func (t *Table) Set(d rules.Decision, text string) {
 	if !d.Until.IsZero() {
 		v.until = d.Until.UnixNano()
 	}
-	v.wire = wire(v.Answer(), v.Text)
+	v.answer = t.answer(d.Action)
+	v.wire = wire(v.answer, v.Text)
 	if d.Action == rules.Throttle {
 		a := t.allowance(d.Subject)
-		v.every, v.burst = int64(a.Every), int64(a.Burst)
+		v.every, v.burst = int64(a.Every), min(int64(a.Burst), maxDue/int64(a.Every))
 	}
 
 	t.mu.Lock()
@@ -114,6 +122,18 @@ func (t *Table) Set(d rules.Decision, text string) {
 		v.given.Store(old.given.Load())
 	}
 	t.verdicts[d.Subject] = v
+}
+
+// answer is what the gate says under a decision to do action; for a throttle,
+// past its allowance.
+func (t *Table) answer(action rules.Action) Answer {
+	switch {
+	case action >= rules.Block: // a reset stays blocked until the new password is handed over
+		return Reject
+	case action == rules.Throttle && t.Throttled == Defer:
+		return Defer
+	}
+	return Hold
 }
 
 func (t *Table) allowance(subject string) Allowance {
@@ -171,21 +191,31 @@ func (v *Verdict) at(now time.Time) *Verdict {
 // Answer is what the verdict says to a message; for a throttle, what it says
 // once the allowance is used up.
 func (v *Verdict) Answer() Answer {
-	switch {
-	case v == nil:
+	if v == nil {
 		return Dunno
-	case v.Decision.Action >= rules.Block: // a reset stays blocked until the new password is handed over
-		return Reject
-	case v.Decision.Action == rules.Hold:
-		return Hold
-	default:
-		return Defer
 	}
+	return v.answer
 }
+
+// Weigh is the answer to a message with n recipients. A throttle takes them
+// from the account's allowance, all or none, and has no objection if they
+// could be taken.
+func (v *Verdict) Weigh(n int, now time.Time) Answer {
+	if v.throttles() && v.Take(n, now) {
+		return Dunno
+	}
+	return v.Answer()
+}
+
+// throttles reports whether the verdict is a throttle.
+func (v *Verdict) throttles() bool { return v != nil && v.burst > 0 }
 
 // Given is how many times the verdict, with those that it replaced, was the
 // reason to hold, defer or refuse.
 func (v *Verdict) Given() uint64 { return v.given.Load() }
+
+// maxDue bounds how far a verdict's due may lie ahead, in nanoseconds: 73 years.
+const maxDue = math.MaxInt64 / 4
 
 // Take takes n recipients from a throttled account's allowance and reports
 // whether there were that many. If not it takes none.
@@ -196,17 +226,57 @@ func (v *Verdict) Take(n int, now time.Time) bool {
 	if int64(n) > v.burst {
 		return false
 	}
-	at, limit := now.UnixNano(), v.burst*v.every
+	return v.take(int64(n), (v.burst-int64(n))*v.every, now)
+}
+
+// take takes n recipients if due lies at most ahead nanoseconds ahead.
+func (v *Verdict) take(n, ahead int64, now time.Time) bool {
+	at := now.UnixNano()
 	for {
 		due := v.due.Load()
-		next := max(due, at) + int64(n)*v.every
-		if next-at > limit {
+		if due-at > ahead {
 			return false
 		}
-		if v.due.CompareAndSwap(due, next) {
+		if v.due.CompareAndSwap(due, max(due, at)+n*v.every) {
 			return true
 		}
 	}
+}
+
+// giveBack undoes a Take of n recipients: their message is held, and will be
+// paid for when it is released.
+func (v *Verdict) giveBack(n int) { v.due.Add(-int64(n) * v.every) }
+
+// Free is how many recipients the account's allowance would pay for now:
+// math.MaxInt for an account without a verdict, 0 for one that is held or
+// blocked.
+func (v *Verdict) Free(now time.Time) int {
+	switch {
+	case v == nil:
+		return math.MaxInt
+	case !v.throttles():
+		return 0
+	}
+	ahead := max(v.due.Load()-now.UnixNano(), 0)
+	return int(max(v.burst-(ahead+v.every-1)/v.every, 0))
+}
+
+// Pay takes the n recipients of a held message from the subject's allowance
+// and reports whether the message may be released. A message with more
+// recipients than can be saved up is paid for in advance, as soon as all is
+// saved up: else it would wait for ever. Nobody pays without a verdict, and
+// what is held or blocked cannot be bought free.
+func (t *Table) Pay(subject string, n int, now time.Time) bool {
+	v := t.Lookup(subject, now)
+	switch {
+	case v == nil:
+		return true
+	case !v.throttles():
+		return false
+	case int64(n) > v.burst:
+		return v.take(min(int64(n), maxDue/v.every), 0, now)
+	}
+	return v.Take(n, now)
 }
 
 // maxText bounds the text of an answer. Postfix prefixes it with the code and

@@ -2,6 +2,7 @@ package gate
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"testing"
@@ -34,7 +35,7 @@ func TestTableAnswers(t *testing.T) {
 		{"block", []rules.Decision{decision(rules.Block, "alice@shop.test")}, Reject},
 		{"reset is blocked too", []rules.Decision{decision(rules.Reset, "alice@shop.test")}, Reject},
 		{"hold", []rules.Decision{decision(rules.Hold, "alice@shop.test")}, Hold},
-		{"throttle", []rules.Decision{decision(rules.Throttle, "alice@shop.test")}, Defer},
+		{"throttle", []rules.Decision{decision(rules.Throttle, "alice@shop.test")}, Hold},
 		{"observe", []rules.Decision{decision(rules.Observe, "alice@shop.test")}, Dunno},
 		{"not enforced", []rules.Decision{observed}, Dunno},
 		{"not enforced leaves what is", []rules.Decision{decision(rules.Hold, "alice@shop.test"), observed}, Hold},
@@ -89,6 +90,83 @@ func TestThrottleTakesFromTheAllowance(t *testing.T) {
 	want := []bool{false, true, false, false, true, false, true, true, false, true, false}
 	if diff := cmp.Diff(got, want); diff != "" {
 		t.Errorf("taken (-got +want):\n%s", diff)
+	}
+}
+
+func TestThrottledMailIsHeldOrDeferred(t *testing.T) {
+	for configured, want := range map[Answer]Answer{Dunno: Hold, Hold: Hold, Defer: Defer, Reject: Hold} {
+		table := Table{Throttled: configured, Allowance: func(string) Allowance { return Allowance{Every: time.Minute, Burst: 3} }}
+		table.Set(decision(rules.Throttle, "alice@shop.test"), "slowly")
+		v := table.Lookup("alice@shop.test", noon)
+		got := []Answer{v.Weigh(2, noon), v.Weigh(2, noon), v.Weigh(1, noon), v.Weigh(0, noon), v.Weigh(1, noon), v.Answer()}
+		if diff := cmp.Diff(got, []Answer{Dunno, want, Dunno, Dunno, want, want}); diff != "" {
+			t.Errorf("%v (-got +want):\n%s", configured, diff)
+		}
+	}
+	table := Table{Throttled: Defer}
+	table.Set(decision(rules.Hold, "bob@shop.test"), "held")
+	table.Set(decision(rules.Block, "mallory@shop.test"), "no")
+	for subject, want := range map[string]Answer{"bob@shop.test": Hold, "mallory@shop.test": Reject, "nobody@shop.test": Dunno} {
+		if got := table.Lookup(subject, noon).Weigh(1, noon); got != want {
+			t.Errorf("%s: got %v, want %v", subject, got, want)
+		}
+	}
+}
+
+func TestPayReleasesAtTheAllowance(t *testing.T) {
+	table := Table{Allowance: func(string) Allowance { return Allowance{Every: time.Minute, Burst: 3} }}
+	const alice = "alice@shop.test"
+	table.Set(decision(rules.Throttle, alice), "slowly")
+	for _, step := range []struct {
+		at         time.Duration
+		free       int // before
+		recipients int
+		want       bool
+	}{
+		{0, 3, 2, true},
+		{0, 1, 2, false},
+		{0, 1, 1, true},
+		{time.Minute - 1, 0, 1, false},
+		{time.Minute, 1, 5, false}, // more than can be saved up: when all is saved up, ...
+		{3*time.Minute - 1, 2, 5, false},
+		{3 * time.Minute, 3, 5, true}, // ... and then it takes that long to pay
+		{7 * time.Minute, 2, 3, false},
+		{8 * time.Minute, 3, 3, true},
+		{time.Hour, 3, 0, true},
+		{time.Hour, 3, math.MaxInt, true},
+		{time.Hour + 365*24*time.Hour, 0, 1, false},
+	} {
+		now := noon.Add(step.at)
+		if got := table.Lookup(alice, now).Free(now); got != step.free {
+			t.Errorf("at %v: free %d, want %d", step.at, got, step.free)
+		}
+		if got := table.Pay(alice, step.recipients, now); got != step.want {
+			t.Errorf("at %v: pay %d: got %v", step.at, step.recipients, got)
+		}
+	}
+	table.Set(decision(rules.Hold, "bob@shop.test"), "held")
+	if v := table.Lookup("bob@shop.test", noon); v.Free(noon) != 0 || table.Pay("bob@shop.test", 1, noon) {
+		t.Error("held mail was bought free")
+	}
+	if v := table.Lookup("carol@shop.test", noon); v.Free(noon) != math.MaxInt || !table.Pay("carol@shop.test", 1000, noon) {
+		t.Error("who is not throttled had to pay")
+	}
+}
+
+func TestGiveBackIsExact(t *testing.T) {
+	table := Table{Allowance: func(string) Allowance { return Allowance{Every: time.Minute, Burst: 3} }}
+	table.Set(decision(rules.Throttle, "alice@shop.test"), "slowly")
+	v := table.Lookup("alice@shop.test", noon)
+	v.Take(2, noon)
+	v.giveBack(2)
+	if got := v.Free(noon); got != 3 {
+		t.Errorf("free %d, want 3", got)
+	}
+	v.Take(2, noon)
+	v.giveBack(2)
+	later := noon.Add(time.Hour)
+	if got := v.Free(later); got != 3 {
+		t.Errorf("an hour later: free %d, want 3", got)
 	}
 }
 
