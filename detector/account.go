@@ -41,9 +41,6 @@ type account struct {
 	dirty  bool // changed since Changed last told
 	gone   bool // forgotten
 
-	first, last int64
-	messages    uint32 // submitted in all
-
 	ep    episode
 	known known
 	nov   novelty
@@ -59,6 +56,9 @@ type account struct {
 
 	asSelf uint32 // the latest sender that belongs to the account
 	rare   *rare  // nil for most
+
+	messages    uint32 // submitted in all
+	first, last int64  // last in memory: what is new is written at both of its ends, see newEveryone
 }
 
 // rare is what most accounts never need.

@@ -117,6 +117,9 @@ func (p *Parser) ParseInto(ev *Event, line []byte) bool {
 
 func (p *Parser) prepare() {
 	p.ready = true
+	// Memory that is read before it is written interrupts every processor when
+	// it is written at last.
+	p.firsts, p.sessions = firsts{}, sessions{}
 	p.k0 = binary.LittleEndian.Uint64(p.Key[:8])
 	p.k1 = binary.LittleEndian.Uint64(p.Key[8:])
 	p.stamps.Location, p.stamps.Now = p.Location, p.Now

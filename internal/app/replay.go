@@ -105,7 +105,9 @@ const (
 func (r *replay) run(ctx context.Context) error {
 	parsed, judged := make(chan []mailq.Event, batches), make(chan []mailq.Event, batches)
 	for range batches {
-		judged <- make([]mailq.Event, 0, eventBatch)
+		batch := make([]mailq.Event, eventBatch)
+		clear(batch) // written before it is read, see Parser.prepare
+		judged <- batch[:0]
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
