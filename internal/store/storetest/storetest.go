@@ -48,6 +48,10 @@ type Store interface {
 	Revive(ctx context.Context, id string, at time.Time) error
 	Backlog(ctx context.Context, now time.Time) (map[string]store.Backlog, error)
 
+	PutSwitched(ctx context.Context, s store.Switched) error
+	DropSwitched(ctx context.Context, s store.Switched) error
+	Switched(ctx context.Context) ([]store.Switched, error)
+
 	Setting(ctx context.Context, key string) ([]byte, error)
 	SetSetting(ctx context.Context, key string, value []byte) error
 	SettingOnce(ctx context.Context, key string, value []byte) ([]byte, error)
@@ -84,6 +88,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"a message is sent once", outboxOnce},
 		{"a message is tried again and then given up", outboxFailures},
 		{"the backlog is counted by channel", backlog},
+		{"switches are noted until they are taken back", switches},
 		{"settings", settings},
 		{"what is old goes, what stands stays", prune},
 		{"pruning walks large tables", pruneMany},
