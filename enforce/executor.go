@@ -16,6 +16,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -46,6 +47,7 @@ type Table interface {
 type Entry struct {
 	Subject string       // the account, canonical
 	Logins  []string     // every name under which it may log in
+	Users   []string     // the system users that it sends as, of accounts that are no logins
 	Action  rules.Action // Hold, Block or Reset
 	Text    string       // what the client reads
 }
@@ -71,18 +73,25 @@ type Step struct {
 // An Executor carries out decisions. All its methods may be called from any
 // goroutine. Fields must not change once it is used.
 type Executor struct {
-	Gate   Gate
-	Tables []Table
+	Gate     Gate
+	Tables   []Table
+	Switches []Switch
+	Marks    Marks // required where there are switches
 
 	// Logins returns every name under which an account may log in; see
 	// [Logins]. Nil means the account's own name, if it is a login.
 	Logins func(subject string) []string
+
+	// Users returns the system users that an account sends as. Nil means the
+	// user that a user: account names.
+	Users func(subject string) []string
 
 	// Text returns what the client of an account under a decision reads. Nil
 	// means a sentence for each action that gives nothing away.
 	Text func(d rules.Decision) string
 
 	reconciling, writing turn
+	board                switchboard
 
 	mu      sync.Mutex
 	active  map[string]rules.Decision // in force, by subject
@@ -110,9 +119,16 @@ func (x *Executor) DoAll(ctx context.Context, ds []rules.Decision) []Outcome {
 		return out
 	}
 	steps := x.write(ctx, slices.Max(changes))
-	for i := range ds {
+	concerned := make([]rules.Decision, len(ds))
+	for i, d := range ds {
 		if changes[i] > 0 {
-			out[i] = outcome(append(out[i].Steps, steps...))
+			x.board.again(d.Subject)
+			concerned[i] = x.current(d.Subject)
+		}
+	}
+	for i, switched := range x.switchOn(ctx, concerned) {
+		if changes[i] > 0 {
+			out[i] = outcome(slices.Concat(out[i].Steps, steps, switched))
 		}
 	}
 	return out
@@ -163,7 +179,7 @@ func (x *Executor) Undo(ctx context.Context, subject string) Outcome {
 	x.changes++
 	change := x.changes
 	x.mu.Unlock()
-	return outcome(append([]Step{{What: "gate: removed"}}, x.write(ctx, change)...))
+	return outcome(slices.Concat([]Step{{What: "gate: removed"}}, x.write(ctx, change), x.switchBack(ctx, subject)))
 }
 
 // Reconcile makes the gate and the tables hold exactly the decisions that
@@ -187,7 +203,7 @@ func (x *Executor) Reconcile(ctx context.Context, active func(context.Context) (
 	if err != nil {
 		return outcome([]Step{{What: "load", Err: err}})
 	}
-	return outcome(append([]Step{{What: fmt.Sprintf("gate: %d in force", x.InForce())}}, x.write(ctx, change)...))
+	return outcome(slices.Concat([]Step{{What: fmt.Sprintf("gate: %d in force", x.InForce())}}, x.write(ctx, change), x.compareSwitches(ctx)))
 }
 
 // replace puts decisions in force in place of all others, unless err.
@@ -265,12 +281,12 @@ func (x *Executor) entries() (entries []Entry, change, written uint64, loaded bo
 	if x.written == x.changes {
 		return nil, x.changes, x.written, x.loaded
 	}
-	for subject, d := range x.active {
+	for _, d := range x.active {
 		if d.Action < rules.Hold {
 			continue // a throttle counts recipients, which no table can
 		}
-		if logins := x.logins(subject); len(logins) > 0 {
-			entries = append(entries, Entry{Subject: subject, Logins: logins, Action: d.Action, Text: x.text(d)})
+		if e := x.entry(d); len(e.Logins)+len(e.Users) > 0 {
+			entries = append(entries, e)
 		}
 	}
 	slices.SortFunc(entries, func(a, b Entry) int { return cmp.Compare(a.Subject, b.Subject) })
@@ -287,6 +303,55 @@ func (x *Executor) gateSet(d rules.Decision) {
 	if x.Gate != nil {
 		x.Gate.Set(d, x.text(d))
 	}
+}
+
+// current returns the decision in force for a subject.
+func (x *Executor) current(subject string) rules.Decision {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.active[subject]
+}
+
+// inForce returns every decision in force, in order of their subjects.
+func (x *Executor) inForce() []rules.Decision {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return slices.SortedFunc(maps.Values(x.active), func(a, b rules.Decision) int { return cmp.Compare(a.Subject, b.Subject) })
+}
+
+// entry is what tables and switches are told of a decision.
+func (x *Executor) entry(d rules.Decision) Entry {
+	return Entry{Subject: d.Subject, Logins: x.logins(d.Subject), Users: x.users(d.Subject), Action: d.Action, Text: x.text(d)}
+}
+
+func (x *Executor) users(subject string) []string {
+	if x.Users != nil {
+		return x.Users(subject)
+	}
+	if name, ok := strings.CutPrefix(subject, mailq.KindUser+":"); ok {
+		return []string{name}
+	}
+	return nil
+}
+
+// Plan lists what Do would do, and would run, a line each.
+func (x *Executor) Plan(d rules.Decision) []string {
+	e := x.entry(d)
+	plan := []string{fmt.Sprintf("gate: %s %s", d.Action, d.Subject)}
+	if d.Action < rules.Hold {
+		return plan
+	}
+	if len(e.Logins)+len(e.Users) > 0 {
+		for _, t := range x.Tables {
+			plan = append(plan, fmt.Sprintf("%s: %s", t.Name(), strings.Join(slices.Concat(e.Logins, e.Users), ", ")))
+		}
+	}
+	for _, s := range x.Switches {
+		if s.Covers(e) {
+			plan = append(plan, s.Plan(e)...)
+		}
+	}
+	return plan
 }
 
 func (x *Executor) logins(subject string) []string {
