@@ -2,7 +2,9 @@
 # install.sh   Puts what the tests need and Go does not bring on this machine:
 # on Debian, as root, with apt: Postfix and Dovecot (none is started, none is
 # configured), pflogsumm to compare with, and a C compiler for the race
-# detector. Says nothing and asks nobody where all of it is there already.
+# detector. Exim, which cannot be installed beside Postfix, is unpacked with the
+# libraries that it lacks into vedetta-tests/exim of the user's cache directory.
+# Says nothing and asks nobody where all of it is there already.
 #
 # Where it installs nothing, it says so and which tests that leaves out, and
 # succeeds. It fails only if apt does.
@@ -11,7 +13,7 @@ set -euo pipefail
 packages=(postfix dovecot-core dovecot-imapd dovecot-lmtpd pflogsumm gcc libc6-dev)
 
 left_out() {
-  echo "left out: the tests that start Postfix and Dovecot (they use test/bed). $1"
+  echo "left out: the tests that start Postfix, Exim and Dovecot (they use test/bed). $1"
   exit 0
 }
 
@@ -22,7 +24,40 @@ left_out() {
 installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
 missing=()
 for p in "${packages[@]}"; do installed "$p" || missing+=("$p"); done
-[ ${#missing[@]} = 0 ] && exit 0
+
+# unpack_exim leaves out its tests, and fails nobody, where it cannot.
+unpack_exim() {
+  local root=${XDG_CACHE_HOME:-$HOME/.cache}/vedetta-tests/exim
+  [ ! -e /usr/sbin/exim4 ] && ! runs "$root" >/dev/null || return 0
+  echo "unpacking Exim into $root (nothing is installed or started)"
+  local tmp libraries
+  tmp=$(mktemp -d)
+  chmod 777 "$tmp" # apt downloads as a user of its own
+  mkdir "$tmp/root"
+  if libraries=$(apt-get -s install --no-install-recommends exim4-daemon-heavy 2>"$tmp/log" | awk '$1 == "Inst" && $2 ~ /^lib/ { print $2 }') &&
+    (cd "$tmp" && apt-get download -qq exim4-daemon-heavy exim4-base exim4-config $libraries) >>"$tmp/log" 2>&1 &&
+    for deb in "$tmp"/*.deb; do dpkg -x "$deb" "$tmp/root" || exit; done >>"$tmp/log" 2>&1 &&
+    runs "$tmp/root" >>"$tmp/log" 2>&1; then
+    mkdir -p "$(dirname "$root")" && rm -rf "$root" && cp -a "$tmp/root" "$root.new" && chmod 755 "$root.new" && mv "$root.new" "$root"
+  else
+    echo "left out: the tests that start Exim. It could not be unpacked: $(tail -n 1 "$tmp/log")"
+  fi
+  rm -rf "$tmp"
+}
+
+# runs says whether all libraries of the unpacked Exim are there.
+runs() {
+  [ -e "$1/usr/sbin/exim4" ] || return 1
+  local lacking
+  lacking=$(LD_LIBRARY_PATH=$(find "$1/usr/lib" -name 'lib*.so.*' -printf '%h\n' 2>/dev/null | sort -u | paste -sd:) ldd "$1/usr/sbin/exim4" | grep 'not found') || return 0
+  echo "not found: $lacking"
+  return 1
+}
+
+if [ ${#missing[@]} = 0 ]; then
+  unpack_exim
+  exit 0
+fi
 
 # A mail server that somebody uses: installing Postfix would replace another
 # one, and installing Dovecot beside it could change what it serves.
@@ -66,3 +101,4 @@ if ! {
   echo "install.sh: apt could not install ${missing[*]}; 'make unit' runs the tests without them" >&2
   exit 1
 fi
+unpack_exim

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -17,8 +18,12 @@ var fakes = map[string]string{
 *) for name; do :; done; grep -qx "$name" "$FAKE/installed" && echo installed ;;
 esac`,
 	"apt-get": `echo "apt-get $*" >>"$FAKE/calls"
-ls /usr/sbin/policy-rc.d >>"$FAKE/calls"
-[ -z "${FAKE_OFFLINE:-}" ] || { echo "could not resolve deb.debian.org" >&2; exit 100; }`,
+ls /usr/sbin/policy-rc.d >>"$FAKE/calls" 2>&1
+case $* in "-s install "*) echo "Inst libspf2-2 (1.2)"; echo "Inst exim4-base (4.96)"; exit ;; esac
+[ -z "${FAKE_OFFLINE:-}" ] || { echo "could not resolve deb.debian.org" >&2; exit 100; }
+case $1 in download) touch exim4.deb ;; esac`,
+	"dpkg":                   `mkdir -p "$3/usr/sbin"; touch "$3/usr/sbin/exim4"`,
+	"ldd":                    `[ -z "${FAKE_LACKING:-}" ] || echo "libspf2.so.2 => not found"`,
 	"debconf-set-selections": `cat >>"$FAKE/calls"`,
 }
 
@@ -42,6 +47,7 @@ func TestInstall(t *testing.T) {
 		name      string
 		installed string
 		provides  string // status, package and what it provides, a line each
+		noExim    bool   // in the cache
 		env       []string
 		says      string // empty: nothing
 		calls     string // of apt, empty: none
@@ -49,7 +55,7 @@ func TestInstall(t *testing.T) {
 	}{
 		{name: "all there", installed: all},
 		{name: "all there, offline", installed: all, env: []string{"FAKE_OFFLINE=1"}},
-		{name: "not root", env: []string{"FAKE_UID=1000"}, says: "left out: the tests that start Postfix and Dovecot (they use test/bed). Only root can"},
+		{name: "not root", env: []string{"FAKE_UID=1000"}, says: "left out: the tests that start Postfix, Exim and Dovecot (they use test/bed). Only root can"},
 		{name: "some missing", installed: strings.Replace(all, "pflogsumm\ngcc\n", "", 1), says: "installing pflogsumm gcc (nothing is started)",
 			calls: "apt-get install -y -qq --no-install-recommends pflogsumm gcc\n"},
 		{name: "Postfix gets no configuration", installed: strings.Replace(all, "postfix\n", "", 1), says: "installing postfix ",
@@ -59,6 +65,12 @@ func TestInstall(t *testing.T) {
 			says: "A mail server is already set up here (the package exim4-daemon-light)"},
 		{name: "one that was removed", provides: "config-files exim4-daemon-light mail-transport-agent\n", says: "installing postfix ", calls: "apt-get update -qq\n"},
 		{name: "offline", env: []string{"FAKE_OFFLINE=1"}, says: "could not resolve deb.debian.org", calls: "apt-get update -qq\n", fails: true},
+		{name: "no Exim", installed: all, noExim: true, says: "unpacking Exim into ",
+			calls: "apt-get download -qq exim4-daemon-heavy exim4-base exim4-config libspf2-2\n"},
+		{name: "no Exim, offline", installed: all, noExim: true, env: []string{"FAKE_OFFLINE=1"},
+			says: "left out: the tests that start Exim. It could not be unpacked: could not resolve deb.debian.org", calls: "apt-get download"},
+		{name: "an Exim that lacks a library", installed: all, env: []string{"FAKE_LACKING=1"},
+			says: "It could not be unpacked: not found: libspf2.so.2", calls: "apt-get download"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -68,15 +80,27 @@ func TestInstall(t *testing.T) {
 			write(t, filepath.Join(dir, "installed"), tt.installed, 0o644)
 			write(t, filepath.Join(dir, "provides"), tt.provides, 0o644)
 			write(t, filepath.Join(dir, "calls"), "", 0o644)
+			exim := filepath.Join(dir, "vedetta-tests/exim/usr/sbin")
+			if !tt.noExim {
+				if err := os.MkdirAll(exim, 0o755); err != nil {
+					t.Fatal(err)
+				}
+				write(t, filepath.Join(exim, "exim4"), "", 0o755)
+			}
 
 			cmd := exec.Command("./install.sh")
-			cmd.Env = append(append(os.Environ(), "FAKE="+dir, "PATH="+dir+":"+os.Getenv("PATH")), tt.env...)
+			cmd.Env = append(append(os.Environ(), "FAKE="+dir, "XDG_CACHE_HOME="+dir, "PATH="+dir+":"+os.Getenv("PATH")), tt.env...)
 			said, err := cmd.CombinedOutput()
 			if (err != nil) != tt.fails {
 				t.Errorf("ended with %v: %s", err, said)
 			}
 			if tt.says == "" && len(said) > 0 || !strings.Contains(string(said), tt.says) {
 				t.Errorf("said %q, want %q", said, tt.says)
+			}
+			if tt.noExim && !tt.fails && !slices.Contains(tt.env, "FAKE_OFFLINE=1") {
+				if _, err := os.Stat(filepath.Join(exim, "exim4")); err != nil {
+					t.Error(err)
+				}
 			}
 			calls, err := os.ReadFile(filepath.Join(dir, "calls"))
 			if err != nil {

@@ -44,6 +44,11 @@ type Options struct {
 	// check_sasl_access asks. An empty one is made if there is none.
 	SASLAccess string
 
+	// Deny is the path of a passwd-file of logins that Dovecot refuses, at all
+	// its services and for Postfix and Exim. An empty one is made if there is
+	// none.
+	Deny string
+
 	// ShortIDs turns long queue ids off.
 	ShortIDs bool
 
@@ -85,19 +90,33 @@ const (
 
 // Available says why the servers cannot be started here, empty if they can.
 func Available() (reason string) {
+	if reason := dovecotAvailable(); reason != "" {
+		return reason
+	}
+	return installed("/usr/sbin/postfix", "/usr/sbin/postmap", "/usr/sbin/postqueue", "/usr/sbin/postconf", "/usr/sbin/sendmail",
+		postfixDaemons+"/master", postfixDaemons+"/smtpd")
+}
+
+// installed says which program is missing first, if any is.
+func installed(programs ...string) (reason string) {
+	for _, program := range programs {
+		if _, err := os.Stat(program); err != nil {
+			return program + " is not installed"
+		}
+	}
+	return ""
+}
+
+// dovecotAvailable says why Dovecot cannot be started here, empty if it can.
+func dovecotAvailable() (reason string) {
 	if runtime.GOOS != "linux" {
 		return "the mail servers are started on Linux only"
 	}
 	if os.Geteuid() != 0 {
-		return "only root can start Postfix and Dovecot"
+		return "only root can start the mail servers"
 	}
-	for _, program := range []string{
-		"/usr/sbin/postfix", "/usr/sbin/postmap", "/usr/sbin/postqueue", "/usr/sbin/postconf", "/usr/sbin/sendmail",
-		postfixDaemons + "/master", postfixDaemons + "/smtpd", "/usr/sbin/dovecot", dovecotDaemons + "/lmtp",
-	} {
-		if _, err := os.Stat(program); err != nil {
-			return program + " is not installed"
-		}
+	if reason := installed("/usr/sbin/dovecot", dovecotDaemons+"/lmtp"); reason != "" {
+		return reason
 	}
 	version, err := exec.Command("/usr/sbin/dovecot", "--version").Output()
 	if err != nil || !bytes.HasPrefix(version, []byte("2.3.")) {
@@ -114,6 +133,16 @@ func Start(t testing.TB, o Options) *Bed {
 	if reason := Available(); reason != "" {
 		t.Skip(reason)
 	}
+	b := startAround(t, o)
+	if err := b.startPostfix(); err != nil {
+		t.Fatalf("%v\n%s", err, b.logs())
+	}
+	return b
+}
+
+// startAround starts what a mail server needs: Dovecot and the Internet.
+func startAround(t testing.TB, o Options) *Bed {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "bed")
 	if err != nil {
 		t.Fatal(err)
@@ -140,10 +169,7 @@ func (b *Bed) start() error {
 	}
 	// smtpd gives up while the socket it authenticates at is missing, so
 	// Dovecot is first.
-	if err := b.startDovecot(); err != nil {
-		return err
-	}
-	return b.startPostfix()
+	return b.startDovecot()
 }
 
 // enterable lets everybody into dir; Postfix and Dovecot work as users of
@@ -248,19 +274,17 @@ func (b *Bed) cleanup() {
 }
 
 // logs is the end of both servers' logs.
-func (b *Bed) logs() string {
-	var s strings.Builder
-	for _, path := range []string{b.MailLog, b.DovecotLog} {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			fmt.Fprintln(&s, err)
-			continue
-		}
-		lines := strings.SplitAfter(string(text), "\n")
-		lines = lines[max(0, len(lines)-60):]
-		fmt.Fprintf(&s, "--- %s\n%s", filepath.Base(path), strings.Join(lines, ""))
+func (b *Bed) logs() string { return tail(b.MailLog) + tail(b.DovecotLog) }
+
+// tail is the end of a log, under its name; empty if there is none.
+func tail(path string) string {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return ""
 	}
-	return s.String()
+	lines := strings.SplitAfter(string(text), "\n")
+	lines = lines[max(0, len(lines)-60):]
+	return fmt.Sprintf("--- %s\n%s", filepath.Base(path), strings.Join(lines, ""))
 }
 
 // reachable says whether somebody listens at the address.

@@ -42,7 +42,7 @@ func greets(address string) error {
 // the server refused with is a *smtp.SMTPError of package
 // github.com/emersion/go-smtp, with code and text.
 func (b *Bed) Send(login, password, from string, rcpts ...string) error {
-	s, err := b.open(login, password)
+	s, err := open(b.Submission, login, password)
 	if err != nil {
 		return err
 	}
@@ -51,7 +51,11 @@ func (b *Bed) Send(login, password, from string, rcpts ...string) error {
 
 // SendInbound delivers one message at the port for strangers, without a login.
 func (b *Bed) SendInbound(from string, rcpts ...string) error {
-	c, err := dial(b.SMTP)
+	return sendInbound(b.SMTP, from, rcpts...)
+}
+
+func sendInbound(address, from string, rcpts ...string) error {
+	c, err := dial(address)
 	if err != nil {
 		return err
 	}
@@ -93,7 +97,7 @@ type Session struct {
 func (b *Bed) Session(login string) *Session {
 	b.t.Helper()
 	name, _, _ := strings.Cut(login, "@")
-	s, err := b.open(login, "pw-"+name)
+	s, err := open(b.Submission, login, "pw-"+name)
 	if err != nil {
 		b.t.Fatalf("bed: %s cannot log in: %v", login, err)
 	}
@@ -101,8 +105,8 @@ func (b *Bed) Session(login string) *Session {
 	return s
 }
 
-func (b *Bed) open(login, password string) (*Session, error) {
-	c, err := dial(b.Submission)
+func open(address, login, password string) (*Session, error) {
+	c, err := dial(address)
 	if err != nil {
 		return nil, err
 	}

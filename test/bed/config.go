@@ -25,7 +25,7 @@ auth_verbose = yes
 auth_failure_delay = 0
 mail_location = maildir:DIR/mail/%u
 first_valid_uid = 1
-passdb {
+DENYpassdb {
   driver = passwd-file
   args = username_format=%u DIR/users
 }
@@ -45,7 +45,19 @@ service auth {
 }
 `
 
+// The passdb that docs/tables.md has operators put before their own.
+const dovecotDeny = `passdb {
+  driver = passwd-file
+  deny = yes
+  args = username_format=%u FILE
+}
+`
+
 func (b *Bed) writeDovecot() error {
+	deny := ""
+	if b.options.Deny != "" {
+		deny = strings.ReplaceAll(dovecotDeny, "FILE", b.options.Deny)
+	}
 	var passwords strings.Builder
 	for _, user := range users {
 		for _, domain := range domains {
@@ -58,20 +70,44 @@ func (b *Bed) writeDovecot() error {
 		return err
 	}
 	return errors.Join(
+		makeEmpty(b.options.Deny),
 		os.WriteFile(filepath.Join(b.Dir, "users"), []byte(passwords.String()), 0o644),
-		os.WriteFile(filepath.Join(b.Dir, "dovecot.conf"), []byte(strings.ReplaceAll(dovecotConf, "DIR", b.Dir)), 0o644),
+		os.WriteFile(filepath.Join(b.Dir, "dovecot.conf"), []byte(strings.NewReplacer("DIR", b.Dir, "DENY", deny).Replace(dovecotConf)), 0o644),
 		os.MkdirAll(mail, 0o755),
 		os.Chown(mail, owner, -1),
 	)
 }
 
+// makeEmpty makes an empty file that everybody may read, if a path is given
+// and there is none.
+func makeEmpty(path string) error {
+	if path == "" {
+		return nil
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
 // userID is the number of a system user.
 func userID(name string) (int, error) {
+	uid, _, err := userAndGroup(name)
+	return uid, err
+}
+
+// userAndGroup is the number of a system user and that of its group.
+func userAndGroup(name string) (uid, gid int, err error) {
 	u, err := user.Lookup(name)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return strconv.Atoi(u.Uid)
+	if uid, err = strconv.Atoi(u.Uid); err != nil {
+		return 0, 0, err
+	}
+	gid, err = strconv.Atoi(u.Gid)
+	return uid, gid, err
 }
 
 // groupID is the number of a group.
@@ -156,7 +192,7 @@ func (b *Bed) writePostfix() error {
 	files := map[string]string{
 		"main.cf":   b.mainCF(),
 		"master.cf": strings.NewReplacer("SUBMISSION", b.Submission, "SMTP", b.SMTP).Replace(masterCF),
-		"transport": b.transport(),
+		"transport": b.routes("%s smtp:[127.0.0.1]:%d\n"),
 	}
 	// Postfix waits with a file that may still be being written, until it is
 	// two seconds old.
@@ -227,12 +263,8 @@ func (b *Bed) mainCF() string {
 // policy asks the service once, so that a dead one costs no more than its
 // deadline, and goes on without it.
 func (b *Bed) policy() string {
-	timeout := b.options.PolicyTimeout
-	if timeout == 0 {
-		timeout = 5 * time.Second
-	}
-	seconds := (timeout + time.Second - 1) / time.Second
-	return fmt.Sprintf("check_policy_service { inet:%s, timeout=%ds, default_action=DUNNO, try_limit=1 }", b.options.Policy, seconds)
+	timeout := seconds(b.options.PolicyTimeout, 5*time.Second)
+	return fmt.Sprintf("check_policy_service { inet:%s, timeout=%s, default_action=DUNNO, try_limit=1 }", b.options.Policy, timeout)
 }
 
 // makeTable makes an empty table if there is none: Postfix refuses to work
@@ -245,11 +277,7 @@ func (b *Bed) makeTable() error {
 	if _, err := os.Stat(path + ".db"); err == nil {
 		return nil
 	}
-	text, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o644)
-	if err != nil {
-		return err
-	}
-	if err := text.Close(); err != nil {
+	if err := makeEmpty(path); err != nil {
 		return err
 	}
 	if out, err := b.Command("postmap", "hash:"+path).CombinedOutput(); err != nil {
@@ -258,12 +286,13 @@ func (b *Bed) makeTable() error {
 	return nil
 }
 
-// transport routes each domain of the Internet to its sink.
-func (b *Bed) transport() string {
+// routes writes a line for each domain of the Internet and the port of its
+// sink.
+func (b *Bed) routes(format string) string {
 	var s strings.Builder
 	for _, domain := range slices.Sorted(maps.Keys(b.sinks)) {
-		fmt.Fprintf(&s, "%s smtp:[127.0.0.1]:%d\n", domain, b.sinks[domain].port)
+		fmt.Fprintf(&s, format, domain, b.sinks[domain].port)
 	}
-	fmt.Fprintf(&s, "%s smtp:[127.0.0.1]:%d\n", Dead, b.deadPort)
+	fmt.Fprintf(&s, format, Dead, b.deadPort)
 	return s.String()
 }

@@ -63,10 +63,15 @@ func (b *Bed) Mailbox(address string) ([]string, error) {
 // WaitLog waits until Postfix has logged a line that matches, and returns it.
 func (b *Bed) WaitLog(pattern string) string {
 	b.t.Helper()
+	return b.waitLine(b.MailLog, pattern)
+}
+
+func (b *Bed) waitLine(path, pattern string) string {
+	b.t.Helper()
 	re := regexp.MustCompile("(?m)^.*(?:" + pattern + ").*$")
 	var found []byte
 	b.Wait("a log line with "+pattern, func() bool {
-		text, err := os.ReadFile(b.MailLog)
+		text, err := os.ReadFile(path)
 		if err != nil {
 			return false
 		}
