@@ -38,9 +38,11 @@ type cli struct {
 	Demo     demoCmd     `cmd:"" help:"Show a hijack being found, blocked and reported, on this machine alone."`
 	Accounts accountsCmd `cmd:"" help:"List accounts, those with most evidence first."`
 	Why      whyCmd      `cmd:"" help:"Tell everything that led to where an account stands."`
+	Hold     holdCmd     `cmd:"" help:"Accept an account's mail and keep it in the queue."`
 	Block    blockCmd    `cmd:"" help:"Refuse an account's mail."`
-	Unblock  unblockCmd  `cmd:"" help:"Let a blocked account send again; what it did stays suspicious."`
+	Unblock  unblockCmd  `cmd:"" help:"Let a stopped account send again; what it did stays suspicious."`
 	Release  releaseCmd  `cmd:"" help:"Clear an account: lift everything, and learn that what it did was right."`
+	Undo     undoCmd     `cmd:"" help:"Lift everything that the rules decided lately, for a bad hour."`
 	Queue    queueCmd    `cmd:"" help:"Show the mail queue by account."`
 	Rules    rulesCmd    `cmd:"" help:"Work on rule files."`
 	Config   configCmd   `cmd:"" help:"Work on the configuration file."`

@@ -9,20 +9,26 @@ import (
 	"github.com/vedetta-watch/vedetta/internal/app"
 )
 
-// order is what block, unblock and release have in common.
-type order struct {
+// ordering is what all orders have in common.
+type ordering struct {
 	configFlag
-	Account string `arg:"" help:"Account, such as alice@example.com."`
-	Why     string `help:"Reason, for the journal." placeholder:"TEXT"`
-	JSON    bool   `help:"Print JSON."`
+	Why  string `help:"Reason, for the journal." placeholder:"TEXT"`
+	JSON bool   `help:"Print JSON."`
 }
 
-func (o *order) give(ctx context.Context, io std, do string, d time.Duration) error {
+// order is one about an account.
+type order struct {
+	Account string `arg:"" help:"Account, such as alice@example.com."`
+	ordering
+}
+
+func (o *ordering) give(ctx context.Context, io std, what app.Order) error {
 	client, err := o.client()
 	if err != nil {
 		return err
 	}
-	result, err := client.Act(ctx, app.Order{Do: do, Account: o.Account, For: d, Who: operator(), Why: o.Why})
+	what.Who, what.Why = operator(), o.Why
+	result, err := client.Act(ctx, what)
 	if err != nil {
 		return err
 	}
@@ -45,26 +51,49 @@ func (o *order) give(ctx context.Context, io std, do string, d time.Duration) er
 	return errors.Join(errs...)
 }
 
-type blockCmd struct {
+// stop is what hold and block have in common.
+type stop struct {
 	order
-	For time.Duration `help:"How long; 0 until unblocked." default:"0"`
+	For    time.Duration `help:"How long; 0 until unblocked." default:"0"`
+	DryRun bool          `help:"Print exactly what would be done and run; do nothing."`
 }
 
-func (cmd *blockCmd) Run(ctx context.Context, io std) error {
+func (cmd *stop) run(ctx context.Context, io std, do string) error {
 	if cmd.For < 0 {
 		return fmt.Errorf("%w: --for %s is negative", errUsage, cmd.For)
 	}
-	return cmd.give(ctx, io, "block", cmd.For)
+	return cmd.give(ctx, io, app.Order{Do: do, Account: cmd.Account, For: cmd.For, DryRun: cmd.DryRun})
+}
+
+type holdCmd struct{ stop }
+
+func (cmd *holdCmd) Run(ctx context.Context, io std) error { return cmd.run(ctx, io, "hold") }
+
+type blockCmd struct{ stop }
+
+func (cmd *blockCmd) Run(ctx context.Context, io std) error { return cmd.run(ctx, io, "block") }
+
+type undoCmd struct {
+	ordering
+	Since  time.Duration `help:"What was decided in the last so much time." required:"" placeholder:"1h"`
+	DryRun bool          `help:"Print what would be lifted; do nothing."`
+}
+
+func (cmd *undoCmd) Run(ctx context.Context, io std) error {
+	if cmd.Since <= 0 {
+		return fmt.Errorf("%w: --since %s is not above zero", errUsage, cmd.Since)
+	}
+	return cmd.give(ctx, io, app.Order{Do: "undo", Since: cmd.Since, DryRun: cmd.DryRun})
 }
 
 type unblockCmd struct{ order }
 
 func (cmd *unblockCmd) Run(ctx context.Context, io std) error {
-	return cmd.give(ctx, io, "unblock", 0)
+	return cmd.give(ctx, io, app.Order{Do: "unblock", Account: cmd.Account})
 }
 
 type releaseCmd struct{ order }
 
 func (cmd *releaseCmd) Run(ctx context.Context, io std) error {
-	return cmd.give(ctx, io, "release", 0)
+	return cmd.give(ctx, io, app.Order{Do: "release", Account: cmd.Account})
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/vedetta-watch/vedetta/enforce"
 	"github.com/vedetta-watch/vedetta/internal/config"
 	"github.com/vedetta-watch/vedetta/internal/gate"
+	"github.com/vedetta-watch/vedetta/internal/store"
 	"github.com/vedetta-watch/vedetta/rules"
 )
 
@@ -15,13 +16,15 @@ type executor interface {
 	DoAll(ctx context.Context, ds []rules.Decision) []enforce.Outcome
 	Undo(ctx context.Context, subject string) enforce.Outcome
 	Reconcile(ctx context.Context, active func(context.Context) ([]rules.Decision, error)) enforce.Outcome
+	Plan(d rules.Decision) []string
 }
 
 // newExecutor puts decisions into the gate and, where one is configured, into
 // the table that Postfix reads by itself.
-func newExecutor(c config.Config, table *gate.Table, dir *directory) *enforce.Executor {
+func newExecutor(c config.Config, table *gate.Table, dir *directory, db *store.DB) *enforce.Executor {
 	x := &enforce.Executor{
 		Gate:   table,
+		Marks:  marks{db},
 		Logins: dir.Logins,
 		Text:   func(d rules.Decision) string { return textFor(c.Gate, d.Action) },
 	}

@@ -123,7 +123,7 @@ func newService(ctx context.Context, c config.Config, db *store.DB, o Options) (
 	}}
 	p := &pipeline{
 		log: o.Log, metrics: m, judge: j, store: db, book: &incident.Book{}, teller: t,
-		acts: newExecutor(c, table, dir), queue: newQueue(c), directory: dir,
+		acts: newExecutor(c, table, dir, db), queue: newQueue(c), directory: dir,
 		stale:  time.Duration(c.Rules.StaleAfter),
 		chunks: make(chan sourceChunk), notes: make(chan gate.Request, maxNotes), asks: make(chan func()),
 		work: make(chan work, queueLength), done: make(chan struct{}), answered: make(chan struct{}), reconciled: make(chan time.Time, 1),

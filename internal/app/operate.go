@@ -23,9 +23,11 @@ import (
 
 // The orders that an operator can give.
 const (
+	doHold    = "hold"
 	doBlock   = "block"
 	doUnblock = "unblock"
 	doRelease = "release"
+	doUndo    = "undo"
 )
 
 // maxAccountName bounds what an operator may name, in bytes.
@@ -38,6 +40,16 @@ func (p *pipeline) Act(ctx context.Context, o web.Order) (web.Result, error) {
 	if err := checkOrder(o); err != nil {
 		return web.Result{}, err
 	}
+	switch {
+	case o.Do == doUndo:
+		return p.undo(ctx, o)
+	case o.DryRun:
+		return p.plan(o), nil
+	}
+	return p.act(ctx, o)
+}
+
+func (p *pipeline) act(ctx context.Context, o web.Order) (web.Result, error) {
 	order := &order{Order: o, account: p.canonical(o.Account), at: time.Now(), done: make(chan ordered, 1)}
 	if o.Do == doRelease {
 		order.key = "r-" + strconv.FormatInt(order.at.UnixNano(), 36)
@@ -67,8 +79,8 @@ func (o *order) last() (web.Result, error) {
 		return r.result, r.err
 	default:
 	}
-	if o.Do == doBlock {
-		return web.Result{}, fmt.Errorf("block %s: not done: %w", o.account, errStopping)
+	if strengthOf(o.Do) > rules.Nothing {
+		return web.Result{}, fmt.Errorf("%s %s: not done: %w", o.Do, o.account, errStopping)
 	}
 	return web.Result{}, fmt.Errorf("%s %s: written down, and in effect from the next start: %w", o.Do, o.account, errStopping)
 }
@@ -98,12 +110,16 @@ const (
 
 func checkOrder(o web.Order) error {
 	switch {
-	case o.Do != doBlock && o.Do != doUnblock && o.Do != doRelease:
-		return fmt.Errorf("%w: %q is none of block, unblock, release", web.ErrInvalid, o.Do)
-	case !validAccount(o.Account):
+	case !slices.Contains([]string{doHold, doBlock, doUnblock, doRelease, doUndo}, o.Do):
+		return fmt.Errorf("%w: %q is none of hold, block, unblock, release, undo", web.ErrInvalid, o.Do)
+	case o.Do == doUndo && (o.Since <= 0 || o.Since > maxSince || o.Account != ""):
+		return fmt.Errorf("%w: undo takes back what was decided in the last so much time, at most %s, about any account", web.ErrInvalid, maxSince)
+	case o.Do != doUndo && !validAccount(o.Account):
 		return fmt.Errorf("%w: %q is no account", web.ErrInvalid, o.Account)
+	case o.DryRun && (o.Do == doUnblock || o.Do == doRelease):
+		return fmt.Errorf("%w: a dry run of %s; see vedetta why for what is in force", web.ErrInvalid, o.Do)
 	case o.For < 0 || o.For > maxFor:
-		return fmt.Errorf("%w: a block of %s; it may last up to ten years, or with 0 until it is unblocked", web.ErrInvalid, o.For)
+		return fmt.Errorf("%w: %s for %s; it may last up to ten years, or with 0 until it is unblocked", web.ErrInvalid, o.Do, o.For)
 	case o.Who == "" || len(o.Who) > maxWho || len(o.Why) > maxWhy:
 		return fmt.Errorf("%w: needs who orders it, in at most %d bytes, and why in at most %d", web.ErrInvalid, maxWho, maxWhy)
 	}
@@ -166,28 +182,49 @@ func (p *pipeline) heldIDs(account mailq.Account) []string {
 // obey runs in answer, after every step that was decided before the order.
 func (p *pipeline) obey(ctx context.Context, o *order) {
 	var r ordered
-	if o.Do == doBlock {
-		r.result, r.err = p.block(ctx, o)
+	if strengthOf(o.Do) > rules.Nothing {
+		r.result, r.err = p.stop(ctx, o)
 	} else {
 		r.result, r.err = p.lift(ctx, o)
 	}
 	o.done <- r
 }
 
-func (p *pipeline) block(ctx context.Context, o *order) (web.Result, error) {
+// strengthOf is what an order puts in force, Nothing if it takes away.
+func strengthOf(do string) rules.Action {
+	switch do {
+	case doHold:
+		return rules.Hold
+	case doBlock:
+		return rules.Block
+	}
+	return rules.Nothing
+}
+
+// byOperator is the rule of decisions that people make.
+const byOperator = "operator"
+
+// decision is the decision that an order to hold or to block makes.
+func (o *order) decision() rules.Decision {
 	d := rules.Decision{
-		ID: "o-" + strconv.FormatInt(o.at.UnixNano(), 36), Rule: "operator", Subject: string(o.account), Action: rules.Block, Time: o.at,
+		ID: "o-" + strconv.FormatInt(o.at.UnixNano(), 36), Rule: byOperator, Subject: string(o.account), Action: strengthOf(o.Do), Time: o.at,
 		Why: operatorWhy(o.Order), Enforce: true,
 	}
 	if o.For > 0 {
 		d.Until = o.at.Add(o.For)
 	}
+	return d
+}
+
+// stop holds or blocks an account.
+func (p *pipeline) stop(ctx context.Context, o *order) (web.Result, error) {
+	d := o.decision()
 	if _, err := p.store.Commit(ctx, store.Batch{Decisions: []rules.Decision{d}}); err != nil {
-		return web.Result{}, fmt.Errorf("block %s: not written down, so not done: %w", o.account, err)
+		return web.Result{}, fmt.Errorf("%s %s: not written down, so not done: %w", o.Do, o.account, err)
 	}
 	outcome := p.acts.DoAll(ctx, []rules.Decision{d})[0]
 	result := web.Result{Account: string(o.account)}
-	text := fmt.Sprintf("%s is blocked%s", o.account, until(d.Until))
+	text := fmt.Sprintf("%s is %s%s", o.account, map[rules.Action]string{rules.Hold: "held", rules.Block: "blocked"}[d.Action], until(d.Until))
 	if outcome.OK {
 		result.Done = append(result.Done, text)
 	} else {

@@ -98,6 +98,13 @@ func TestCheckOrder(t *testing.T) {
 		"by a novel":               {order(func(o *web.Order) { o.Who = strings.Repeat("a", maxWho+1) }), false},
 		"for many reasons":         {order(func(o *web.Order) { o.Why = strings.Repeat("a", maxWhy+1) }), false},
 		"something else":           {order(func(o *web.Order) { o.Do = "dance" }), false},
+		"to hold":                  {order(func(o *web.Order) { o.Do = doHold }), true},
+		"a dry run":                {order(func(o *web.Order) { o.DryRun = true }), true},
+		"a dry run of a release":   {order(func(o *web.Order) { o.Do, o.DryRun = doRelease, true }), false},
+		"to undo an hour":          {order(func(o *web.Order) { o.Do, o.Account, o.Since = doUndo, "", time.Hour }), true},
+		"to undo one account":      {order(func(o *web.Order) { o.Do, o.Since = doUndo, time.Hour }), false},
+		"to undo no time":          {order(func(o *web.Order) { o.Do, o.Account = doUndo, "" }), false},
+		"to undo everything":       {order(func(o *web.Order) { o.Do, o.Account, o.Since = doUndo, "", 365*24*time.Hour }), false},
 	} {
 		if err := checkOrder(c.order); (err == nil) != c.ok || err != nil && !errors.Is(err, web.ErrInvalid) {
 			t.Errorf("%s: %v, want ok = %v", name, err, c.ok)

@@ -49,6 +49,10 @@ func (a *acted) Reconcile(ctx context.Context, active func(context.Context) ([]r
 	return a.outcome()
 }
 
+func (a *acted) Plan(d rules.Decision) []string {
+	return []string{"gate: " + d.Action.String() + " " + d.Subject}
+}
+
 // sentNow is a channel that keeps what it is given.
 type sentNow struct{ messages []notify.Message }
 

@@ -30,14 +30,16 @@ type Why struct {
 
 // An Order is what an operator asks for.
 type Order struct {
-	Do      string        `json:"do"` // block, unblock, release
-	Account string        `json:"account"`
-	For     time.Duration `json:"for,omitempty"` // block only; nanoseconds, 0: until unblocked
+	Do      string        `json:"do"` // hold, block, unblock, release, undo
+	Account string        `json:"account,omitempty"`
+	For     time.Duration `json:"for,omitempty"`     // hold and block; nanoseconds, 0: until unblocked
+	Since   time.Duration `json:"since,omitempty"`   // undo: what was decided in the last so many nanoseconds
+	DryRun  bool          `json:"dry_run,omitempty"` // say what would be done, do nothing
 	Who     string        `json:"who"`
 	Why     string        `json:"why,omitempty"`
 }
 
-// A Result is what an order did.
+// A Result is what an order did, or with DryRun would do.
 type Result struct {
 	Account string   `json:"account"`
 	Done    []string `json:"done"`
