@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -49,59 +50,77 @@ func BenchmarkPolicy(b *testing.B) {
 // BenchmarkPolicyAt5000 is a client on the same cores that asks 5,000 times a
 // second, on eight connections, and reports how long the answers took.
 func BenchmarkPolicyAt5000(b *testing.B) {
-	const connections, rate = 8, 5000
 	for _, network := range []string{"tcp", "unix"} {
 		b.Run(network, func(b *testing.B) {
 			addr := benchServe(b, network)
-			took := make([][]time.Duration, connections)
-			var wg sync.WaitGroup
-			b.ResetTimer()
-			began := time.Now()
-			for i := range connections {
-				wg.Go(func() {
-					a := newAsker(b, network, addr)
-					defer a.conn.Close()
-					for n := i; n < b.N; n += connections {
-						time.Sleep(time.Until(began.Add(time.Duration(n) * time.Second / rate)))
-						sent := time.Now()
-						if err := a.ask(n); err != nil {
-							b.Error(err)
-							return
-						}
-						took[i] = append(took[i], time.Since(sent))
-					}
-				})
-			}
-			wg.Wait()
-			b.StopTimer()
-			all := slices.Concat(took...)
-			slices.Sort(all)
-			for _, q := range []struct {
-				name string
-				at   float64
-			}{{"p50-µs", 0.5}, {"p99-µs", 0.99}, {"p99.9-µs", 0.999}} {
-				b.ReportMetric(float64(all[int(q.at*float64(len(all)-1))].Nanoseconds())/1000, q.name)
-			}
-			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "answers/s")
+			at5000(b, func() (ask func(n int) error, done func()) {
+				a := newAsker(b, network, addr)
+				return a.ask, func() { a.conn.Close() }
+			})
 		})
 	}
 }
 
-func benchServe(b *testing.B, network string) string {
+// at5000 has eight clients ask 5,000 times a second together, and reports how
+// long the answers took.
+func at5000(b *testing.B, client func() (ask func(n int) error, done func())) {
+	const clients, rate = 8, 5000
+	took := make([][]time.Duration, clients)
+	var wg sync.WaitGroup
+	b.ResetTimer()
+	began := time.Now()
+	for i := range clients {
+		wg.Go(func() {
+			ask, done := client()
+			defer done()
+			for n := i; n < b.N; n += clients {
+				time.Sleep(time.Until(began.Add(time.Duration(n) * time.Second / rate)))
+				sent := time.Now()
+				if err := ask(n); err != nil {
+					b.Error(err)
+					return
+				}
+				took[i] = append(took[i], time.Since(sent))
+			}
+		})
+	}
+	wg.Wait()
+	b.StopTimer()
+	all := slices.Concat(took...)
+	slices.Sort(all)
+	for _, q := range []struct {
+		name string
+		at   float64
+	}{{"p50-µs", 0.5}, {"p99-µs", 0.99}, {"p99.9-µs", 0.999}} {
+		b.ReportMetric(float64(all[int(q.at*float64(len(all)-1))].Nanoseconds())/1000, q.name)
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "answers/s")
+}
+
+func benchTable() *Table {
 	table := new(Table)
 	for i := range benchBlocked {
 		table.Set(decision(rules.Block, fmt.Sprintf("user%d@shop.test", i*(benchLogins/benchBlocked))), "Sending is stopped.")
 	}
+	return table
+}
+
+func benchListen(b *testing.B, network string) net.Listener {
 	addr := "inet:127.0.0.1:0"
 	if network == "unix" {
-		addr = "unix:" + filepath.Join(b.TempDir(), "policy")
+		addr = "unix:" + filepath.Join(b.TempDir(), "gate")
 	}
 	l, err := Listen(addr, 0o666)
 	if err != nil {
 		b.Fatal(err)
 	}
+	return l
+}
+
+func benchServe(b *testing.B, network string) string {
 	var messages atomic.Int64
-	run(b, &Policy{Table: table, Seen: func(Request) { messages.Add(1) }}, l)
+	l := benchListen(b, network)
+	run(b, &Policy{Table: benchTable(), Seen: func(Request) { messages.Add(1) }}, l)
 	return l.Addr().String()
 }
 
@@ -155,6 +174,74 @@ func (a *asker) ask(n int) error {
 	}
 	if string(a.in[:7]) != "action=" {
 		return fmt.Errorf("answer %q: %w", a.in[:held], io.ErrUnexpectedEOF)
+	}
+	return nil
+}
+
+// BenchmarkExim is a client on the same cores that asks as fast as it can, as
+// Exim does: a connection a question, at RCPT and after the data by turns.
+func BenchmarkExim(b *testing.B) {
+	for _, network := range []string{"tcp", "unix"} {
+		b.Run(network, func(b *testing.B) {
+			addr := benchExim(b, network)
+			var asked atomic.Int64
+			b.ReportAllocs()
+			b.SetParallelism(4)
+			b.ResetTimer()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					if err := askExim(network, addr, int(asked.Add(1))); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "answers/s")
+		})
+	}
+}
+
+// BenchmarkEximAt5000 is a client on the same cores that asks 5,000 times a
+// second, eight questions at once, and reports how long the answers took.
+func BenchmarkEximAt5000(b *testing.B) {
+	for _, network := range []string{"tcp", "unix"} {
+		b.Run(network, func(b *testing.B) {
+			addr := benchExim(b, network)
+			at5000(b, func() (ask func(n int) error, done func()) {
+				return func(n int) error { return askExim(network, addr, n) }, func() {}
+			})
+		})
+	}
+}
+
+func benchExim(b *testing.B, network string) string {
+	var messages atomic.Int64
+	l := benchListen(b, network)
+	runExim(b, &Exim{Table: benchTable(), Seen: func(Request) { messages.Add(1) }}, l)
+	return l.Addr().String()
+}
+
+func askExim(network, addr string, n int) error {
+	stage, id, size, rcpts, to := "rcpt", "", "-1", "0", ""
+	if n%2 == 1 {
+		stage, id, size, rcpts, to = "data", "1xV5bD-0003V5-1t", "4096", "1", "somebody@somewhere.test"
+	}
+	conn, err := net.Dial(network, addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	question := "stage=" + stage + "\tid=" + id + "\tip=192.0.2.7\tauth=user" + strconv.Itoa(n/2%benchLogins) +
+		"@shop.test\tlocal=\tcwd=/\tphp=\tsize=" + size + "\trcpts=" + rcpts + "\tfrom=user@shop.test\tto=" + to + "\n"
+	if _, err := io.WriteString(conn, question); err != nil {
+		return err
+	}
+	if err := conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+		return err
+	}
+	answer, err := io.ReadAll(conn)
+	if err != nil || !bytes.Equal(answer, eximOK) && !bytes.HasPrefix(answer, []byte("DENY ")) {
+		return fmt.Errorf("answer %q: %w", answer, err)
 	}
 	return nil
 }

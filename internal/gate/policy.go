@@ -4,14 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"os"
-	"runtime/debug"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -61,53 +58,13 @@ const (
 	firstRequest = 2 << 10 // bytes of the buffer that a connection starts with
 )
 
-// acceptPause is how long Serve waits when the system is out of descriptors.
-const acceptPause = 50 * time.Millisecond
-
 // Serve answers the connections that l accepts until ctx is done, then closes
 // them all, waits for their goroutines and returns nil. It closes l. It
 // returns an error if l fails for good. It may run for several listeners.
+// A panic ends its connection only, so that Postfix goes on without an opinion
+// of ours.
 func (p *Policy) Serve(ctx context.Context, l net.Listener) error {
-	ctx, cancel := context.WithCancel(ctx)
-	var connections sync.WaitGroup
-	defer connections.Wait()
-	defer cancel()
-	defer context.AfterFunc(ctx, func() { l.Close() })()
-	defer l.Close()
-	for {
-		conn, err := l.Accept()
-		switch {
-		case ctx.Err() != nil:
-			if err == nil {
-				conn.Close()
-			}
-			return nil
-		case errors.Is(err, net.ErrClosed):
-			return fmt.Errorf("gate: %s: %w", l.Addr(), err)
-		case err != nil: // out of descriptors, or a client gone already: others may do better
-			pause(ctx, acceptPause)
-			continue
-		}
-		if p.counters.open.Add(1) > int64(orDefault(p.MaxConns, 1000)) {
-			p.counters.open.Add(-1)
-			p.counters.refused.Add(1)
-			conn.Close() // Postfix goes on with its default_action
-			continue
-		}
-		connections.Go(func() {
-			defer p.counters.open.Add(-1)
-			p.serve(ctx, conn)
-		})
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
+	return p.counters.accept(ctx, l, orDefault(p.MaxConns, 1000), p.Log, p.serve)
 }
 
 func orDefault[T int | time.Duration](v, otherwise T) T {
@@ -117,19 +74,8 @@ func orDefault[T int | time.Duration](v, otherwise T) T {
 	return otherwise
 }
 
-// serve answers one connection until it ends. A panic ends this connection
-// only, so that Postfix goes on without an opinion of ours.
-func (p *Policy) serve(ctx context.Context, conn net.Conn) {
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	defer func() {
-		if mistake := recover(); mistake != nil {
-			p.counters.panics.Add(1)
-			if p.Log != nil {
-				p.Log.Error("gate: panic", "panic", fmt.Sprint(mistake), "stack", string(debug.Stack()))
-			}
-		}
-	}()
+// serve answers one connection until it ends.
+func (p *Policy) serve(conn net.Conn) {
 	s := &session{
 		Policy: p, conn: conn, buf: make([]byte, firstRequest), dunno: []byte(wireDunno),
 		idle:    orDefault(p.IdleTimeout, 15*time.Minute),
@@ -190,18 +136,23 @@ func (s *session) turn() error {
 
 func (s *session) reply(text []byte, answer Answer, began time.Time) error {
 	s.conn.SetWriteDeadline(began.Add(s.write))
-	if _, err := s.conn.Write(text); err != nil {
-		return s.timed(err)
+	return s.counters.reply(s.conn, text, answer, began)
+}
+
+// reply writes an answer and counts it.
+func (c *counters) reply(conn net.Conn, text []byte, answer Answer, began time.Time) error {
+	if _, err := conn.Write(text); err != nil {
+		return c.timed(err)
 	}
-	s.counters.answers[answer].Add(1)
-	s.counters.latency.observe(time.Since(began))
+	c.answers[answer].Add(1)
+	c.latency.observe(time.Since(began))
 	return nil
 }
 
 // timed counts err if it is a deadline that passed.
-func (s *session) timed(err error) error {
+func (c *counters) timed(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		s.counters.slow.Add(1)
+		c.slow.Add(1)
 	}
 	return err
 }
@@ -236,7 +187,7 @@ func (s *session) next() ([]byte, error) {
 		case n == 0 && err == nil:
 			return nil, io.ErrNoProgress
 		case n == 0 && begun:
-			return nil, s.timed(err)
+			return nil, s.counters.timed(err)
 		case n == 0:
 			return nil, err // Postfix hung up, or had nothing to ask for long
 		}

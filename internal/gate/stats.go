@@ -68,9 +68,8 @@ func (h *histogram) read() Histogram {
 	return out
 }
 
-// Stats returns what the service did so far.
-func (p *Policy) Stats() Stats {
-	c := &p.counters
+// stats reads the counters.
+func (c *counters) stats() Stats {
 	s := Stats{
 		Answers:     make(map[Answer]uint64, answers),
 		Malformed:   c.malformed.Load(),
@@ -80,9 +79,18 @@ func (p *Policy) Stats() Stats {
 		Connections: int(c.open.Load()),
 		Latency:     c.latency.read(),
 	}
-	s.Messages, s.Forgotten = p.gathered.count()
 	for a := range answers {
 		s.Answers[a] = c.answers[a].Load()
 	}
 	return s
 }
+
+// Stats returns what the service did so far.
+func (p *Policy) Stats() Stats {
+	s := p.counters.stats()
+	s.Messages, s.Forgotten = p.gathered.count()
+	return s
+}
+
+// Stats returns what the service did so far. It keeps no messages.
+func (x *Exim) Stats() Stats { return x.counters.stats() }
