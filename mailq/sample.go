@@ -85,6 +85,9 @@ type queueHead struct {
 	arrival time.Time // zero if unknown
 	held    bool      // frozen; Postfix tells it by the directory
 	cut     bool      // the text ended before the first recipient
+	size    int64     // bytes of the message, 0 where the head does not tell (Exim)
+	rcpts   int       // recipients left; those beyond what was read count as left
+	odd     bool      // the login is not, letter by letter, what stands in the file
 }
 
 // A known message is what is remembered of one in the sample.
@@ -210,25 +213,40 @@ func (m *sampler) look(buf []byte, p pick, s spool, q *QueueSample) (known, erro
 		return k, nil
 	}
 	q.Opened++
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	head, err := s.read(buf, p.dir, path, file)
+	return known{head, file}, err
+}
+
+// read reads the head of a file in dir.
+func (s spool) read(buf []byte, dir, path string, file fs.FileInfo) (head queueHead, err error) {
+	f, err := openQueued(path, s.right)
 	if err != nil {
-		return known{}, spoolError(path, err, s.right)
+		return head, err
 	}
 	defer f.Close()
-	k := known{file: file}
 	for _, size := range []int{headBytes, longHeadBytes} {
 		n, err := f.ReadAt(buf[:size], 0)
 		if err != nil && err != io.EOF {
-			return known{}, pathError(path, err)
+			return head, pathError(path, err)
 		}
-		if k.head = s.parse(buf[:n], p.dir, file); !k.head.cut || n < size {
+		if head = s.parse(buf[:n], dir, file); !head.cut || n < size {
 			break
 		}
 	}
-	if k.head.cut || k.head.arrival.IsZero() {
-		return known{}, pathError(path, errNoEnvelope)
+	if head.cut || head.arrival.IsZero() {
+		return head, pathError(path, errNoEnvelope)
 	}
-	return k, nil
+	return head, nil
+}
+
+// openQueued opens a plain file, never what a link leads to, and never waits
+// for the other end of a pipe.
+func openQueued(path, right string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, spoolError(path, err, right)
+	}
+	return f, nil
 }
 
 // unchanged compares what the servers change: they rename files, write anew
@@ -395,9 +413,9 @@ func share(name string, n, read, total int) Share {
 }
 
 // eachName calls yield for each name in dir, and in the directories of one
-// character that servers hash their queues into. It is no error if one of
-// those is gone, or is none.
-func eachName(ctx context.Context, dir string, depth int, right string, yield func(dir, name string)) error {
+// character that servers hash their queues into, until yield returns an error,
+// which it then returns. It is no error if one of those is gone, or is none.
+func eachName(ctx context.Context, dir string, depth int, right string, yield func(dir, name string) error) error {
 	flags := os.O_RDONLY | syscall.O_DIRECTORY
 	if depth > 0 {
 		flags |= syscall.O_NOFOLLOW
@@ -422,8 +440,8 @@ func eachName(ctx context.Context, dir string, depth int, right string, yield fu
 		for _, name := range names {
 			if len(name) == 1 {
 				deeper = append(deeper, name)
-			} else {
-				yield(dir, name)
+			} else if err := yield(dir, name); err != nil {
+				return err
 			}
 		}
 	}
@@ -455,8 +473,16 @@ func (h *queueHead) account(canonical func(string) Account, user func(uid int64)
 	return ""
 }
 
-// addRecipient takes note of where a recipient is.
+// setLogin takes a login over. One that is not plain text is nobody's in
+// particular: what is left of it could be somebody else's.
+func (h *queueHead) setLogin(value []byte) {
+	h.login = clean(value, maxAddress)
+	h.odd = h.login != string(value)
+}
+
+// addRecipient takes note of a recipient that is left, and of where it is.
 func (h *queueHead) addRecipient(address []byte) {
+	h.rcpts++
 	at := strings.LastIndexByte(string(address), '@')
 	if at < 0 || len(h.domains) == maxHeadDomains {
 		return

@@ -34,32 +34,55 @@ const eximRight = "reading the queue needs root, Exim's group (Debian-exim, exim
 // Sample looks at the queue. Exim does not tell what is being delivered:
 // Deferred is all that is not frozen. See [PostfixSpool.Sample] about ctx.
 func (s *EximSpool) Sample(ctx context.Context) (QueueSample, error) {
-	return s.sampler.sample(ctx, spool{
+	return s.sampler.sample(ctx, s.spool())
+}
+
+func (s *EximSpool) spool() spool {
+	return spool{
 		host: s.Host, size: s.Size, top: s.Top, now: s.Now, right: eximRight,
 		walk: s.walk, whole: func(fs.FileInfo) bool { return true }, // they get their name when they are written
 		parse:   func(text []byte, _ string, _ fs.FileInfo) queueHead { return parseEximHead(text) },
 		account: func(h *queueHead) Account { return h.account(s.Canonical, nil) },
-	})
+	}
 }
 
 func (s *EximSpool) walk(ctx context.Context, d *draw, q *QueueSample) error {
-	dirs := []string{filepath.Join(s.Dir, "input")}
-	named, err := filepath.Glob(filepath.Join(globQuote(s.Dir), "*", "input"))
+	queues, err := s.queues()
 	if err != nil {
-		return spoolError(s.Dir, err, eximRight)
+		return err
 	}
-	for _, dir := range append(dirs, named...) {
-		err := eachName(ctx, dir, 0, eximRight, func(dir, name string) {
+	for _, input := range queues {
+		err := eachName(ctx, input.dir, 0, eximRight, func(dir, name string) error {
 			id, ok := strings.CutSuffix(name, "-H")
 			if ok && isEximID(id) {
 				d.offer(name, id, dir, &q.Deferred)
 			}
+			return nil
 		})
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// An eximInput is the directory of a queue.
+type eximInput struct {
+	queue string // its name, empty for the usual one
+	dir   string
+}
+
+// queues lists the usual queue and those that have a name.
+func (s *EximSpool) queues() ([]eximInput, error) {
+	list := []eximInput{{"", filepath.Join(s.Dir, "input")}}
+	named, err := filepath.Glob(filepath.Join(globQuote(s.Dir), "*", "input"))
+	if err != nil {
+		return nil, spoolError(s.Dir, err, eximRight)
+	}
+	for _, dir := range named {
+		list = append(list, eximInput{filepath.Base(filepath.Dir(dir)), dir})
+	}
+	return list, nil
 }
 
 // globQuote keeps filepath.Glob from seeing a pattern in a directory's name.
@@ -76,14 +99,20 @@ func isEximID(id string) bool {
 // specification, chapter "Format of spool files"). A file that is cut gives
 // what came before the cut.
 func parseEximHead(b []byte) queueHead {
-	h := queueHead{uid: -1, cut: true}
+	h, _ := eximEnvelope(b)
+	return h
+}
+
+// eximEnvelope returns what follows the envelope too, nil if it is cut.
+func eximEnvelope(b []byte) (h queueHead, rest []byte) {
+	h = queueHead{uid: -1, cut: true}
 	_, b, _ = eximLine(b) // the file's name
 	caller, b, _ := eximLine(b)
 	sender, b, _ := eximLine(b)
 	times, b, ok := eximLine(b)
 	seconds, _, _ := bytes.Cut(times, []byte(" "))
 	if h.arrival = postfixTime(seconds); !ok || h.arrival.IsZero() {
-		return h
+		return h, nil
 	}
 	h.sender = clean(bytes.Trim(sender, "<>"), maxAddress)
 	login, _, _ := bytes.Cut(caller, []byte(" "))
@@ -99,8 +128,7 @@ func parseEximHead(b []byte) queueHead {
 		b = b[eximSkip(name, value, len(b)):]
 	}
 	h.settle(from)
-	h.eximRecipients(b)
-	return h
+	return h, h.eximRecipients(b)
 }
 
 // An origin is how a message came to Exim; what is more certain is greater.
@@ -117,7 +145,7 @@ const (
 // notes the user's name as a login too where a program handed the message in.
 func (h *queueHead) settle(from origin) {
 	if from == localOrigin {
-		h.login = ""
+		h.login, h.odd = "", false
 	}
 	own := h.sender == "" && slices.Contains(eximUsers, strings.ToLower(h.user))
 	if from == unknownOrigin || from == remoteOrigin || own {
@@ -153,7 +181,7 @@ func eximOption(line []byte) (name, value []byte) {
 func (h *queueHead) setOption(name, value []byte) origin {
 	switch string(name) {
 	case "auth_id":
-		h.login = clean(value, maxAddress)
+		h.setLogin(value)
 	case "ident": // the log's U=; of a stranger's where there is a host
 		h.user = clean(value, 64)
 	case "frozen":
@@ -203,9 +231,10 @@ func eximHost(b []byte) netip.Addr {
 }
 
 // eximRecipients reads the tree of those that are done, the number of
-// recipients, and the recipients. A node of the tree is a line that says Y or
-// N for each of its two branches, and the address; no tree is "XX".
-func (h *queueHead) eximRecipients(b []byte) {
+// recipients, and the recipients, and returns what follows. A node of the tree
+// is a line that says Y or N for each of its two branches, and the address; no
+// tree is "XX".
+func (h *queueHead) eximRecipients(b []byte) (rest []byte) {
 	done := map[string]bool{} // bounded by what was read
 	line, b, ok := eximLine(b)
 	for nodes := 1; ok && nodes > 0; nodes-- {
@@ -215,16 +244,18 @@ func (h *queueHead) eximRecipients(b []byte) {
 		}
 		line, b, ok = eximLine(b)
 	}
-	n, err := strconv.Atoi(string(line))
-	h.cut = !ok || err != nil
-	for ; ok && err == nil && n > 0; n-- {
+	n, err := strconv.Atoi(string(line[:min(len(line), 9)]))
+	h.cut = !ok || err != nil || n < 0
+	for ; !h.cut && n > 0; n-- {
 		if line, b, ok = eximLine(b); !ok {
-			return
+			h.rcpts += n
+			return nil
 		}
 		if address := eximAddress(line); !done[string(address)] {
 			h.addRecipient(address)
 		}
 	}
+	return b
 }
 
 // eximAddress leaves out what may follow a recipient's address: " sender

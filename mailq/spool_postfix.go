@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io/fs"
+	"math"
 	"net/netip"
 	"path/filepath"
 	"strconv"
@@ -37,11 +38,15 @@ const postfixRight = "reading the queue needs root, the user postfix, or CAP_DAC
 // and between files; a system call that hangs, as on a dead network file
 // system, cannot be ended, and the next Sample is an error for as long.
 func (s *PostfixSpool) Sample(ctx context.Context) (QueueSample, error) {
-	return s.sampler.sample(ctx, spool{
+	return s.sampler.sample(ctx, s.spool())
+}
+
+func (s *PostfixSpool) spool() spool {
+	return spool{
 		host: s.Host, size: s.Size, top: s.Top, now: s.Now, right: postfixRight,
 		walk: s.walk, whole: isWhole, parse: parsePostfixFile,
 		account: func(h *queueHead) Account { return h.account(s.Canonical, s.User) },
-	})
+	}
 }
 
 func (s *PostfixSpool) walk(ctx context.Context, d *draw, q *QueueSample) error {
@@ -54,10 +59,11 @@ func (s *PostfixSpool) walk(ctx context.Context, d *draw, q *QueueSample) error 
 		{"maildrop", &q.Incoming}, {"incoming", &q.Incoming}, {"active", &q.Active}, {"deferred", &q.Deferred}, {"hold", &q.Held},
 	}
 	for _, queue := range queues {
-		err := eachName(ctx, filepath.Join(s.Dir, queue.name), 0, postfixRight, func(dir, name string) {
+		err := eachName(ctx, filepath.Join(s.Dir, queue.name), 0, postfixRight, func(dir, name string) error {
 			if postfixID(name) {
 				d.offer(name, name, dir, queue.count)
 			}
+			return nil
 		})
 		if err != nil {
 			return err
@@ -105,14 +111,20 @@ func parsePostfixHead(b []byte) queueHead {
 	}
 	smtp := false
 	h.cut = true
+	total, done := 0, 0 // recipients
 	for {
 		kind, data, rest, ok := postfixRecord(b)
 		if !ok {
+			h.rcpts = max(h.rcpts, total-done)
 			return h
 		}
 		b = rest
 		h.cut = h.cut && kind != recTo && kind != recDone && kind != recMessage
 		switch kind {
+		case recSize:
+			h.size, total = postfixSize(data)
+		case recDone:
+			done++
 		case recTime:
 			h.arrival = postfixTime(data)
 		case recSender:
@@ -125,6 +137,7 @@ func parsePostfixHead(b []byte) queueHead {
 			if kind, data, _, ok := postfixRecord(b); ok && kind == recText && !smtp {
 				h.uid = submitter(data)
 			}
+			h.rcpts = max(h.rcpts, total-done) // with "sendmail -t" they follow the content
 			return h
 		}
 	}
@@ -135,7 +148,7 @@ func (h *queueHead) setAttribute(data []byte) bool {
 	name, value, _ := bytes.Cut(data, []byte("="))
 	switch string(name) {
 	case "sasl_username":
-		h.login = clean(value, maxAddress)
+		h.setLogin(value)
 	case "log_client_address":
 		h.client, _ = netip.ParseAddr(string(value[:min(len(value), 64)]))
 		return true
@@ -173,6 +186,25 @@ func postfixRecord(b []byte) (kind byte, data, rest []byte, ok bool) {
 // lastSecond is beyond all times that are told, in seconds; those after the year
 // 9999 cannot be.
 const lastSecond = 1 << 37
+
+// postfixSize reads the message's size in bytes and the number of its
+// recipients from the columns "size offset recipients …".
+func postfixSize(b []byte) (size int64, rcpts int) {
+	columns := bytes.Fields(b[:min(len(b), 256)])
+	if len(columns) < 3 {
+		return 0, 0
+	}
+	return number(columns[0]), int(min(number(columns[2]), math.MaxInt32))
+}
+
+// number reads a number that is not negative; 0 if it is none.
+func number(b []byte) int64 {
+	n, err := strconv.ParseInt(string(b[:min(len(b), 20)]), 10, 64)
+	if err != nil || n < 0 {
+		return 0
+	}
+	return n
+}
 
 // postfixTime reads "seconds microseconds"; the second may be missing.
 func postfixTime(b []byte) time.Time {

@@ -53,5 +53,7 @@ func newQueue(c config.Config) *enforce.PostfixQueue {
 	if c.Postfix.SASLAccess == "" && c.Queue.Postfix == "" {
 		return nil
 	}
-	return &enforce.PostfixQueue{Command: c.Postfix.Postsuper, ConfigDir: c.Postfix.ConfigDir, Timeout: time.Duration(c.Postfix.Timeout)}
+	return &enforce.PostfixQueue{
+		Command: c.Postfix.Postsuper, ConfigDir: c.Postfix.ConfigDir, Dir: c.Queue.Postfix, Timeout: time.Duration(c.Postfix.Timeout),
+	}
 }

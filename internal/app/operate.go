@@ -290,7 +290,11 @@ func (p *pipeline) freeHeld(ctx context.Context, ids []string, result *web.Resul
 	if len(ids) == 0 || p.queue == nil {
 		return
 	}
-	n, err := p.queue.Release(ctx, ids)
+	n := 0
+	ms, err := p.queue.Look(ctx, ids)
+	if err == nil {
+		n, err = p.queue.Release(ctx, ms)
+	}
 	if err != nil {
 		result.Failed = append(result.Failed, fmt.Sprintf("%d held messages, of which %d were released: %v", len(ids), n, err))
 		return
