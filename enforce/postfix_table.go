@@ -3,8 +3,6 @@ package enforce
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,24 +10,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/vedetta-watch/vedetta/rules"
-)
-
-// What is wrong with a table or with an entry. Test with errors.Is.
-var (
-	// ErrForeignEdit means that somebody else wrote the table since we did, or
-	// that it was never ours. It is left as it is; see [PostfixTable.SetAside].
-	ErrForeignEdit = errors.New("was edited by somebody else")
-
-	// ErrLogin means that a login cannot be written into the table without
-	// being taken for something else. All others were written.
-	ErrLogin = errors.New("login cannot be written into the table")
-
-	// ErrNotKept means that the table, read back, is not what was written.
-	ErrNotKept = errors.New("table does not hold what was written")
 )
 
 // A PostfixTable is an access(5) table for check_sasl_access. The whole file
@@ -66,6 +49,12 @@ func (t *PostfixTable) Apply(ctx context.Context, entries []Entry) error {
 }
 
 func (t *PostfixTable) apply(ctx context.Context, entries []Entry) error {
+	rows, unwritable := tableRows(entries)
+	return errors.Join(t.hold(ctx, rows), unwritable)
+}
+
+// hold makes the table hold the rows and no others.
+func (t *PostfixTable) hold(ctx context.Context, rows []row) error {
 	unlock, err := lockDir(filepath.Dir(t.Path))
 	if err != nil {
 		return err
@@ -75,34 +64,20 @@ func (t *PostfixTable) apply(ctx context.Context, entries []Entry) error {
 	if err != nil {
 		return err
 	}
-	rows, unwritable := tableRows(entries)
 	text := tableText(rows)
-	old, err := os.ReadFile(t.Path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
+	old, err := readOurs(t.Path)
+	if err != nil {
 		return err
-	case !ours(old):
-		return ErrForeignEdit
-	case bytes.Equal(old, text) && t.verify(ctx, kind, t.Path, rows) == nil:
-		return unwritable
 	}
-	if err := t.write(ctx, kind, text, rows); err != nil {
-		return errors.Join(err, unwritable)
+	if bytes.Equal(old, text) && t.verify(ctx, kind, t.Path, rows) == nil {
+		return nil
 	}
-	return unwritable
+	return t.write(ctx, kind, text, rows)
 }
 
-// SetAside renames a table that somebody else edited, so that the next Apply
-// begins a new one, and returns its new name. Until then Postfix goes on
-// reading the index as it is.
-func (t *PostfixTable) SetAside() (string, error) {
-	aside := t.Path + ".foreign-" + time.Now().UTC().Format("20060102T150405Z")
-	if err := os.Rename(t.Path, aside); err != nil {
-		return "", fmt.Errorf("enforce: %w", err)
-	}
-	return aside, nil
-}
+// SetAside sets a table that somebody else edited aside; see [SetAside]. Until
+// the next Apply Postfix goes on reading the index as it is.
+func (t *PostfixTable) SetAside() (string, error) { return SetAside(t.Path) }
 
 // suffixes of the index, by type of table. Types whose index is more than one
 // file (dbm, sdbm) cannot be replaced at once and are not here.
@@ -248,6 +223,14 @@ func (t *PostfixTable) verifyEmpty(kind, path string) error {
 // A row is one line of the table.
 type row struct{ login, value string }
 
+func tableText(rows []row) []byte {
+	var body bytes.Buffer
+	for _, r := range rows {
+		body.WriteString(r.login + " " + r.value + "\n")
+	}
+	return headed(body.Bytes())
+}
+
 // tableRows turns entries into rows, sorted, one a login; where two entries
 // claim a login the stronger action has it. The error names the logins that
 // cannot be written.
@@ -271,8 +254,13 @@ func tableRows(entries []Entry) ([]row, error) {
 	for login, value := range values {
 		rows = append(rows, row{login, value})
 	}
+	return sorted(rows), errors.Join(unwritable...)
+}
+
+// sorted sorts rows by login.
+func sorted(rows []row) []row {
 	slices.SortFunc(rows, func(a, b row) int { return strings.Compare(a.login, b.login) })
-	return rows, errors.Join(unwritable...)
+	return rows
 }
 
 // writable reports whether a login can stand at the beginning of a line of
@@ -297,74 +285,4 @@ func tableValue(e Entry) string {
 		return strings.TrimSpace("HOLD " + line(e.Text, 200))
 	}
 	return strings.TrimSpace("REJECT 5.7.1 " + line(e.Text, 200))
-}
-
-// The header of the table. The checksum covers what follows it.
-const (
-	tableHeader = "# Accounts that Vedetta stopped. Vedetta writes this file whole: edits are\n" +
-		"# reported and keep it from writing. To release one: vedetta unblock ACCOUNT\n"
-	tableSum = "# sha256 of the lines below: "
-)
-
-func tableText(rows []row) []byte {
-	var body bytes.Buffer
-	for _, r := range rows {
-		body.WriteString(r.login + " " + r.value + "\n")
-	}
-	sum := sha256.Sum256(body.Bytes())
-	return slices.Concat([]byte(tableHeader+tableSum+hex.EncodeToString(sum[:])+"\n"), body.Bytes())
-}
-
-// ours reports whether text is as we last wrote it, or empty.
-func ours(text []byte) bool {
-	if len(bytes.TrimSpace(text)) == 0 {
-		return true
-	}
-	rest, ok := bytes.CutPrefix(text, []byte(tableHeader+tableSum))
-	if !ok {
-		return false
-	}
-	sum, body, _ := bytes.Cut(rest, []byte("\n"))
-	want := sha256.Sum256(body)
-	return string(sum) == hex.EncodeToString(want[:])
-}
-
-// writeFile writes a new file through to the disk.
-func writeFile(path string, text []byte, mode fs.FileMode) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	return errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-}
-
-// syncFile writes a file or directory through to the disk.
-func syncFile(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
-}
-
-// lockDir keeps other processes of ours from writing in dir at the same time.
-func lockDir(dir string) (unlock func(), err error) {
-	f, err := os.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("%s: another process is writing: %w", dir, err)
-	}
-	return func() {
-		// Closing alone would not do: a program that is being started at this
-		// moment may still have the descriptor.
-		syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
-		f.Close()
-	}, nil
 }

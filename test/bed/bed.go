@@ -54,6 +54,9 @@ type Options struct {
 
 	// Main holds further lines of main.cf; they overrule the bed's own.
 	Main []string
+
+	// Dovecot holds further lines of dovecot.conf; they come last.
+	Dovecot []string
 }
 
 // The domains whose mailboxes are in the bed.
@@ -229,6 +232,10 @@ func (b *Bed) tryPostfix() (err error) {
 	if err := b.writePostfix(); err != nil {
 		return err
 	}
+	return b.runPostfix()
+}
+
+func (b *Bed) runPostfix() (err error) {
 	b.postfix, err = launch("postfix", postfixDaemons+"/master", "-c", b.Config, "-s")
 	if err != nil {
 		return err
@@ -236,6 +243,18 @@ func (b *Bed) tryPostfix() (err error) {
 	return b.postfix.ready(func() error {
 		return errors.Join(greets(b.Submission), greets(b.SMTP))
 	})
+}
+
+// Restart kills both servers and starts them again, on the same ports: what
+// they knew they know from their files.
+func (b *Bed) Restart() error {
+	if err := errors.Join(b.postfix.stop(), b.dovecot.stop()); err != nil {
+		return err
+	}
+	if err := b.startDovecot(); err != nil || b.postfix == nil {
+		return err
+	}
+	return b.runPostfix()
 }
 
 // Command prepares a command of Postfix (postqueue, postsuper, postmap, …) to

@@ -43,13 +43,19 @@ service auth {
     mode = 0666
   }
 }
+# Whoever was refused before is answered no later than others.
+service anvil {
+  unix_listener anvil-auth-penalty {
+    mode = 0
+  }
+}
 `
 
 // The passdb that docs/tables.md has operators put before their own.
 const dovecotDeny = `passdb {
   driver = passwd-file
   deny = yes
-  args = username_format=%u FILE
+  args = username_format=%Lu FILE
 }
 `
 
@@ -64,6 +70,7 @@ func (b *Bed) writeDovecot() error {
 			fmt.Fprintf(&passwords, "%s@%s:{PLAIN}pw-%s\n", user, domain, user)
 		}
 	}
+	conf := strings.NewReplacer("DIR", b.Dir, "DENY", deny).Replace(dovecotConf) + strings.Join(b.options.Dovecot, "\n") + "\n"
 	mail := filepath.Join(b.Dir, "mail")
 	owner, err := userID("mail")
 	if err != nil {
@@ -72,7 +79,7 @@ func (b *Bed) writeDovecot() error {
 	return errors.Join(
 		makeEmpty(b.options.Deny),
 		os.WriteFile(filepath.Join(b.Dir, "users"), []byte(passwords.String()), 0o644),
-		os.WriteFile(filepath.Join(b.Dir, "dovecot.conf"), []byte(strings.NewReplacer("DIR", b.Dir, "DENY", deny).Replace(dovecotConf)), 0o644),
+		os.WriteFile(filepath.Join(b.Dir, "dovecot.conf"), []byte(conf), 0o644),
 		os.MkdirAll(mail, 0o755),
 		os.Chown(mail, owner, -1),
 	)

@@ -1,0 +1,132 @@
+package enforce
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"github.com/vedetta-watch/vedetta/mailq"
+	"github.com/vedetta-watch/vedetta/rules"
+)
+
+// An EximTable is two lsearch files (Exim specification, section 9.3) that
+// Exim's ACLs look clients up in: logins as they are, and system users, who
+// send by the sendmail command, as user:NAME. The data is what the client
+// reads. Exim opens the files anew for each message, without a reload.
+//
+// Both files are Vedetta's whole, like a [PostfixTable], and are replaced at
+// once, each by itself.
+type EximTable struct {
+	BlockPath string      // of those who are refused: Block and Reset; empty if there is no such file
+	HoldPath  string      // of those whose mail is frozen: Hold; empty if there is no such file
+	Mode      fs.FileMode // of new files; 0 means 0644, as Exim's user must be able to read them
+
+	// Shared reports further identities that several people use, which are
+	// never stopped; see [mailq.Directory.IsShared].
+	Shared func(mailq.Account) bool
+}
+
+// Name names the table in outcomes.
+func (t *EximTable) Name() string {
+	paths := slices.DeleteFunc([]string{t.BlockPath, t.HoldPath}, func(path string) bool { return path == "" })
+	return "Exim table " + strings.Join(paths, ", ")
+}
+
+// Apply makes the files hold the entries and no others, and reads them back.
+// A file that holds them already is not written. What one file cannot be made
+// to hold does not keep the other from being written. Where two entries claim
+// a login the stronger action has it. Entries whose action has no file are not
+// the table's business.
+func (t *EximTable) Apply(_ context.Context, entries []Entry) error {
+	blocked, held, err := t.rows(entries)
+	// Blocked first: who was held is in both files for a moment, not in none.
+	err = errors.Join(holdLsearch(t.BlockPath, t.Mode, blocked), holdLsearch(t.HoldPath, t.Mode, held), err)
+	if err != nil {
+		return fmt.Errorf("enforce: Exim table: %w", err)
+	}
+	return nil
+}
+
+// holdLsearch makes one file, if there is to be one, hold the rows.
+func holdLsearch(path string, mode fs.FileMode, rows []row) error {
+	if path == "" {
+		return nil
+	}
+	if err := (textTable{path: path, mode: mode}).hold(lsearchLines(rows)); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// rows sorts the entries into the two files. The error names what can stand in
+// neither.
+func (t *EximTable) rows(entries []Entry) (blocked, held []row, err error) {
+	strength := make(map[string]rules.Action)
+	texts := make(map[string]string)
+	var left []error
+	for _, e := range entries {
+		keys, err := t.keys(e)
+		left = append(left, err)
+		for _, key := range keys {
+			if e.Action > strength[key] {
+				strength[key], texts[key] = e.Action, line(e.Text, 200)
+			}
+		}
+	}
+	for key, action := range strength {
+		switch r := (row{key, texts[key]}); {
+		case action >= rules.Block:
+			blocked = append(blocked, r)
+		case action == rules.Hold:
+			held = append(held, r)
+		}
+	}
+	return sorted(blocked), sorted(held), errors.Join(left...)
+}
+
+// keys are what Exim will look for when an entry's account sends.
+func (t *EximTable) keys(e Entry) (keys []string, err error) {
+	users, err := systemUsers(e, t.Shared)
+	left := []error{err}
+	for _, name := range users {
+		keys = append(keys, mailq.KindUser+":"+name)
+	}
+	for _, login := range e.Logins {
+		if !lsearchable(login) {
+			left = append(left, fmt.Errorf("%w: %.80q", ErrLogin, login))
+			continue
+		}
+		keys = append(keys, strings.ToLower(login)) // lsearch does not tell cases apart
+	}
+	return keys, errors.Join(left...)
+}
+
+// lsearchable reports whether a login can be a key that matches itself only.
+// Quoted, any printable ASCII would do. Left out is what would mean more to a
+// configuration that looks up by lsearch*, lsearch*@, wildlsearch or
+// nwildlsearch, or look like a system user's key.
+func lsearchable(login string) bool {
+	if login == "" || len(login) > 256 || strings.IndexFunc(login, unprintable) >= 0 {
+		return false
+	}
+	return login[0] != '*' && login[0] != '^' && !strings.HasPrefix(strings.ToLower(login), mailq.KindUser+":")
+}
+
+// unprintable reports whether r is anything but printable ASCII or a space.
+func unprintable(r rune) bool { return r < ' ' || r > '~' }
+
+var lsearchQuote = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+
+// lsearchLines writes rows with quoted keys, in which only the backslash and
+// the quote mean anything.
+func lsearchLines(rows []row) []byte {
+	var b bytes.Buffer
+	for _, r := range rows {
+		fmt.Fprintf(&b, "\"%s\": %s\n", lsearchQuote.Replace(r.login), r.value)
+	}
+	return b.Bytes()
+}
