@@ -285,9 +285,7 @@ func (x *Executor) entries() (entries []Entry, change, written uint64, loaded bo
 		if d.Action < rules.Hold {
 			continue // a throttle counts recipients, which no table can
 		}
-		if e := x.entry(d); len(e.Logins)+len(e.Users) > 0 {
-			entries = append(entries, e)
-		}
+		entries = append(entries, x.entry(d))
 	}
 	slices.SortFunc(entries, func(a, b Entry) int { return cmp.Compare(a.Subject, b.Subject) })
 	return entries, x.changes, x.written, x.loaded

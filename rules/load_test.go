@@ -30,7 +30,7 @@ func mustLoad(t testing.TB, content string) *Set {
 }
 
 func TestLoadNamesEveryMistake(t *testing.T) {
-	const known = "hijacked-mailbox, abused-script, queue-growth, lost-coverage, blind"
+	const known = "hijacked-mailbox, abused-script, queue-growth, throttle-backlog, lost-coverage, blind"
 	tests := []struct {
 		name, content string
 		want          []string

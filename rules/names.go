@@ -11,6 +11,7 @@ const (
 	HijackedMailbox = "hijacked-mailbox" // an account sends as its owner would not
 	AbusedScript    = "abused-script"    // a web script does
 	QueueGrowth     = "queue-growth"     // the queue grows, by one account or without a culprit
+	ThrottleBacklog = "throttle-backlog" // held mail of a throttled account has waited for too long
 	LostCoverage    = "lost-coverage"    // log lines were lost before they were read
 	Blind           = "blind"            // a probe could not tell for too long
 )
@@ -42,6 +43,7 @@ var ruleTable = [...]struct {
 	{HijackedMailbox, Reset},
 	{AbusedScript, Block},
 	{QueueGrowth, Block},
+	{ThrottleBacklog, Observe},
 	{LostCoverage, Observe},
 	{Blind, Observe},
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/vedetta-watch/vedetta/internal/config"
 	"github.com/vedetta-watch/vedetta/internal/gate"
 	"github.com/vedetta-watch/vedetta/internal/store"
+	"github.com/vedetta-watch/vedetta/mailq"
 	"github.com/vedetta-watch/vedetta/rules"
 )
 
@@ -19,21 +20,42 @@ type executor interface {
 	Plan(d rules.Decision) []string
 }
 
-// newExecutor puts decisions into the gate and, where one is configured, into
-// the table that Postfix reads by itself.
+// newExecutor puts decisions into the gate, into the tables that mail servers
+// read by themselves, and to the panels, as far as they are configured.
 func newExecutor(c config.Config, table *gate.Table, dir *directory, db *store.DB) *enforce.Executor {
-	x := &enforce.Executor{
-		Gate:   table,
-		Marks:  marks{db},
-		Logins: dir.Logins,
-		Text:   func(d rules.Decision) string { return textFor(c.Gate, d.Action) },
+	return &enforce.Executor{
+		Gate:     table,
+		Tables:   newTables(c, dir),
+		Switches: newSwitches(c),
+		Marks:    marks{db},
+		Logins:   dir.Logins,
+		Text:     func(d rules.Decision) string { return textFor(c.Gate, d.Action) },
 	}
-	if c.Postfix.SASLAccess != "" {
-		x.Tables = append(x.Tables, &enforce.PostfixTable{
-			Path: c.Postfix.SASLAccess, Type: c.Postfix.TableType, ConfigDir: c.Postfix.ConfigDir, Timeout: time.Duration(c.Postfix.Timeout),
-		})
+}
+
+func newTables(c config.Config, dir *directory) (tables []enforce.Table) {
+	shared := func(a mailq.Account) bool { return dir.IsShared(a) }
+	postfix := func(path string) enforce.PostfixTable {
+		return enforce.PostfixTable{Path: path, Type: c.Postfix.TableType, ConfigDir: c.Postfix.ConfigDir, Timeout: time.Duration(c.Postfix.Timeout)}
 	}
-	return x
+	if path := c.Postfix.SASLAccess; path != "" {
+		t := postfix(path)
+		tables = append(tables, &t)
+	}
+	if path := c.Postfix.SubmitUsers; path != "" {
+		tables = append(tables, &enforce.SubmitUsers{PostfixTable: postfix(path), Shared: shared})
+	}
+	if c.Exim.BlockFile+c.Exim.HoldFile != "" {
+		tables = append(tables, &enforce.EximTable{BlockPath: c.Exim.BlockFile, HoldPath: c.Exim.HoldFile, Shared: shared})
+	}
+	if path := c.Dovecot.DenyFile; path != "" {
+		tables = append(tables, &enforce.DovecotDeny{Path: path})
+	}
+	return tables
+}
+
+func newSwitches(c config.Config) (switches []enforce.Switch) {
+	return switches
 }
 
 // textFor is what a client reads.
@@ -48,8 +70,8 @@ func textFor(c config.Gate, a rules.Action) string {
 	}
 }
 
-// newQueue is how held mail is released; nil where there is no Postfix.
-func newQueue(c config.Config) *enforce.PostfixQueue {
+// newQueue is the mail server's queue; nil where there is none to act on.
+func newQueue(c config.Config) mailQueue {
 	if c.Postfix.SASLAccess == "" && c.Queue.Postfix == "" {
 		return nil
 	}

@@ -44,8 +44,8 @@ type Options struct {
 
 // Ready says where the service listens.
 type Ready struct {
-	Gate  []net.Addr
-	API   net.Addr // nil when switched off
+	Gate  []net.Addr // the policy service's first, then the milter's, then Exim's
+	API   net.Addr   // nil when switched off
 	Token string
 }
 
@@ -84,9 +84,10 @@ type service struct {
 	*pipeline
 	config   config.Config
 	registry *prometheus.Registry
-	policy   *gate.Policy
+	doors    []door
 	sources  []source
 	files    []*logFile // of the sources; keep's
+	backlog  *backlog
 
 	paged        []string         // decisions of before with which people were to be paged
 	untoldBefore []rules.Decision // proposals, and what ran out, that the last run wrote down and did not come to tell
@@ -118,12 +119,15 @@ func newService(ctx context.Context, c config.Config, db *store.DB, o Options) (
 	if err != nil {
 		return nil, err
 	}
-	table := &gate.Table{Allowance: func(string) gate.Allowance {
-		return gate.Allowance{Every: time.Duration(c.Gate.ThrottleEvery), Burst: c.Gate.ThrottleBurst}
-	}}
+	queue := newQueue(c)
+	if queue == nil && c.Gate.Throttle == "hold" {
+		c.Gate.Throttle = "defer"
+		o.Log.Warn("throttled accounts are deferred: mail that is held could not be released, as no queue is configured (queue.postfix, queue.exim)")
+	}
+	table := &gate.Table{Allowance: allowance(c.Gate), Throttled: throttled(c.Gate)}
 	p := &pipeline{
 		log: o.Log, metrics: m, judge: j, store: db, book: &incident.Book{}, teller: t,
-		acts: newExecutor(c, table, dir, db), queue: newQueue(c), directory: dir,
+		acts: newExecutor(c, table, dir, db), queue: queue, directory: dir,
 		stale:  time.Duration(c.Rules.StaleAfter),
 		chunks: make(chan sourceChunk), notes: make(chan gate.Request, maxNotes), asks: make(chan func()),
 		work: make(chan work, queueLength), done: make(chan struct{}), answered: make(chan struct{}), reconciled: make(chan time.Time, 1),
@@ -131,13 +135,13 @@ func newService(ctx context.Context, c config.Config, db *store.DB, o Options) (
 		health:    &health{mode: string(c.Mode), parts: map[string]string{}},
 	}
 	t.notified = p.book.Notified
-	s := &service{pipeline: p, config: c, registry: o.Registry}
+	s := &service{pipeline: p, config: c, registry: o.Registry, backlog: newBacklog(c.Gate, table)}
 	if unread != nil {
 		s.health.set(aliasEye().name(), unread)
 		s.log.Error("starting with the aliases that were read last", "err", unread)
 	}
-	s.policy = &gate.Policy{Table: table, Canonical: dir.Canonical, Seen: p.seen, Log: o.Log, MaxConns: c.Gate.MaxConnections}
-	o.Registry.MustRegister(newGateCollector(s.policy.Stats))
+	s.doors = newDoors(c.Gate, table, dir, p.seen, o.Log)
+	doorStats(s.doors, o.Registry)
 	return s, nil
 }
 
@@ -375,13 +379,13 @@ func (s *service) run(ctx context.Context, ready func(Ready)) error {
 	if err := s.enforceAgain(ctx); err != nil {
 		return err
 	}
-	gates, err := s.listenGate()
+	gates, err := openDoors(s.doors)
 	if err != nil {
-		return err
+		return fmt.Errorf("gate: %w", err)
 	}
 	api, token, err := s.listenAPI()
 	if err != nil {
-		closeAll(gates)
+		closeDoors(gates)
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -390,14 +394,15 @@ func (s *service) run(ctx context.Context, ready func(Ready)) error {
 	g.Go(func() error { return s.teller.run(ctx) })
 	g.Go(func() error { return s.keep(ctx) })
 	g.Go(func() error { return s.sampleQueue(ctx) })
+	g.Go(func() error { return s.letOut(ctx) })
 	g.Go(func() error { return s.refreshAliases(ctx, s.config.Accounts) })
 	for _, src := range s.sources {
 		g.Go(func() error { return s.follow(ctx, src) })
 	}
 	r := Ready{Token: token}
-	for _, l := range gates {
-		r.Gate = append(r.Gate, l.Addr())
-		g.Go(func() error { return s.policy.Serve(ctx, l) })
+	for _, at := range gates {
+		r.Gate = append(r.Gate, at.Addr())
+		g.Go(func() error { return at.Serve(ctx, at.Listener) })
 	}
 	if api != nil {
 		r.API = api.Addr()
@@ -439,25 +444,6 @@ func (s *service) enforceAgain(ctx context.Context) error {
 	})
 	s.carryOut(ctx, steps)
 	return nil
-}
-
-func (s *service) listenGate() ([]net.Listener, error) {
-	var all []net.Listener
-	for _, addr := range s.config.Gate.Listen {
-		l, err := gate.Listen(addr, 0o666)
-		if err != nil {
-			closeAll(all)
-			return nil, fmt.Errorf("gate: %w", err)
-		}
-		all = append(all, l)
-	}
-	return all, nil
-}
-
-func closeAll(listeners []net.Listener) {
-	for _, l := range listeners {
-		l.Close()
-	}
 }
 
 // listenAPI also finds the token, or makes one. A nil listener: switched off.

@@ -18,22 +18,24 @@ import (
 // metrics are the counters of one running service. Labels come from closed
 // sets: an account or an address never is one. docs/monitoring.md lists them.
 type metrics struct {
-	bytes     prometheus.Counter
-	skipped   prometheus.Counter
-	lag       prometheus.Gauge
-	decisions *prometheus.CounterVec
-	failed    *prometheus.CounterVec
-	unwritten prometheus.Counter
-	blind     *prometheus.CounterVec
-	told      *prometheus.CounterVec
-	outbox    prometheus.Gauge
-	dead      prometheus.Gauge
-	database  prometheus.Gauge
-	queued    *prometheus.GaugeVec
-	notes     prometheus.Counter
-	lostNotes prometheus.Counter
-	panics    prometheus.Counter
-	figures   atomic.Pointer[figures]
+	bytes      prometheus.Counter
+	skipped    prometheus.Counter
+	lag        prometheus.Gauge
+	decisions  *prometheus.CounterVec
+	failed     *prometheus.CounterVec
+	unwritten  prometheus.Counter
+	blind      *prometheus.CounterVec
+	told       *prometheus.CounterVec
+	outbox     prometheus.Gauge
+	dead       prometheus.Gauge
+	database   prometheus.Gauge
+	queued     *prometheus.GaugeVec
+	backlog    prometheus.Gauge
+	backlogAge prometheus.Gauge
+	notes      prometheus.Counter
+	lostNotes  prometheus.Counter
+	panics     prometheus.Counter
+	figures    atomic.Pointer[figures]
 }
 
 // figures are what parser and detector counted, as observe last saw it.
@@ -49,21 +51,23 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	f := promauto.With(reg)
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m := &metrics{
-		bytes:     f.NewCounter(prometheus.CounterOpts{Name: "vedetta_log_read_bytes_total", Help: "Log text read."}),
-		skipped:   f.NewCounter(prometheus.CounterOpts{Name: "vedetta_log_lines_too_long_total", Help: "Log lines dropped because they were longer than 64 KiB."}),
-		lag:       f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_log_lag_seconds", Help: "Age of the newest log event when it was read."}),
-		decisions: f.NewCounterVec(prometheus.CounterOpts{Name: "vedetta_decisions_total", Help: "Decisions, by action and whether they were carried out."}, []string{"action", "enforced"}),
-		failed:    f.NewCounterVec(prometheus.CounterOpts{Name: "vedetta_actions_failed_total", Help: "Decisions whose carrying out failed at least in part."}, []string{"action"}),
-		unwritten: f.NewCounter(prometheus.CounterOpts{Name: "vedetta_store_failures_total", Help: "Times that the database could not be written."}),
-		blind:     f.NewCounterVec(prometheus.CounterOpts{Name: "vedetta_blind_total", Help: "Times that something to be watched could not be read, by kind."}, []string{"kind"}),
-		told:      f.NewCounterVec(prometheus.CounterOpts{Name: "vedetta_notifications_total", Help: "Messages to people, by channel and result."}, []string{"channel", "result"}),
-		outbox:    f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_notifications_waiting", Help: "Messages to people that wait to be sent."}),
-		dead:      f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_notifications_dead", Help: "Messages to people that were given up."}),
-		database:  f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_database_bytes", Help: "Size of the database."}),
-		queued:    f.NewGaugeVec(prometheus.GaugeOpts{Name: "vedetta_queue_messages", Help: "Messages in the mail queue at the last sample, by queue."}, []string{"queue"}),
-		notes:     f.NewCounter(prometheus.CounterOpts{Name: "vedetta_gate_messages_total", Help: "Messages that the gate was told of at their end."}),
-		panics:    f.NewCounter(prometheus.CounterOpts{Name: "vedetta_panics_total", Help: "Log lines left out because of a mistake of ours."}),
-		lostNotes: f.NewCounter(prometheus.CounterOpts{Name: "vedetta_gate_messages_dropped_total", Help: "Messages that the gate was told of and that were left to the log, because reading was behind."}),
+		bytes:      f.NewCounter(prometheus.CounterOpts{Name: "vedetta_log_read_bytes_total", Help: "Log text read."}),
+		skipped:    f.NewCounter(prometheus.CounterOpts{Name: "vedetta_log_lines_too_long_total", Help: "Log lines dropped because they were longer than 64 KiB."}),
+		lag:        f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_log_lag_seconds", Help: "Age of the newest log event when it was read."}),
+		decisions:  f.NewCounterVec(prometheus.CounterOpts{Name: "vedetta_decisions_total", Help: "Decisions, by action and whether they were carried out."}, []string{"action", "enforced"}),
+		failed:     f.NewCounterVec(prometheus.CounterOpts{Name: "vedetta_actions_failed_total", Help: "Decisions whose carrying out failed at least in part."}, []string{"action"}),
+		unwritten:  f.NewCounter(prometheus.CounterOpts{Name: "vedetta_store_failures_total", Help: "Times that the database could not be written."}),
+		blind:      f.NewCounterVec(prometheus.CounterOpts{Name: "vedetta_blind_total", Help: "Times that something to be watched could not be read, by kind."}, []string{"kind"}),
+		told:       f.NewCounterVec(prometheus.CounterOpts{Name: "vedetta_notifications_total", Help: "Messages to people, by channel and result."}, []string{"channel", "result"}),
+		outbox:     f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_notifications_waiting", Help: "Messages to people that wait to be sent."}),
+		dead:       f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_notifications_dead", Help: "Messages to people that were given up."}),
+		database:   f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_database_bytes", Help: "Size of the database."}),
+		queued:     f.NewGaugeVec(prometheus.GaugeOpts{Name: "vedetta_queue_messages", Help: "Messages in the mail queue at the last sample, by queue."}, []string{"queue"}),
+		backlog:    f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_throttle_backlog_messages", Help: "Messages of throttled accounts that wait on hold."}),
+		backlogAge: f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_throttle_backlog_age_seconds", Help: "Age of the oldest message of a throttled account that waits on hold."}),
+		notes:      f.NewCounter(prometheus.CounterOpts{Name: "vedetta_gate_messages_total", Help: "Messages that the gate was told of at their end."}),
+		panics:     f.NewCounter(prometheus.CounterOpts{Name: "vedetta_panics_total", Help: "Log lines left out because of a mistake of ours."}),
+		lostNotes:  f.NewCounter(prometheus.CounterOpts{Name: "vedetta_gate_messages_dropped_total", Help: "Messages that the gate was told of and that were left to the log, because reading was behind."}),
 	}
 	m.figures.Store(&figures{})
 	m.counted(reg, "vedetta_log_lines_total", "Log lines read.", func(f *figures) uint64 { return f.parser.Lines })

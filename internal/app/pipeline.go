@@ -8,7 +8,6 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/vedetta-watch/vedetta/enforce"
 	"github.com/vedetta-watch/vedetta/incident"
 	"github.com/vedetta-watch/vedetta/internal/gate"
 	"github.com/vedetta-watch/vedetta/internal/store"
@@ -56,7 +55,7 @@ type pipeline struct {
 	dirty     bool
 	newest    time.Time // of the last event of the chunk at hand
 
-	queue     *enforce.PostfixQueue // nil: held mail cannot be released
+	queue     mailQueue // nil: held mail cannot be released
 	directory *directory
 	sample    sampled // of the mail queue; observe's
 	health    *health

@@ -19,6 +19,11 @@ type Config struct {
 	Queue    Queue    `yaml:"queue"`
 	Gate     Gate     `yaml:"gate"`
 	Postfix  Postfix  `yaml:"postfix"`
+	Exim     Exim     `yaml:"exim"`
+	Dovecot  Dovecot  `yaml:"dovecot"`
+	CPanel   CPanel   `yaml:"cpanel"`
+	Plesk    Plesk    `yaml:"plesk"`
+	Reset    Reset    `yaml:"reset"`
 	Rules    Rules    `yaml:"rules"`
 	API      API      `yaml:"api"`
 	Notify   Notify   `yaml:"notify"`
@@ -79,7 +84,11 @@ type Queue struct {
 // Gate is where mail servers ask.
 type Gate struct {
 	Listen         []string `yaml:"listen"`
+	Milter         []string `yaml:"milter"`
+	Exim           []string `yaml:"exim"`
 	MaxConnections int      `yaml:"max_connections"`
+	Throttle       string   `yaml:"throttle"`
+	BacklogMax     Duration `yaml:"backlog_max"`
 	ThrottleEvery  Duration `yaml:"throttle_every"`
 	ThrottleBurst  int      `yaml:"throttle_burst"`
 	RejectText     string   `yaml:"reject_text"`
@@ -87,13 +96,93 @@ type Gate struct {
 	HoldText       string   `yaml:"hold_text"`
 }
 
-// Postfix is the table that Postfix reads by itself, and its commands.
+// Postfix is the tables that Postfix reads by itself, and its commands.
 type Postfix struct {
-	SASLAccess string   `yaml:"sasl_access"`
-	TableType  string   `yaml:"table_type"`
-	ConfigDir  string   `yaml:"config_dir"`
-	Postsuper  []string `yaml:"postsuper"`
+	SASLAccess  string   `yaml:"sasl_access"`
+	SubmitUsers string   `yaml:"submit_users"`
+	TableType   string   `yaml:"table_type"`
+	ConfigDir   string   `yaml:"config_dir"`
+	Postsuper   []string `yaml:"postsuper"`
+	Timeout     Duration `yaml:"timeout"`
+}
+
+// Exim is the files that Exim looks accounts up in, and its command.
+type Exim struct {
+	BlockFile  string   `yaml:"block_file"`
+	HoldFile   string   `yaml:"hold_file"`
+	Command    []string `yaml:"command"`
+	ConfigFile string   `yaml:"config_file"`
 	Timeout    Duration `yaml:"timeout"`
+}
+
+// Dovecot is the file of logins that Dovecot refuses, and its command.
+type Dovecot struct {
+	DenyFile   string   `yaml:"deny_file"`
+	Doveadm    []string `yaml:"doveadm"`
+	ConfigFile string   `yaml:"config_file"`
+	Timeout    Duration `yaml:"timeout"`
+}
+
+// CPanel is how a cPanel server is told.
+type CPanel struct {
+	Use          bool     `yaml:"use"`
+	URL          string   `yaml:"url"`
+	User         string   `yaml:"user"`
+	Token        Secret   `yaml:"token"`
+	UAPI         []string `yaml:"uapi"`
+	WHMAPI       []string `yaml:"whmapi"`
+	UserDomains  string   `yaml:"user_domains"`
+	SuspendLogin bool     `yaml:"suspend_login"`
+	Timeout      Duration `yaml:"timeout"`
+}
+
+// Plesk is how a Plesk server is told.
+type Plesk struct {
+	Use     bool     `yaml:"use"`
+	Command []string `yaml:"command"`
+	Timeout Duration `yaml:"timeout"`
+}
+
+// Reset is where passwords are changed, and how new ones reach their owners.
+type Reset struct {
+	PasswdFile PasswdFile   `yaml:"passwd_file"`
+	SQL        PasswordSQL  `yaml:"sql"`
+	Command    []string     `yaml:"command"`
+	Webhook    Endpoint     `yaml:"webhook"`
+	Sessions   bool         `yaml:"sessions"`
+	Revoke     []string     `yaml:"revoke"`
+	Handover   HandoverWays `yaml:"handover"`
+}
+
+// PasswdFile is a passwd-file of Dovecot's.
+type PasswdFile struct {
+	Path    string   `yaml:"path"`
+	Key     string   `yaml:"key"`
+	Scheme  string   `yaml:"scheme"`
+	Domains []string `yaml:"domains"`
+}
+
+// PasswordSQL is a database of mailboxes.
+type PasswordSQL struct {
+	Driver  string   `yaml:"driver"`
+	DSN     Secret   `yaml:"dsn"`
+	Query   string   `yaml:"query"`
+	Scheme  string   `yaml:"scheme"`
+	Domains []string `yaml:"domains"`
+}
+
+// HandoverWays is how a new password reaches its owner; none of them shows it
+// once to who asked for it.
+type HandoverWays struct {
+	Command   []string `yaml:"command"`
+	Directory string   `yaml:"directory"`
+	Webhook   Endpoint `yaml:"webhook"`
+}
+
+// An Endpoint is a URL and the secret that requests to it are signed with.
+type Endpoint struct {
+	URL    Secret `yaml:"url"`
+	Secret Secret `yaml:"secret"`
 }
 
 // Rules are the operator's rule files and the limits around them.
@@ -158,6 +247,8 @@ func Default() Config {
 		Gate: Gate{
 			Listen:         []string{"inet:127.0.0.1:9998"},
 			MaxConnections: 1000,
+			Throttle:       "hold",
+			BacklogMax:     Duration(12 * time.Hour),
 			ThrottleEvery:  Duration(30 * time.Second),
 			ThrottleBurst:  5,
 			RejectText:     "Sending from this account is blocked after unusual activity; please contact support",
@@ -165,6 +256,15 @@ func Default() Config {
 			HoldText:       "Held for review after unusual activity",
 		},
 		Postfix: Postfix{ConfigDir: "/etc/postfix", Timeout: Duration(10 * time.Second)},
+		Exim:    Exim{Timeout: Duration(30 * time.Second)},
+		Dovecot: Dovecot{Timeout: Duration(10 * time.Second)},
+		CPanel:  CPanel{User: "root", UserDomains: "/etc/userdomains", Timeout: Duration(10 * time.Second)},
+		Plesk:   Plesk{Timeout: Duration(10 * time.Second)},
+		Reset: Reset{
+			PasswdFile: PasswdFile{Key: "{account}", Scheme: "SHA512-CRYPT"},
+			SQL:        PasswordSQL{Scheme: "SHA512-CRYPT"},
+			Sessions:   true,
+		},
 		Rules: Rules{
 			BlastMax:   20,
 			BlastPer:   Duration(time.Hour),

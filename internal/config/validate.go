@@ -6,6 +6,7 @@ import (
 	"net/mail"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -35,6 +36,8 @@ func (c Config) problems() []problem {
 	c.checkAccounts(&p)
 	c.checkQueue(&p)
 	c.checkGate(&p)
+	c.checkServers(&p)
+	c.checkReset(&p)
 	c.checkRules(&p)
 	c.checkAPI(&p)
 	c.checkNotify(&p)
@@ -94,14 +97,78 @@ func (c Config) checkQueue(p *problems) {
 }
 
 func (c Config) checkGate(p *problems) {
-	for i, addr := range c.Gate.Listen {
-		p.need(validListener(addr), fmt.Sprintf("gate.listen[%d]", i),
-			"%q: write inet:127.0.0.1:9998 or unix:/path/to/socket", addr)
+	for _, gate := range []struct {
+		field string
+		addrs []string
+	}{{"gate.listen", c.Gate.Listen}, {"gate.milter", c.Gate.Milter}, {"gate.exim", c.Gate.Exim}} {
+		for i, addr := range gate.addrs {
+			p.need(validListener(addr), fmt.Sprintf("%s[%d]", gate.field, i),
+				"%q: write inet:127.0.0.1:9998 or unix:/path/to/socket", addr)
+		}
 	}
+	p.need(c.Gate.Throttle == "hold" || c.Gate.Throttle == "defer", "gate.throttle", "%q is neither hold nor defer", c.Gate.Throttle)
+	p.between("gate.backlog_max", c.Gate.BacklogMax, time.Minute, 7*24*time.Hour)
 	p.need(c.Gate.MaxConnections > 0, "gate.max_connections", "must be positive")
 	p.between("gate.throttle_every", c.Gate.ThrottleEvery, time.Second, 24*time.Hour)
 	p.need(c.Gate.ThrottleBurst > 0, "gate.throttle_burst", "must be positive")
-	p.between("postfix.timeout", c.Postfix.Timeout, time.Second, 5*time.Minute)
+}
+
+// checkServers checks what is said of mail servers and panels.
+func (c Config) checkServers(p *problems) {
+	for _, t := range []struct {
+		field string
+		d     Duration
+	}{
+		{"postfix.timeout", c.Postfix.Timeout}, {"exim.timeout", c.Exim.Timeout}, {"dovecot.timeout", c.Dovecot.Timeout},
+		{"cpanel.timeout", c.CPanel.Timeout}, {"plesk.timeout", c.Plesk.Timeout},
+	} {
+		p.between(t.field, t.d, time.Second, 5*time.Minute)
+	}
+	for _, f := range []struct{ field, path string }{
+		{"postfix.sasl_access", c.Postfix.SASLAccess}, {"postfix.submit_users", c.Postfix.SubmitUsers},
+		{"exim.block_file", c.Exim.BlockFile}, {"exim.hold_file", c.Exim.HoldFile}, {"dovecot.deny_file", c.Dovecot.DenyFile},
+	} {
+		p.need(f.path == "" || strings.HasPrefix(f.path, "/"), f.field, "%q is no absolute path", f.path)
+	}
+	p.need(c.Exim.BlockFile == "" || c.Exim.BlockFile != c.Exim.HoldFile, "exim.hold_file", "is the file of those who are blocked, too")
+	if c.CPanel.URL != "" {
+		p.need(c.CPanel.Use, "cpanel.use", "is false, so the URL is not used: say true, or leave the URL out")
+		p.need(validURL(c.CPanel.URL, "https"), "cpanel.url", "%q is no https URL", c.CPanel.URL)
+		p.need(c.CPanel.Token != "", "cpanel.token", "needs an API token of WHM for the URL")
+	}
+}
+
+func (c Config) checkReset(p *problems) {
+	r := c.Reset
+	if r.SQL.Driver != "" {
+		p.need(r.SQL.Driver == "mysql" || r.SQL.Driver == "postgres", "reset.sql.driver", "%q is neither mysql nor postgres", r.SQL.Driver)
+		p.need(r.SQL.DSN != "", "reset.sql.dsn", "needs the database's address")
+	} else {
+		p.need(r.SQL.DSN == "" && r.SQL.Query == "", "reset.sql.driver", "needs mysql or postgres for a query")
+	}
+	r.Webhook.check(p, "reset.webhook")
+	r.Handover.Webhook.check(p, "reset.handover.webhook")
+	ways := 0
+	for _, used := range []bool{len(r.Handover.Command) > 0, r.Handover.Directory != "", r.Handover.Webhook.URL != ""} {
+		if used {
+			ways++
+		}
+	}
+	p.need(ways <= 1, "reset.handover", "choose one way, command, directory or webhook")
+}
+
+func (e Endpoint) check(p *problems, field string) {
+	if e.URL == "" {
+		p.need(e.Secret == "", field+".url", "needs an https URL for the secret")
+		return
+	}
+	p.need(validURL(string(e.URL), "https", "http"), field+".url", "is no https URL")
+	p.need(len(e.Secret) >= 16, field+".secret", "needs at least 16 characters, with which requests are signed")
+}
+
+func validURL(text string, schemes ...string) bool {
+	u, err := url.Parse(text)
+	return err == nil && u.Host != "" && slices.Contains(schemes, u.Scheme)
 }
 
 func validListener(addr string) bool {
