@@ -1,8 +1,9 @@
 #!/bin/bash
 # install.sh   Puts what the tests need and Go does not bring on this machine:
 # on Debian, as root, with apt: Postfix and Dovecot (none is started, none is
-# configured), pflogsumm to compare with, and a C compiler for the race
-# detector. Exim, which cannot be installed beside Postfix, is unpacked with the
+# configured), MariaDB's and PostgreSQL's servers (none is started; PostgreSQL's
+# package makes its usual empty cluster), pflogsumm to compare with, and a C
+# compiler for the race detector. Exim, which cannot be installed beside Postfix, is unpacked with the
 # libraries that it lacks into vedetta-tests/exim of the user's cache directory.
 # Says nothing and asks nobody where all of it is there already.
 #
@@ -10,7 +11,14 @@
 # succeeds. It fails only if apt does.
 set -euo pipefail
 
-packages=(postfix dovecot-core dovecot-imapd dovecot-lmtpd pflogsumm gcc libc6-dev)
+packages=(postfix dovecot-core dovecot-imapd dovecot-lmtpd dovecot-mysql dovecot-pgsql
+  mariadb-server-core postgresql pflogsumm gcc libc6-dev)
+
+# apt would remove another server of MySQL's family to install MariaDB's.
+if dpkg-query -W -f '${db:Status-Status} ${Package} ${Provides}\n' 2>/dev/null |
+  grep '^installed .*virtual-mysql-server-core' | grep -qv '^installed mariadb-server-core '; then
+  packages=("${packages[@]/mariadb-server-core/}")
+fi
 
 left_out() {
   echo "left out: the tests that start Postfix, Exim and Dovecot (they use test/bed). $1"
@@ -23,7 +31,7 @@ left_out() {
 
 installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
 missing=()
-for p in "${packages[@]}"; do installed "$p" || missing+=("$p"); done
+for p in ${packages[*]}; do installed "$p" || missing+=("$p"); done
 
 # unpack_exim leaves out its tests, and fails nobody, where it cannot.
 unpack_exim() {
