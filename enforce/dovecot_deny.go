@@ -66,3 +66,6 @@ func deniable(login string) bool {
 	return login != "" && len(login) <= 256 && login[0] != '#' &&
 		!strings.Contains(login, ":") && strings.IndexFunc(login, unprintable) < 0
 }
+
+// unprintable reports whether r is anything but printable ASCII or a space.
+func unprintable(r rune) bool { return r < ' ' || r > '~' }

@@ -105,28 +105,25 @@ func (t *EximTable) keys(e Entry) (keys []string, err error) {
 	return keys, errors.Join(left...)
 }
 
-// lsearchable reports whether a login can be a key that matches itself only.
-// Quoted, any printable ASCII would do. Left out is what would mean more to a
-// configuration that looks up by lsearch*, lsearch*@, wildlsearch or
-// nwildlsearch, or look like a system user's key.
+// lsearchable reports whether a login can be a key that matches itself only,
+// also in a configuration that looks up by lsearch*@, wildlsearch or
+// nwildlsearch: there keys are patterns and list items, and even expanded,
+// which can run a program. So a key begins with a letter or digit and has no
+// character that means anything there; a colon would make it a system user's.
 func lsearchable(login string) bool {
-	if login == "" || len(login) > 256 || strings.IndexFunc(login, unprintable) >= 0 {
-		return false
+	odd := func(r rune) bool {
+		return (r|0x20 < 'a' || r|0x20 > 'z') && (r < '0' || r > '9') && !strings.ContainsRune(" !#%&'*+,-.=?@^_`|~", r)
 	}
-	return login[0] != '*' && login[0] != '^' && !strings.HasPrefix(strings.ToLower(login), mailq.KindUser+":")
+	return login != "" && len(login) <= 256 && strings.IndexFunc(login, odd) < 0 &&
+		!strings.ContainsRune(" !#%&'*+,-.=?@^`|~", rune(login[0])) && login[len(login)-1] != ' '
 }
 
-// unprintable reports whether r is anything but printable ASCII or a space.
-func unprintable(r rune) bool { return r < ' ' || r > '~' }
-
-var lsearchQuote = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
-
-// lsearchLines writes rows with quoted keys, in which only the backslash and
-// the quote mean anything.
+// lsearchLines writes rows, with keys in quotes: without them a colon or a
+// space would end a key.
 func lsearchLines(rows []row) []byte {
 	var b bytes.Buffer
 	for _, r := range rows {
-		fmt.Fprintf(&b, "\"%s\": %s\n", lsearchQuote.Replace(r.login), r.value)
+		fmt.Fprintf(&b, "\"%s\": %s\n", r.login, r.value)
 	}
 	return b.Bytes()
 }

@@ -142,7 +142,7 @@ func (e *Exim) start() (err error) {
 	if err := e.Start(); err != nil {
 		return err
 	}
-	out, err := e.run("-bV")
+	out, err := e.run("", "-bV")
 	if err != nil {
 		return err
 	}
@@ -276,10 +276,10 @@ func (e *Exim) Command(user string, argv ...string) (*exec.Cmd, error) {
 }
 
 // run runs Exim as root.
-func (e *Exim) run(args ...string) (string, error) {
+func (e *Exim) run(input string, args ...string) (string, error) {
 	var complaint bytes.Buffer
 	cmd := exec.Command(e.Program, args...)
-	cmd.Stderr = &complaint
+	cmd.Stdin, cmd.Stderr = strings.NewReader(input), &complaint
 	out, err := cmd.Output()
 	if err != nil {
 		return "", fmt.Errorf("exim %s: %w: %s", strings.Join(args, " "), err, complaint.Bytes())
@@ -287,10 +287,11 @@ func (e *Exim) run(args ...string) (string, error) {
 	return string(out), nil
 }
 
-// Expand expands a string as Exim does in its configuration.
+// Expand expands a line of text as Exim does in its configuration.
 func (e *Exim) Expand(text string) (string, error) {
-	out, err := e.run("-be", text)
-	return strings.TrimSuffix(out, "\n"), err
+	out, err := e.run(text+"\n", "-be")
+	out = strings.TrimPrefix(out, "> ") // it asks for a line, and then for one more
+	return strings.TrimSuffix(strings.TrimSuffix(out, "\n> \n"), "\n"), err
 }
 
 // Send logs in, sends one message and logs out; see [Bed.Send].
@@ -345,7 +346,7 @@ type EximQueued struct {
 
 // Queue lists the queue.
 func (e *Exim) Queue() ([]EximQueued, error) {
-	out, err := e.run("-bp")
+	out, err := e.run("", "-bp")
 	if err != nil {
 		return nil, err
 	}

@@ -125,7 +125,7 @@ const (
     WHO
     condition = ${if exists{FILE}}
     condition = ${lookup{KEY}lsearch{FILE}{yes}{no}}
-    message = ${lookup{KEY}lsearch{FILE}}
+    message = 5.7.1 ${lookup{KEY}lsearch{FILE}}
     log_message = vedetta: blocked KEY
 `
 	eximHeld = `  warn
