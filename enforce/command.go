@@ -19,6 +19,7 @@ const (
 	afterTerminate = 2 * time.Second // then it is killed, and its output is no longer waited for
 	maxOutput      = 32 << 20
 	maxComplaint   = 4 << 10
+	maxShown       = 300 // bytes of a command in an error
 )
 
 // A command is a program, its arguments and its standard input.
@@ -59,8 +60,15 @@ func (c command) run(ctx context.Context) (stdout, stderr []byte, err error) {
 	return out.Bytes(), complaint.Bytes(), err
 }
 
-// String is the command as a person would look for it.
-func (c command) String() string { return strings.Join(c.argv, " ") }
+// String is the command as a person would look for it, the first of it if it
+// is long.
+func (c command) String() string {
+	text := strings.Join(c.argv, " ")
+	if len(text) > maxShown {
+		return text[:maxShown] + " …"
+	}
+	return text
+}
 
 const searchPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

@@ -121,3 +121,6 @@ func header(ctx context.Context, s spool, m Queued) ([]byte, error) {
 	}
 	return s.Header(there[0], maxHeader)
 }
+
+// isGone says whether a message has left the queue.
+func isGone(err error) bool { return errors.Is(err, mailq.ErrGone) }
