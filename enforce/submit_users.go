@@ -13,7 +13,7 @@ import (
 // SubmitUsers is a table of the system users that may not submit mail by the
 // sendmail command, as web scripts do. Postfix reads it by
 //
-//	authorized_submit_users = !hash:/path, static:all
+//	authorized_submit_users = !hash:/path, static:anyone
 //
 // (postconf(5)) each time the command is run: a change takes effect with the
 // next message, without a reload. It stops; it cannot hold: entries with
