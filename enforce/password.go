@@ -87,6 +87,9 @@ func randomText(letters string, n int) string {
 	return string(out)
 }
 
+// leakedPart is how much of a secret, in letters and digits, is too much.
+const leakedPart = 6
+
 // leaks reports whether text tells anything of a secret: six letters or
 // digits of it in a row, as they are, in hexadecimal or in base64. A shorter
 // secret leaks by its whole, an empty one never.
@@ -105,21 +108,23 @@ func leaks(text string, secrets ...string) bool {
 // writtenForms are a secret, and what a program might print of it. In base64
 // it looks in one of three ways, by what stands before it.
 func writtenForms(secret string) []string {
+	if len(secret) < leakedPart {
+		return []string{secret}
+	}
 	forms := []string{secret, hex.EncodeToString([]byte(secret))}
-	for i := range min(3, len(secret)) {
+	for i := range 3 {
 		forms = append(forms, base64.RawStdEncoding.EncodeToString([]byte(secret[i:])))
 	}
 	return forms
 }
 
 func holdsPart(text, secret string) bool {
-	const part = 6
-	for i := 0; i+part <= len(secret); i++ {
-		if strings.Contains(text, secret[i:i+part]) {
+	for i := 0; i+leakedPart <= len(secret); i++ {
+		if strings.Contains(text, secret[i:i+leakedPart]) {
 			return true
 		}
 	}
-	return len(secret) > 0 && len(secret) < part && strings.Contains(text, secret)
+	return len(secret) > 0 && len(secret) < leakedPart && strings.Contains(text, secret)
 }
 
 // lettersAndDigits is text without anything else, in lower case.
