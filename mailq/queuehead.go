@@ -157,7 +157,7 @@ const (
 
 	maxRecord      = 64 << 10
 	maxHeaderInput = 1 << 20 // bytes of a queue file that are read for a header
-	maxJumps       = 10_000
+	maxJumps       = 1000
 )
 
 // postfixHeader reads the header from a queue file. Where a milter changed
@@ -310,11 +310,11 @@ func eximHeader(text []byte, limit int) (header []byte) {
 	_, b, _ = eximLine(b) // empty
 	for len(header) < limit {
 		i := 0
-		for i < len(b) && i < 8 && b[i] >= '0' && b[i] <= '9' {
+		for i < len(b) && i < 9 && b[i] >= '0' && b[i] <= '9' {
 			i++
 		}
 		n, err := strconv.Atoi(string(b[:i]))
-		if err != nil || i < 3 || len(b) < i+2 {
+		if err != nil || i < 3 || i > 8 || len(b) < i+2 {
 			break
 		}
 		flag := b[i]
