@@ -55,7 +55,7 @@ func (c CommandPasswords) Plan(account string) []string {
 func (c CommandPasswords) Change(ctx context.Context, account, password string) error {
 	values := accountValues(account)
 	argv, err := expandArgv(c.Argv, values)
-	if err = errors.Join(err, c.Check(), checkPassword(password)); err != nil {
+	if err = errors.Join(err, checkValues(c.Input, values), c.Check(), checkPassword(password)); err != nil {
 		return unchanged(c, account, err)
 	}
 	values["{password}"] = password
@@ -137,10 +137,8 @@ func expandArgv(argv []string, values map[string]string) ([]string, error) {
 	}
 	out := slices.Clone(argv)
 	for i, arg := range argv {
-		for name, value := range values {
-			if strings.Contains(arg, name) && !isPlainName(value) {
-				return nil, fmt.Errorf("%s, %.80q, cannot be given to a command: want ASCII letters, digits and @ . _ + = %% -", name, value)
-			}
+		if err := checkValues(arg, values); err != nil {
+			return nil, err
 		}
 		out[i] = replaceAll(arg, values)
 		if out[i] != arg && strings.HasPrefix(out[i], "-") && arg[0] != '-' && !slices.Contains(argv[:i], "--") {
@@ -148,6 +146,17 @@ func expandArgv(argv []string, values map[string]string) ([]string, error) {
 		}
 	}
 	return out, nil
+}
+
+// checkValues refuses values that could be more than a name where text has
+// their placeholders.
+func checkValues(text string, values map[string]string) error {
+	for name, value := range values {
+		if strings.Contains(text, name) && !isPlainName(value) {
+			return fmt.Errorf("%s, %.80q, cannot be given to a command: want ASCII letters, digits and @ . _ + = %% -", name, value)
+		}
+	}
+	return nil
 }
 
 // replaceAll replaces each placeholder once: what it is replaced by may look

@@ -167,12 +167,12 @@ func (p secretPost) try(ctx context.Context, body []byte) (again bool, err error
 	}
 	resp, err := p.transport().RoundTrip(req) // follows no redirects
 	if err != nil {
+		certain, again := notSent(err)
 		err = fmt.Errorf("%s: %w", req.URL.Host, shownCause(err))
-		var dial *net.OpError
-		if errors.As(err, &dial) && dial.Op == "dial" {
+		if certain {
 			err = fmt.Errorf("%w: %w", ErrUnchanged, err)
 		}
-		return true, err
+		return again, err
 	}
 	defer resp.Body.Close()
 	_, _ = io.CopyN(io.Discard, resp.Body, maxResponse) // some repeat the request in it: not shown
@@ -236,6 +236,20 @@ func signingKey(secret string) ([]byte, error) {
 		return nil, errors.New(`the secret is not base64 after "whsec_"`) // never the secret itself
 	}
 	return key, nil
+}
+
+// notSent reports whether a message certainly did not get out, and whether to
+// try again.
+func notSent(err error) (certain, again bool) {
+	var dial *net.OpError
+	var certificate *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &certificate):
+		return true, false
+	case errors.As(err, &dial) && dial.Op == "dial":
+		return true, true
+	}
+	return false, true
 }
 
 // shownCause returns what of a broken exchange may be shown: that of the
