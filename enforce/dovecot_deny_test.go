@@ -42,7 +42,7 @@ func soon(t *testing.T, b *bed.Bed, login string, want bool) {
 			t.Fatalf("%s: after 5 s it is not yet %v that he logs in", login, want)
 		}
 	}
-	if took := time.Since(began); took > 1500*time.Millisecond {
+	if took := time.Since(began); took > 2500*time.Millisecond { // a second, and what a busy machine adds
 		t.Errorf("%s: it took %v", login, took)
 	}
 }
@@ -71,7 +71,7 @@ func TestDovecotReadsTheDenyFile(t *testing.T) {
 	wantAccepted(t, send(bobLogin))
 
 	// Changes of one second and one size are seen, each of them.
-	for range 3 {
+	for range 2 {
 		applyTable(t, deny, Entry{Subject: "carol@shop.test", Logins: []string{"carol@shop.test"}, Action: rules.Reset})
 		soon(t, b, aliceLogin, true)
 		soon(t, b, "carol@shop.test", false)
@@ -135,4 +135,23 @@ func TestDovecotGoesOnAfterACrash(t *testing.T) {
 	applyTable(t, deny, blocked(bobLogin))
 	soon(t, b, bobLogin, false)
 	soon(t, b, aliceLogin, true)
+}
+
+// TestDovecotWithoutTheFile is what docs/tables.md says of a file that is
+// missing, and of one that Dovecot cannot read.
+func TestDovecotWithoutTheFile(t *testing.T) {
+	b, deny := startDovecot(t)
+	applyTable(t, deny, blocked(aliceLogin))
+	soon(t, b, aliceLogin, false)
+	if err := os.Remove(deny.Path); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, b, aliceLogin, true)
+	applyTable(t, deny, blocked(aliceLogin))
+	soon(t, b, aliceLogin, false)
+	soon(t, b, bobLogin, true)
+	if err := errors.Join(os.Chmod(deny.Path, 0o600), b.Restart()); err != nil {
+		t.Fatal(err)
+	}
+	wantRefused(t, b.Send(bobLogin, "pw-bob", bobLogin, "r@ok.test"), 535, "")
 }

@@ -235,3 +235,20 @@ func TestEximGoesOnAfterACrash(t *testing.T) {
 	wantRefused(t, e.Send(bobLogin, "pw-bob", bobLogin, "r@ok.test"), 550, "stopped")
 	wantAccepted(t, e.Send(aliceLogin, "pw-alice", aliceLogin, "r@ok.test"))
 }
+
+// TestEximWithoutTheFile is what docs/tables.md says of a file that is
+// missing, and of one that Exim cannot read.
+func TestEximWithoutTheFile(t *testing.T) {
+	e, table := startExim(t)
+	applyTable(t, table, blocked(aliceLogin))
+	if err := os.Remove(table.BlockPath); err != nil {
+		t.Fatal(err)
+	}
+	wantAccepted(t, e.Send(aliceLogin, "pw-alice", aliceLogin, "r@ok.test"))
+	applyTable(t, table, blocked(aliceLogin))
+	wantRefused(t, e.Send(aliceLogin, "pw-alice", aliceLogin, "r@ok.test"), 550, "stopped")
+	if err := os.Chmod(table.BlockPath, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wantRefused(t, e.Send(bobLogin, "pw-bob", bobLogin, "r@ok.test"), 451, "")
+}

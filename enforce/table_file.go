@@ -138,17 +138,22 @@ func (t textTable) write(text []byte) error {
 	return syncFile(filepath.Clean(dir + "."))
 }
 
-// sameOwner gives a file the owner and group of another one.
+// sameOwner gives a file the owner and group of another one; the group alone
+// if we are not root, who alone can give files away.
 func sameOwner(path string, as fs.FileInfo) error {
 	now, err := os.Stat(path)
 	if err != nil {
 		return err
 	}
 	want, is := as.Sys().(*syscall.Stat_t), now.Sys().(*syscall.Stat_t)
-	if want.Uid == is.Uid && want.Gid == is.Gid {
+	uid := want.Uid
+	if os.Geteuid() != 0 {
+		uid = is.Uid
+	}
+	if uid == is.Uid && want.Gid == is.Gid {
 		return nil
 	}
-	return os.Chown(path, int(want.Uid), int(want.Gid))
+	return os.Chown(path, int(uid), int(want.Gid))
 }
 
 // laterThan has the time of a file differ by whole seconds from that of the

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -226,6 +227,39 @@ func TestTablesSurviveBeingKilled(t *testing.T) {
 	}
 }
 
+// TestTextTablesOfAnOrdinaryUser writes as a user who can give no file away, in
+// a directory whose group the server's is.
+func TestTextTablesOfAnOrdinaryUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can become somebody else")
+	}
+	for name := range textTables("") {
+		dir := publicDir(t)
+		path := filepath.Join(dir, "table")
+		if err := errors.Join(os.WriteFile(path, nil, 0o640), os.Chown(path, 5, 8), os.Chown(dir, 5, 8), os.Chmod(dir, 0o755|os.ModeSetgid)); err != nil {
+			t.Fatal(err)
+		}
+		writer := exec.Command("/proc/self/exe", "-test.run=^TestWriteUntilKilled$")
+		writer.Env = append(os.Environ(), "WRITE_UNTIL_KILLED="+name, "TABLE="+path, "TMPDIR="+dir)
+		writer.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 5, Gid: 5}}
+		writer.Dir = "/"
+		if err := writer.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+			if text, _ := os.ReadFile(path); len(text) > 0 {
+				break
+			}
+		}
+		writer.Process.Kill()
+		writer.Wait()
+		out, err := exec.Command("stat", "-c", "%u %g %a", path).Output()
+		if text, _ := os.ReadFile(path); err != nil || string(out) != "5 8 640\n" || len(text) == 0 {
+			t.Errorf("%s: owner, group and mode are %s, %v; %d bytes", name, out, err, len(text))
+		}
+	}
+}
+
 // TestWriteUntilKilled is the process that TestTablesSurviveBeingKilled kills.
 func TestWriteUntilKilled(t *testing.T) {
 	name := os.Getenv("WRITE_UNTIL_KILLED")
@@ -335,4 +369,24 @@ func lsearchKey(line string) (key, value string, ok bool) {
 		}
 	}
 	return "", "", false
+}
+
+func BenchmarkTextTables(b *testing.B) {
+	for name := range textTables("") {
+		for _, n := range []int{10, 1_000, 10_000} {
+			b.Run(fmt.Sprintf("%s/%d", name, n), func(b *testing.B) {
+				table := textTables(filepath.Join(b.TempDir(), "table"))[name]
+				entries := make([]Entry, n)
+				for i := range entries {
+					entries[i] = blocked(fmt.Sprintf("user%d@shop.test", i))
+				}
+				for i := 0; b.Loop(); i++ {
+					entries[0] = blocked(fmt.Sprintf("other%d@shop.test", i))
+					if err := table.Apply(b.Context(), entries); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
 }

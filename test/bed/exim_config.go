@@ -117,9 +117,8 @@ dovecot_login:
   server_set_id = $auth1
 `
 
-// The text that docs/tables.md has operators put into their own configuration,
-// first in the ACL at RCPT and in that for mail of local programs. A file that
-// is missing stops nobody.
+// The text that docs/tables.md has operators put first in the ACL at RCPT and in
+// that for mail of local programs. A file that is missing stops nobody.
 const (
 	eximBlocked = `  deny
     WHO
