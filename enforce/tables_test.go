@@ -200,14 +200,7 @@ func TestTablesSurviveBeingKilled(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "table")
 			for i := range 15 {
-				writer := exec.Command(os.Args[0], "-test.run=^TestWriteUntilKilled$")
-				writer.Env = append(os.Environ(), "WRITE_UNTIL_KILLED="+name, "TABLE="+path)
-				if err := writer.Start(); err != nil {
-					t.Fatal(err)
-				}
-				time.Sleep(time.Duration(20+7*i) * time.Millisecond)
-				writer.Process.Kill()
-				writer.Wait()
+				writeAndKill(t, time.Duration(20+7*i)*time.Millisecond, name, path)
 				text, err := os.ReadFile(path)
 				if errors.Is(err, os.ErrNotExist) {
 					continue // it had not come so far
@@ -225,6 +218,50 @@ func TestTablesSurviveBeingKilled(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestPostfixTableSurvivesBeingKilled(t *testing.T) {
+	config := postfixDir(t)
+	supported(t, config, "hash")
+	path := filepath.Join(t.TempDir(), "table")
+	table := &PostfixTable{Path: path, Type: "hash", ConfigDir: config}
+	if err := table.Apply(t.Context(), hundreds(1)); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 15 {
+		writeAndKill(t, time.Duration(20+7*i)*time.Millisecond, "postfix:"+config, path)
+		if lines := len(dump(t, table)); lines != 100 && lines != 200 {
+			t.Fatalf("Postfix reads %d lines", lines)
+		}
+	}
+	if err := table.Apply(t.Context(), hundreds(3)); err != nil {
+		t.Error(err)
+	}
+	if left, _ := os.ReadDir(filepath.Dir(path)); len(left) != 2 || len(dump(t, table)) != 300 {
+		t.Errorf("files left behind: %v", left)
+	}
+}
+
+// writeAndKill has another process write a table until it is killed.
+func writeAndKill(t *testing.T, after time.Duration, name, path string) {
+	t.Helper()
+	writer := exec.Command(os.Args[0], "-test.run=^TestWriteUntilKilled$")
+	writer.Env = append(os.Environ(), "WRITE_UNTIL_KILLED="+name, "TABLE="+path)
+	if err := writer.Start(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(after)
+	writer.Process.Kill()
+	writer.Wait()
+}
+
+// hundreds are n hundred entries.
+func hundreds(n int) []Entry {
+	entries := make([]Entry, 100*n)
+	for i := range entries {
+		entries[i] = blocked(fmt.Sprintf("user%d@shop.test", i))
+	}
+	return entries
 }
 
 // TestTextTablesOfAnOrdinaryUser writes as a user who can give no file away, in
@@ -267,13 +304,12 @@ func TestWriteUntilKilled(t *testing.T) {
 		t.Skip("runs as a process of TestTablesSurviveBeingKilled")
 	}
 	table := textTables(os.Getenv("TABLE"))[name]
+	if config, ok := strings.CutPrefix(name, "postfix:"); ok {
+		table = &PostfixTable{Path: os.Getenv("TABLE"), Type: "hash", ConfigDir: config}
+	}
 	for began := time.Now(); time.Since(began) < time.Minute; {
-		for _, n := range []int{100, 200} {
-			entries := make([]Entry, n)
-			for i := range entries {
-				entries[i] = blocked(fmt.Sprintf("user%d@shop.test", i))
-			}
-			if err := table.Apply(t.Context(), entries); err != nil {
+		for n := range 2 {
+			if err := table.Apply(t.Context(), hundreds(n+1)); err != nil {
 				t.Fatal(err)
 			}
 		}
