@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -33,7 +34,9 @@ type EximQueue struct {
 }
 
 const (
-	eximChunk     = 500    // ids that one Exim gets
+	eximAtOnce    = 4      // Exims that work on one call's messages
+	eximMost      = 500    // ids that one of them gets
+	eximLeast     = 20     // the same, if there are so many
 	eximShare     = 10_000 // the same where it delivers them
 	perRelease    = 8      // processes that deliver what one call released
 	maxDeliveries = 50     // the same for all calls
@@ -96,37 +99,69 @@ func (q *EximQueue) Delete(ctx context.Context, ms []Queued) (int, error) {
 }
 
 // act has Exim act on those of the messages that are still there and that
-// which accepts, and returns the ids of those of which Exim says so.
+// which accepts, and returns the ids of those of which Exim says so, in order.
 func (q *EximQueue) act(ctx context.Context, flag, says string, ms []Queued, which func(mailq.QueueHead) bool) (done []string, err error) {
 	s, err := q.spool(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var locked []Queued
 	for i := 0; ; i++ {
-		locked = nil
-		for some := range slices.Chunk(ms, eximChunk) { // each is looked at just before it is acted on
-			there, err := present(ctx, s, some)
-			there = slices.DeleteFunc(there, func(h mailq.QueueHead) bool { return !which(h) })
-			did, busy, failed := q.call(ctx, flag, says, there)
-			done, locked = append(done, did...), append(locked, busy...)
-			if err := errors.Join(err, failed); err != nil {
-				return done, fmt.Errorf("enforce: %w", err)
-			}
+		r := q.round(ctx, s, flag, says, ms, which)
+		if done = append(done, r.done...); r.err != nil {
+			return done, fmt.Errorf("enforce: %w", r.err)
 		}
-		if len(locked) == 0 {
+		if len(r.locked) == 0 {
 			return done, nil
 		}
 		if i == len(lockedFor) {
-			return done, fmt.Errorf("enforce: exim %s: %d of the messages: %w", flag, len(locked), ErrBusy)
+			return done, fmt.Errorf("enforce: exim %s: %d of the messages: %w", flag, len(r.locked), ErrBusy)
 		}
 		select {
 		case <-ctx.Done():
 			return done, fmt.Errorf("enforce: exim %s: %w", flag, ctx.Err())
 		case <-time.After(lockedFor[i]):
 		}
-		ms = locked
+		ms = r.locked
 	}
+}
+
+// An eximResult is what came of messages.
+type eximResult struct {
+	done   []string // their ids
+	locked []Queued
+	err    error
+}
+
+// round goes through the messages once, by several Exims at a time, as each
+// waits for the disk after every message. None starts after one has failed.
+func (q *EximQueue) round(ctx context.Context, s spool, flag, says string, ms []Queued, which func(mailq.QueueHead) bool) (all eximResult) {
+	size := min(eximMost, max(eximLeast, len(ms)/eximAtOnce+1))
+	parts := slices.Collect(slices.Chunk(ms, size))
+	results := make([]eximResult, len(parts))
+	var next atomic.Int32
+	var failed atomic.Bool
+	var wg sync.WaitGroup
+	for range min(eximAtOnce, len(parts)) {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(parts) && !failed.Load(); i = int(next.Add(1)) - 1 {
+				there, err := present(ctx, s, parts[i]) // just before they are acted on
+				there = slices.DeleteFunc(there, func(h mailq.QueueHead) bool { return !which(h) })
+				r := q.call(ctx, flag, says, there)
+				r.err = errors.Join(err, r.err)
+				if results[i] = r; r.err != nil {
+					failed.Store(true)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for _, r := range results {
+		all.done, all.locked = append(all.done, r.done...), append(all.locked, r.locked...)
+		if all.err == nil {
+			all.err = r.err
+		}
+	}
+	return all
 }
 
 // call calls Exim once and takes apart what it says, a line or more for each
@@ -137,9 +172,9 @@ func (q *EximQueue) act(ctx context.Context, flag, says string, ms []Queued, whi
 //
 // Its exit status is that of the last message which it did nothing to, and so
 // tells nothing.
-func (q *EximQueue) call(ctx context.Context, flag, says string, heads []mailq.QueueHead) (done []string, locked []Queued, err error) {
+func (q *EximQueue) call(ctx context.Context, flag, says string, heads []mailq.QueueHead) (r eximResult) {
 	if len(heads) == 0 {
-		return nil, nil, nil
+		return r
 	}
 	ids := make([]string, len(heads))
 	byID := make(map[string]mailq.QueueHead, len(heads))
@@ -153,19 +188,20 @@ func (q *EximQueue) call(ctx context.Context, flag, says string, heads []mailq.Q
 		switch {
 		case !ours:
 		case strings.HasPrefix(what, says):
-			done = append(done, id)
+			r.done = append(r.done, id)
 		case what == "is locked":
-			locked = append(locked, queued(h))
+			r.locked = append(r.locked, queued(h))
 		}
 	}
 	var ended *exec.ExitError
-	if errors.As(err, &ended) && ended.ExitCode() == 1 && len(out) > 0 {
-		err = nil // it came to the messages
+	switch {
+	case errors.As(err, &ended) && ended.ExitCode() == 1 && len(out) > 0: // it came to the messages
+	case err != nil && bytes.Contains(complaint, []byte("Cannot open main log")):
+		r.err = fmt.Errorf("%w (Exim cannot write its main log as this user, and does nothing then)", err)
+	default:
+		r.err = err
 	}
-	if err != nil && bytes.Contains(complaint, []byte("Cannot open main log")) {
-		err = fmt.Errorf("%w (Exim cannot write its main log as this user, and does nothing then)", err)
-	}
-	return done, locked, err
+	return r
 }
 
 // deliver has Exim deliver messages, and does not wait for the end.

@@ -189,7 +189,7 @@ func copyExim(t *testing.T, e *bed.Exim, id string, n int) {
 		}
 		owner := info.Sys().(*syscall.Stat_t)
 		for i := range n {
-			name := filepath.Join(filepath.Dir(path), id[:7]+"0"+base(i, 5)+id[13:]+kind)
+			name := filepath.Join(filepath.Dir(path), id[:7]+"z"+base(i, 5)+id[13:]+kind)
 			copied := strings.Replace(string(text), id+kind, filepath.Base(name), 1)
 			if err := errors.Join(os.WriteFile(name, []byte(copied), 0o640), os.Chown(name, int(owner.Uid), int(owner.Gid))); err != nil {
 				t.Fatal(err)
