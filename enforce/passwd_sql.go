@@ -284,7 +284,7 @@ func (p SQLPasswords) read(ctx context.Context, conn *sql.Conn, values map[strin
 	if n != 1 {
 		return "", fmt.Errorf("the query that reads the hash finds %d rows and must find one", n)
 	}
-	return hash.String, nil
+	return strings.TrimRight(hash.String, " "), nil // which CHAR columns add
 }
 
 // A statement is a query with the parameters of its driver.

@@ -82,6 +82,7 @@ const (
 	maxBegun    = 10_000
 	maxLogins   = 1000
 	maxResetID  = 200
+	maxEnding   = time.Minute // for the sessions of an account at one server
 )
 
 // A ResetState says which password an account has after a reset.
@@ -304,6 +305,8 @@ func (r *Resetter) give(ctx context.Context, o Reset, p Password, out *ResetOutc
 func (r *Resetter) endSessions(ctx context.Context, o Reset) []Step {
 	var steps []Step
 	for _, s := range r.Sessions {
+		ctx, cancel := context.WithTimeout(ctx, maxEnding)
+		defer cancel()
 		steps = append(steps, Step{What: "sessions: " + s.Name(), Err: s.End(ctx, o.Logins)})
 	}
 	return steps

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -20,7 +21,7 @@ import (
 // sessions are to be ended by hand. Sessions that share a process with those
 // of others (service imap { client_limit }) are left open too, and told.
 type DovecotSessions struct {
-	Command    []string      // doveadm, and what precedes it; empty means doveadm
+	Command    []string      // doveadm, and what precedes it (sudo -n, ssh HOST); empty means doveadm
 	ConfigFile string        // of the instance; empty means Dovecot's own default
 	Instance   string        // instance_name of the instance, instead of the file
 	Timeout    time.Duration // of each command; 0 means ten seconds
@@ -39,7 +40,7 @@ func (d DovecotSessions) Name() string {
 func (d DovecotSessions) End(ctx context.Context, logins []string) error {
 	var errs []error
 	for _, login := range logins {
-		if err := checkLogin(login); err != nil {
+		if err := d.checkLogin(login); err != nil {
 			errs = append(errs, fmt.Errorf("enforce: %s: %w", d.Name(), err))
 			continue
 		}
@@ -57,7 +58,7 @@ func (d DovecotSessions) End(ctx context.Context, logins []string) error {
 func (d DovecotSessions) Plan(logins []string) []string {
 	var plan []string
 	for _, login := range logins {
-		err := checkLogin(login)
+		err := d.checkLogin(login)
 		if err == nil {
 			plan = append(plan, planned(d.argv("auth", "cache", "flush", "--", login), nil))
 			err = checkMask(login)
@@ -108,10 +109,15 @@ func (d DovecotSessions) kick(ctx context.Context, login string) error {
 	return err
 }
 
-// checkLogin refuses what is no login, or would be two in Dovecot's protocol.
-func checkLogin(login string) error {
+// checkLogin refuses what is no login, and what a shell could take for more
+// than a name where one may stand before doveadm, such as that of ssh.
+func (d DovecotSessions) checkLogin(login string) error {
 	if err := checkAccount(login); err != nil {
 		return fmt.Errorf("login refused: %w", err)
+	}
+	shell := len(d.Command) > 1 && !slices.Contains([]string{"sudo", "doas"}, filepath.Base(d.Command[0]))
+	if shell && !isPlainName(login) {
+		return fmt.Errorf("login %s refused: %s may hand it to a shell: end its sessions by hand", printable(login), d.Command[0])
 	}
 	return nil
 }

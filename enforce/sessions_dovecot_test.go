@@ -128,12 +128,34 @@ refused: login refused: the account "x\ny" has white space, control or invisible
 	}
 }
 
+// ssh joins arguments and has a shell read them.
+func TestDovecotSessionsRemote(t *testing.T) {
+	dir := t.TempDir()
+	for _, command := range [][]string{{"sh", "-c", `eval "$0 $*" >/dev/null 2>&1; true`, "true"}, {"ssh", "mail.test", "doveadm"}} {
+		d := DovecotSessions{Command: command}
+		for _, login := range []string{";touch" + "${IFS}" + dir + "/pwned", "$(touch${IFS}" + dir + "/pwned)@shop.test", "`id`", "o'brien@shop.test", "a|b", "a>b"} {
+			if err := d.End(t.Context(), []string{login}); err == nil || !strings.Contains(err.Error(), "shell") {
+				t.Errorf("%s: %v", login, err)
+			}
+			if plan := d.Plan([]string{login}); len(plan) != 1 || !strings.HasPrefix(plan[0], "refused: ") {
+				t.Errorf("%q", plan)
+			}
+		}
+	}
+	if left, _ := filepath.Glob(dir + "/*"); len(left) > 0 {
+		t.Error("a login was run as a command")
+	}
+	if err := (DovecotSessions{Command: []string{"sudo", "-n", "doveadm"}}).checkLogin("o'brien@shop.test"); err != nil {
+		t.Error(err)
+	}
+}
+
 func FuzzCheckMask(f *testing.F) {
 	for _, s := range []string{"alice@shop.test", "*", "127.0.0.1", "fe80::1", "bad.cafe", "a/8"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, login string) {
-		if checkLogin(login) == nil && checkMask(login) == nil && strings.ContainsAny(login, "*?\\\n\x00") {
+		if (DovecotSessions{}).checkLogin(login) == nil && checkMask(login) == nil && strings.ContainsAny(login, "*?\\\n\x00") {
 			t.Errorf("%q is let through", login)
 		}
 	})
