@@ -27,10 +27,10 @@ import (
 // end, all or none, and holds the message if there are too few; or, where the
 // table says so, each recipient at RCPT, and defers it (450 4.7.1).
 //
-// Mail of local programs, and old mail that "postsuper -r" submits again, is
-// only ever held: nobody is there to be refused. Postfix would bounce a refused
-// message to whatever sender the script wrote, and try a deferred one again,
-// with all others, each minute.
+// Mail that does not come through smtpd, as that of local programs, is only
+// ever held: nobody is there to be refused. Postfix would bounce a refused
+// message to whatever sender the script wrote, and try a deferred one again
+// with each message that follows.
 //
 // Only Table is required. Fields must not change once Serve runs.
 type Milter struct {
@@ -124,7 +124,7 @@ type milterSession struct {
 	sender         string
 	client         netip.Addr
 	clientName     string
-	again          bool // it did not come from smtpd: nobody waits for the answer
+	unattended     bool // it did not come through smtpd: nobody waits for the answer
 	local          bool // a local program sent it
 	scripted       bool // a header named a script, readable or not
 	recipients     message
@@ -150,7 +150,7 @@ const (
 func (s *milterSession) begin() {
 	s.login, s.account, s.sender, s.clientName = "", "", "", ""
 	s.client = netip.Addr{}
-	s.again, s.local, s.scripted, s.accepted = false, false, false, 0
+	s.unattended, s.local, s.scripted, s.accepted = false, false, false, 0
 	s.recipients = message{recipients: s.recipients.recipients[:0]}
 }
 
@@ -173,11 +173,11 @@ func (s *milterSession) MailFrom(from, _ string, m milter.Modifier) (_ *milter.R
 	s.begin()
 	s.sender = clip(from)
 	s.client, s.clientName = clientAddr(m.Get(macroClient)), clip(m.Get(macroClientName))
-	s.again = m.Get(macroQueueID) != ""
+	s.unattended = m.Get(macroQueueID) != ""
 	if s.login = clip(m.Get(macroLogin)); s.login != "" {
 		s.account = s.canonical(s.login)
 	}
-	if s.local = s.again && s.login == "" && m.Get(macroClientPort) == "0"; s.local {
+	if s.local = s.unattended && s.login == "" && m.Get(macroClientPort) == "0"; s.local {
 		s.client = netip.Addr{} // Postfix pretends one, at port 0
 	}
 	return milter.RespContinue, nil
@@ -205,7 +205,7 @@ func (s *milterSession) canonical(login string) string {
 func (s *milterSession) RcptTo(to, _ string, _ milter.Modifier) (_ *milter.Response, err error) {
 	defer s.counters.recovered(s.Log)
 	err = errPanic
-	if s.again {
+	if s.unattended {
 		s.add(to)
 		return milter.RespContinue, nil // Postfix takes a refusal for a mistake in its configuration
 	}
@@ -293,11 +293,11 @@ func (s *milterSession) EndOfMessage(m milter.Modifier) (_ *milter.Response, err
 
 // end is the answer to the whole message.
 func (s *milterSession) end(verdict *Verdict, now time.Time) Answer {
-	if verdict.throttles() && s.PolicyCharges && !s.again {
+	if verdict.throttles() && s.PolicyCharges && !s.unattended {
 		return Dunno
 	}
 	answer := verdict.Weigh(s.accepted-s.recipients.charged, now)
-	if s.again {
+	if s.unattended {
 		answer = min(answer, Hold)
 	}
 	return answer

@@ -69,7 +69,7 @@ func newMilterConn(m *Milter, conn net.Conn, answered func() error) *milterConn 
 		idle:    orDefault(m.IdleTimeout, 4*time.Hour),
 		request: orDefault(m.RequestTimeout, 5*time.Second),
 		write:   orDefault(m.WriteTimeout, 5*time.Second),
-		in:      bufio.NewReaderSize(conn, firstRequest),
+		in:      bufio.NewReaderSize(eager(conn), firstRequest),
 		closed:  make(chan struct{}),
 	}
 }

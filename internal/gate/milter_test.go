@@ -146,7 +146,7 @@ func (c *mta) packet() (kind byte, data []byte, err error) {
 type letter struct {
 	login  string
 	client string // address, of a client of smtpd's; empty for a local program
-	again  bool   // submitted by postsuper -r
+	qmqp   bool   // the client did not come through smtpd
 	rcpts  []string
 	header []string // name and value in turn
 }
@@ -160,7 +160,7 @@ func (c *mta) begin(l letter) {
 	if l.login != "" {
 		macros = append(macros, "{auth_authen}", l.login)
 	}
-	if l.client == "" || l.again {
+	if l.client == "" || l.qmqp {
 		macros = append(macros, "i", "4jXK971kgrz1SRpG")
 	}
 	c.put('D', "M"+strings.Join(macros, "\x00")+"\x00")
@@ -240,7 +240,7 @@ func TestMilterAnswers(t *testing.T) {
 		{"unknown account", letter{login: "alice@shop.test", client: away}, "accept"},
 		{"blocked", letter{login: "mallory@shop.test", client: away}, "rcpt: 550 5.7.1 100%% stopped. Second line"},
 		{"blocked in another spelling", letter{login: "Mallory@SHOP.test", client: away}, "rcpt: 550 5.7.1 100%% stopped. Second line"},
-		{"blocked, submitted again", letter{login: "mallory@shop.test", client: away, again: true}, "hold: 100% stopped. Second line, accept"},
+		{"blocked, by QMQP", letter{login: "mallory@shop.test", client: away, qmqp: true}, "hold: 100% stopped. Second line, accept"},
 		{"held", letter{login: "bob@shop.test", client: away}, "hold: held for review, accept"},
 		{"ended", letter{login: "carol@shop.test", client: away}, "accept"},
 		{"throttled, too many at once", letter{login: "erin@shop.test", client: away, rcpts: []string{"a", "b", "c"}}, "hold: slowly, accept"},
@@ -249,7 +249,7 @@ func TestMilterAnswers(t *testing.T) {
 		{"no login", letter{client: away}, "rcpt: accept"},
 		{"no login, blocked client", letter{client: "192.0.2.66"}, "rcpt: 550 5.7.1 this address"},
 		{"no login, held client", letter{client: "192.0.2.67"}, "hold: this address too, accept"},
-		{"no login, blocked client, submitted again", letter{client: "192.0.2.66", again: true}, "hold: this address, accept"},
+		{"no login, blocked client, by QMQP", letter{client: "192.0.2.66", qmqp: true}, "hold: this address, accept"},
 		{"a login is not its client", letter{login: "alice@shop.test", client: "192.0.2.66"}, "accept"},
 		{"local program", letter{}, "accept"},
 		{"blocked script", letter{header: php("33:evil.php")}, "hold: hacked, accept"},
@@ -311,7 +311,7 @@ func TestMilterLeavesThrottlesToThePolicyService(t *testing.T) {
 	if !table.Lookup("erin@shop.test", time.Now()).Take(1, time.Now()) {
 		t.Error("a recipient was charged")
 	}
-	erin.again = true
+	erin.qmqp = true
 	got = append(got, c.tell(erin), c.tell(letter{header: php("33:slow.php"), rcpts: []string{"a", "b"}}),
 		c.tell(letter{login: "bob@shop.test", client: "192.0.2.7"}))
 	want := []string{"accept", "hold: slowly, accept", "hold: slowly, accept", "hold: held, accept"}
@@ -723,7 +723,8 @@ func FuzzMilter(f *testing.F) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			m.serve(ours); ours.Close()
+			m.serve(ours)
+			ours.Close()
 		}()
 		var answers bytes.Buffer
 		read := make(chan struct{})
