@@ -187,7 +187,7 @@ func (q *EximQueue) call(ctx context.Context, flag, says string, heads []mailq.Q
 		h, ours := byID[id]
 		switch {
 		case !ours:
-		case strings.HasPrefix(what, says):
+		case what == says:
 			r.done = append(r.done, id)
 		case what == "is locked":
 			r.locked = append(r.locked, queued(h))

@@ -317,7 +317,7 @@ func TestPostfixTenThousand(t *testing.T) {
 	timed(t, "delete", many/2, func() { act(t, "delete", many/2, q, mine[:many/2]) })
 	timed(t, "release", many/2, func() { act(t, "release", many/2, q, mine) })
 	timed(t, "delivery", many/2, func() {
-		b.Wait("the released mail to arrive", func() bool { return len(b.Received(bed.OK)) == many/2 })
+		eventually(t, "the released mail to arrive", func() bool { return len(b.Received(bed.OK)) == many/2 })
 	})
 	settled(b, 20)
 	if got := len(b.Received(bed.Soft)); got != 20 {
