@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/vedetta-watch/vedetta/mailq"
 	"github.com/vedetta-watch/vedetta/rules"
 )
 
@@ -34,6 +35,10 @@ type Marks interface {
 // ErrGivenUp means that a switch failed twice and is not tried again before
 // the next start, or another order about the account.
 var ErrGivenUp = errors.New("failed twice and not tried again; do it by hand")
+
+// ErrForwarding means that a mailbox goes on forwarding: neither a gate nor a
+// table can tell its mail from what it receives.
+var ErrForwarding = errors.New("nothing that is configured can stop a forwarding: remove it by hand")
 
 const (
 	switchTries   = 2
@@ -77,10 +82,7 @@ func (x *Executor) loadMarks(ctx context.Context) error {
 // accounts at the same time. The steps are by index of the decision.
 func (x *Executor) switchOn(ctx context.Context, ds []rules.Decision) [][]Step {
 	steps := make([][]Step, len(ds))
-	if len(x.Switches) == 0 {
-		return steps
-	}
-	if err := cmp.Or(x.board.turn.take(ctx), x.loadMarks(ctx)); err != nil {
+	if err := x.takeBoard(ctx); err != nil {
 		for i := range ds {
 			steps[i] = []Step{{What: "switches", Err: err}}
 		}
@@ -99,6 +101,9 @@ func (x *Executor) switchOn(ctx context.Context, ds []rules.Decision) [][]Step {
 				if s.Covers(e) {
 					steps[i] = append(steps[i], Step{What: s.Name() + ": " + e.Action.String(), Err: x.set1(ctx, s, e)})
 				}
+			}
+			if len(steps[i]) == 0 && mailq.Account(e.Subject).Kind() == mailq.KindForward {
+				steps[i] = []Step{{What: "forwarding", Err: ErrForwarding}}
 			}
 			return nil
 		})
@@ -167,7 +172,7 @@ func (x *Executor) switchBack(ctx context.Context, subject string) []Step {
 	if len(x.Switches) == 0 && x.Marks == nil {
 		return nil
 	}
-	if err := cmp.Or(x.board.turn.take(ctx), x.loadMarks(ctx)); err != nil {
+	if err := x.takeBoard(ctx); err != nil {
 		return []Step{{What: "switches", Err: err}}
 	}
 	defer x.board.turn.give()
@@ -181,9 +186,6 @@ func (x *Executor) compareSwitches(ctx context.Context) []Step {
 	if len(x.Switches) == 0 && x.Marks == nil {
 		return nil
 	}
-	if err := x.loadMarksInTurn(ctx); err != nil {
-		return []Step{{What: "switches", Err: err}}
-	}
 	active := x.inForce()
 	steps := x.switchOffOthers(ctx, active)
 	missing := slices.DeleteFunc(active, func(d rules.Decision) bool { return !x.unset(d) })
@@ -193,18 +195,25 @@ func (x *Executor) compareSwitches(ctx context.Context) []Step {
 	return steps
 }
 
-func (x *Executor) loadMarksInTurn(ctx context.Context) error {
+// takeBoard takes the turn and reads the marks. After an error the turn is free.
+func (x *Executor) takeBoard(ctx context.Context) error {
 	if err := x.board.turn.take(ctx); err != nil {
 		return err
 	}
-	defer x.board.turn.give()
-	return x.loadMarks(ctx)
+	if x.Marks == nil {
+		return nil
+	}
+	err := x.loadMarks(ctx)
+	if err != nil {
+		x.board.turn.give()
+	}
+	return err
 }
 
 // switchOffOthers clears what is set for subjects with nothing in force, or
 // with less than was set.
 func (x *Executor) switchOffOthers(ctx context.Context, active []rules.Decision) (steps []Step) {
-	if err := x.board.turn.take(ctx); err != nil {
+	if err := x.takeBoard(ctx); err != nil {
 		return []Step{{What: "switches", Err: err}}
 	}
 	defer x.board.turn.give()

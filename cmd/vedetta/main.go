@@ -40,6 +40,7 @@ type cli struct {
 	Why      whyCmd      `cmd:"" help:"Tell everything that led to where an account stands."`
 	Hold     holdCmd     `cmd:"" help:"Accept an account's mail and keep it in the queue."`
 	Block    blockCmd    `cmd:"" help:"Refuse an account's mail."`
+	Reset    resetCmd    `cmd:"" help:"Block an account, change its password and end its sessions."`
 	Unblock  unblockCmd  `cmd:"" help:"Let a stopped account send again; what it did stays suspicious."`
 	Release  releaseCmd  `cmd:"" help:"Clear an account: lift everything, and learn that what it did was right."`
 	Undo     undoCmd     `cmd:"" help:"Lift everything that the rules decided lately, for a bad hour."`

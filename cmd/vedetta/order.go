@@ -40,6 +40,9 @@ func (o *ordering) give(ctx context.Context, io std, what app.Order) error {
 		for _, line := range result.Done {
 			fmt.Fprintln(io.out, clean(line))
 		}
+		if result.Password != "" {
+			fmt.Fprintf(io.out, "new password of %s: %s\n", clean(result.Account), clean(result.Password))
+		}
 	}
 	if len(result.Failed) == 0 {
 		return nil
@@ -72,6 +75,15 @@ func (cmd *holdCmd) Run(ctx context.Context, io std) error { return cmd.run(ctx,
 type blockCmd struct{ stop }
 
 func (cmd *blockCmd) Run(ctx context.Context, io std) error { return cmd.run(ctx, io, "block") }
+
+type resetCmd struct {
+	order
+	DryRun bool `help:"Print exactly what would be done and run; do nothing."`
+}
+
+func (cmd *resetCmd) Run(ctx context.Context, io std) error {
+	return cmd.give(ctx, io, app.Order{Do: "reset", Account: cmd.Account, DryRun: cmd.DryRun})
+}
 
 type undoCmd struct {
 	ordering

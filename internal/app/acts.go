@@ -22,11 +22,11 @@ type executor interface {
 
 // newExecutor puts decisions into the gate, into the tables that mail servers
 // read by themselves, and to the panels, as far as they are configured.
-func newExecutor(c config.Config, table *gate.Table, dir *directory, db *store.DB) *enforce.Executor {
+func newExecutor(c config.Config, table *gate.Table, p panels, dir *directory, db *store.DB) *enforce.Executor {
 	return &enforce.Executor{
 		Gate:     table,
 		Tables:   newTables(c, dir),
-		Switches: newSwitches(c),
+		Switches: p.switches,
 		Marks:    marks{db},
 		Logins:   dir.Logins,
 		Text:     func(d rules.Decision) string { return textFor(c.Gate, d.Action) },
@@ -54,8 +54,26 @@ func newTables(c config.Config, dir *directory) (tables []enforce.Table) {
 	return tables
 }
 
-func newSwitches(c config.Config) (switches []enforce.Switch) {
-	return switches
+// panels are what is told by its own interface, and may have passwords too.
+type panels struct {
+	switches  []enforce.Switch
+	passwords []enforce.Passwords
+}
+
+func newPanels(c config.Config) (p panels) {
+	if c.CPanel.Use {
+		token := string(c.CPanel.Token)
+		panel := &enforce.CPanel{
+			URL: c.CPanel.URL, User: c.CPanel.User, Token: func() string { return token }, UAPI: c.CPanel.UAPI, WHMAPI: c.CPanel.WHMAPI,
+			UserDomains: c.CPanel.UserDomains, SuspendLogin: c.CPanel.SuspendLogin, Timeout: time.Duration(c.CPanel.Timeout),
+		}
+		p.switches, p.passwords = append(p.switches, panel), append(p.passwords, panel.Passwords())
+	}
+	if c.Plesk.Use {
+		panel := &enforce.Plesk{Command: c.Plesk.Command, Limit: c.Plesk.Limit, Timeout: time.Duration(c.Plesk.Timeout)}
+		p.switches, p.passwords = append(p.switches, panel), append(p.passwords, panel.Passwords())
+	}
+	return p
 }
 
 // textFor is what a client reads.
@@ -72,10 +90,13 @@ func textFor(c config.Gate, a rules.Action) string {
 
 // newQueue is the mail server's queue; nil where there is none to act on.
 func newQueue(c config.Config) mailQueue {
-	if c.Postfix.SASLAccess == "" && c.Queue.Postfix == "" {
-		return nil
+	switch {
+	case c.Queue.Exim != "" || c.Exim.BlockFile+c.Exim.HoldFile != "" && c.Queue.Postfix == "":
+		return &enforce.EximQueue{Command: c.Exim.Command, ConfigFile: c.Exim.ConfigFile, Dir: c.Queue.Exim, Timeout: time.Duration(c.Exim.Timeout)}
+	case c.Queue.Postfix != "" || c.Postfix.SASLAccess != "":
+		return &enforce.PostfixQueue{
+			Command: c.Postfix.Postsuper, ConfigDir: c.Postfix.ConfigDir, Dir: c.Queue.Postfix, Timeout: time.Duration(c.Postfix.Timeout),
+		}
 	}
-	return &enforce.PostfixQueue{
-		Command: c.Postfix.Postsuper, ConfigDir: c.Postfix.ConfigDir, Dir: c.Queue.Postfix, Timeout: time.Duration(c.Postfix.Timeout),
-	}
+	return nil
 }

@@ -47,6 +47,8 @@ func (p *pipeline) answer(ctx context.Context) error {
 				unwritten = p.write(ctx, unwritten, nil)
 			}
 			p.settle(ctx)
+		case r := <-p.resetDone:
+			p.endReset(ctx, r)
 		case begun := <-p.reconciled:
 			p.recovered(ctx, begun)
 		case <-minute.C:
@@ -99,9 +101,12 @@ func (p *pipeline) write(ctx context.Context, w work, fresh []step) work {
 // again at the next start.
 func (p *pipeline) carryOut(ctx context.Context, steps []step) {
 	var changes []incident.Change
+	confirmed := make([]bool, len(steps))
+	steps = p.resumeResets(ctx, steps)
 	for i, outcome := range p.do(ctx, steps) {
 		s, now := steps[i], time.Now()
 		d := s.decision
+		confirmed[i] = outcome.OK
 		p.metrics.decided(d, outcome)
 		p.log.Info("decided", "account", d.Subject, "action", d.Action.String(), "enforce", d.Enforce,
 			"held_back", d.HeldBack, "score", round(s.finding.Score, 1), "finding", d.Finding, "ok", outcome.OK, "detail", outcome.Detail)
@@ -115,6 +120,23 @@ func (p *pipeline) carryOut(ctx context.Context, steps []step) {
 		p.remember(s, outcome, now)
 	}
 	p.post(ctx, changes)
+	for i, s := range steps {
+		if s.decision.Enforce && confirmed[i] {
+			p.resetBehind(ctx, s)
+		}
+	}
+}
+
+// resumeResets takes the resets out of what the last run did not finish.
+func (p *pipeline) resumeResets(ctx context.Context, steps []step) (others []step) {
+	for _, s := range steps {
+		if s.decision.Action == rules.Reset && s.decision.Enforce {
+			p.resume(ctx, s)
+		} else {
+			others = append(others, s)
+		}
+	}
+	return others
 }
 
 // do puts the steps' decisions in force together, so that a flood of them

@@ -106,7 +106,7 @@ func restarted(t *testing.T, p *pipeline) (*service, *acted) {
 	acts := &acted{}
 	s := &service{pipeline: &pipeline{
 		log: p.log, metrics: p.metrics, store: p.store, acts: acts, book: &incident.Book{}, teller: p.teller, health: p.health,
-		reconciled: make(chan time.Time, 1), judge: &judge{blast: &rules.BlastLimit{}},
+		reconciled: make(chan time.Time, 1), judge: &judge{policy: &rules.Policy{}, blast: &rules.BlastLimit{}},
 	}}
 	if err := s.restoreDecisions(t.Context(), time.Now()); err != nil {
 		t.Fatal(err)

@@ -119,7 +119,7 @@ func newService(ctx context.Context, c config.Config, db *store.DB, o Options) (
 	if err != nil {
 		return nil, err
 	}
-	queue := newQueue(c)
+	queue, panels := newQueue(c), newPanels(c)
 	if queue == nil && c.Gate.Throttle == "hold" {
 		c.Gate.Throttle = "defer"
 		o.Log.Warn("throttled accounts are deferred: mail that is held could not be released, as no queue is configured (queue.postfix, queue.exim)")
@@ -127,13 +127,21 @@ func newService(ctx context.Context, c config.Config, db *store.DB, o Options) (
 	table := &gate.Table{Allowance: allowance(c.Gate), Throttled: throttled(c.Gate)}
 	p := &pipeline{
 		log: o.Log, metrics: m, judge: j, store: db, book: &incident.Book{}, teller: t,
-		acts: newExecutor(c, table, dir, db), queue: queue, directory: dir,
+		acts: newExecutor(c, table, panels, dir, db), queue: queue, directory: dir,
 		stale:  time.Duration(c.Rules.StaleAfter),
 		chunks: make(chan sourceChunk), notes: make(chan gate.Request, maxNotes), asks: make(chan func()),
 		work: make(chan work, queueLength), done: make(chan struct{}), answered: make(chan struct{}), reconciled: make(chan time.Time, 1),
 		positions: map[string][]byte{},
 		health:    &health{mode: string(c.Mode), parts: map[string]string{}},
 	}
+	r, err := newResetter(c, panels)
+	if err != nil {
+		return nil, err
+	}
+	if r != nil {
+		p.resetter, p.handsOver = r, r.Handover != nil
+	}
+	p.resets, p.resetDone, p.resetPause = make(chan passwordReset, maxResets), make(chan passwordReset), resetPause
 	t.notified = p.book.Notified
 	s := &service{pipeline: p, config: c, registry: o.Registry, backlog: newBacklog(c.Gate, table)}
 	if unread != nil {
@@ -395,6 +403,7 @@ func (s *service) run(ctx context.Context, ready func(Ready)) error {
 	g.Go(func() error { return s.keep(ctx) })
 	g.Go(func() error { return s.sampleQueue(ctx) })
 	g.Go(func() error { return s.letOut(ctx) })
+	g.Go(func() error { return s.changePasswords(ctx) })
 	g.Go(func() error { return s.refreshAliases(ctx, s.config.Accounts) })
 	for _, src := range s.sources {
 		g.Go(func() error { return s.follow(ctx, src) })

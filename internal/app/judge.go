@@ -1,6 +1,7 @@
 package app
 
 import (
+	"hash/fnv"
 	"maps"
 	"slices"
 	"time"
@@ -78,6 +79,7 @@ func (j *judge) finding(f rules.Finding) (step, bool) {
 	if !ok || !j.higher(d) {
 		return step{}, false
 	}
+	d.Until = spreadOut(d)
 	s := step{finding: f, decision: d}
 	if j.blast != nil {
 		s.decision, s.page = j.blast.Weaken(d, d.Time)
@@ -87,6 +89,18 @@ func (j *judge) finding(f rules.Finding) (step, bool) {
 	}
 	j.climb(s.decision)
 	return s, true
+}
+
+// spreadOut is the end of a decision, later by up to a tenth of its time: what
+// was stopped at the same moment is not let go at the same moment. Of the same
+// decision it is always the same.
+func spreadOut(d rules.Decision) time.Time {
+	if d.Until.IsZero() {
+		return d.Until
+	}
+	h := fnv.New32a()
+	h.Write([]byte(d.ID))
+	return d.Until.Add(d.Until.Sub(d.Time) / 10 * time.Duration(h.Sum32()%1000) / 1000)
 }
 
 // higher reports whether d is more than its episode has had.

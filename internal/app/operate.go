@@ -25,6 +25,7 @@ import (
 const (
 	doHold    = "hold"
 	doBlock   = "block"
+	doReset   = "reset"
 	doUnblock = "unblock"
 	doRelease = "release"
 	doUndo    = "undo"
@@ -50,6 +51,9 @@ func (p *pipeline) Act(ctx context.Context, o web.Order) (web.Result, error) {
 }
 
 func (p *pipeline) act(ctx context.Context, o web.Order) (web.Result, error) {
+	if account := p.canonical(o.Account); strengthOf(o.Do) > rules.Nothing && p.directory.IsShared(account) {
+		return web.Result{}, fmt.Errorf("%w: several people use %s, and %s would stop them all: name the script, the login or the user behind it", web.ErrInvalid, account, o.Do)
+	}
 	order := &order{Order: o, account: p.canonical(o.Account), at: time.Now(), done: make(chan ordered, 1)}
 	if o.Do == doRelease {
 		order.key = "r-" + strconv.FormatInt(order.at.UnixNano(), 36)
@@ -110,8 +114,8 @@ const (
 
 func checkOrder(o web.Order) error {
 	switch {
-	case !slices.Contains([]string{doHold, doBlock, doUnblock, doRelease, doUndo}, o.Do):
-		return fmt.Errorf("%w: %q is none of hold, block, unblock, release, undo", web.ErrInvalid, o.Do)
+	case !slices.Contains([]string{doHold, doBlock, doReset, doUnblock, doRelease, doUndo}, o.Do):
+		return fmt.Errorf("%w: %q is none of hold, block, reset, unblock, release, undo", web.ErrInvalid, o.Do)
 	case o.Do == doUndo && (o.Since <= 0 || o.Since > maxSince || o.Account != ""):
 		return fmt.Errorf("%w: undo takes back what was decided in the last so much time, at most %s, about any account", web.ErrInvalid, maxSince)
 	case o.Do != doUndo && !validAccount(o.Account):
@@ -182,6 +186,10 @@ func (p *pipeline) heldIDs(account mailq.Account) []string {
 // obey runs in answer, after every step that was decided before the order.
 func (p *pipeline) obey(ctx context.Context, o *order) {
 	var r ordered
+	if o.Do == doReset {
+		p.reset(ctx, o)
+		return
+	}
 	if strengthOf(o.Do) > rules.Nothing {
 		r.result, r.err = p.stop(ctx, o)
 	} else {
@@ -197,6 +205,8 @@ func strengthOf(do string) rules.Action {
 		return rules.Hold
 	case doBlock:
 		return rules.Block
+	case doReset:
+		return rules.Reset
 	}
 	return rules.Nothing
 }
@@ -248,6 +258,21 @@ func until(t time.Time) string {
 		return " until it is unblocked"
 	}
 	return " until " + t.Local().Format(time.DateTime)
+}
+
+// reset blocks an account and has its password changed; the order is answered
+// when that is done.
+func (p *pipeline) reset(ctx context.Context, o *order) {
+	d := o.decision()
+	if p.resetter == nil {
+		o.done <- ordered{err: fmt.Errorf("%w: reset %s: %s", web.ErrInvalid, o.account, noResetting)}
+		return
+	}
+	if _, err := p.store.Commit(ctx, store.Batch{Decisions: []rules.Decision{d}}); err != nil {
+		o.done <- ordered{err: fmt.Errorf("reset %s: not written down, so not done: %w", o.account, err)}
+		return
+	}
+	p.beginReset(ctx, passwordReset{step: step{decision: d}, order: o})
 }
 
 // lift undoes every action on an account. What was decided while the order

@@ -11,6 +11,7 @@ import (
 	"github.com/vedetta-watch/vedetta/internal/config"
 	"github.com/vedetta-watch/vedetta/internal/web"
 	"github.com/vedetta-watch/vedetta/mailq"
+	"github.com/vedetta-watch/vedetta/rules"
 )
 
 // asked is a pipeline whose first half can be played by the test.
@@ -20,7 +21,7 @@ func asked(t *testing.T) *pipeline {
 	dir := &directory{}
 	dir.set(buildDirectory(config.Accounts{}, nil))
 	p.directory = dir
-	p.judge = &judge{parser: &mailq.Parser{Directory: dir.Load()}, detector: detector.New(detector.Default(), dir)}
+	p.judge = &judge{parser: &mailq.Parser{Directory: dir.Load()}, detector: detector.New(detector.Default(), dir), policy: &rules.Policy{}}
 	p.asks, p.done = make(chan func()), make(chan struct{})
 	return p
 }

@@ -42,6 +42,12 @@ type pipeline struct {
 	done     chan struct{} // closed when observe has ended
 	answered chan struct{} // closed when answer has
 
+	resetter   resetter // nil: nothing says where passwords are changed
+	handsOver  bool     // a new password reaches its owner without whoever asked
+	resets     chan passwordReset
+	resetDone  chan passwordReset
+	resetPause time.Duration // before the second try
+
 	reconciled chan time.Time        // when a comparison began that found all as it should be; holds one
 	untold     untold                // answer's
 	failed     map[string]failedStep // answer's, by decision: what could not be carried out and still should be

@@ -86,7 +86,7 @@ func answeringIn(t *testing.T, dir string) (*pipeline, *acted, *sentNow) {
 	return &pipeline{
 		reconciled: make(chan time.Time, 1),
 		log:        log, metrics: m, store: db, acts: acts, book: &incident.Book{}, teller: tell,
-		health: &health{parts: map[string]string{}},
+		health: &health{parts: map[string]string{}}, judge: &judge{policy: &rules.Policy{}},
 	}, acts, direct
 }
 

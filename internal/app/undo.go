@@ -16,7 +16,11 @@ const maxSince = 7 * 24 * time.Hour
 // plan says exactly what an order would do.
 func (p *pipeline) plan(o web.Order) web.Result {
 	would := &order{Order: o, account: p.canonical(o.Account), at: time.Now()}
-	return web.Result{Account: string(would.account), Done: p.acts.Plan(would.decision())}
+	plan := p.acts.Plan(would.decision())
+	if o.Do == doReset {
+		plan = append(plan, p.resetPlan(string(would.account))...)
+	}
+	return web.Result{Account: string(would.account), Done: plan}
 }
 
 // undo lifts everything that the rules decided lately, for an hour in which

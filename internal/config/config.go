@@ -140,6 +140,7 @@ type CPanel struct {
 type Plesk struct {
 	Use     bool     `yaml:"use"`
 	Command []string `yaml:"command"`
+	Limit   string   `yaml:"limit"`
 	Timeout Duration `yaml:"timeout"`
 }
 
@@ -167,6 +168,7 @@ type PasswordSQL struct {
 	Driver  string   `yaml:"driver"`
 	DSN     Secret   `yaml:"dsn"`
 	Query   string   `yaml:"query"`
+	Select  string   `yaml:"select"`
 	Scheme  string   `yaml:"scheme"`
 	Domains []string `yaml:"domains"`
 }

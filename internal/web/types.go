@@ -30,7 +30,7 @@ type Why struct {
 
 // An Order is what an operator asks for.
 type Order struct {
-	Do      string        `json:"do"` // hold, block, unblock, release, undo
+	Do      string        `json:"do"` // hold, block, reset, unblock, release, undo
 	Account string        `json:"account,omitempty"`
 	For     time.Duration `json:"for,omitempty"`     // hold and block; nanoseconds, 0: until unblocked
 	Since   time.Duration `json:"since,omitempty"`   // undo: what was decided in the last so many nanoseconds
@@ -44,6 +44,9 @@ type Result struct {
 	Account string   `json:"account"`
 	Done    []string `json:"done"`
 	Failed  []string `json:"failed,omitempty"`
+
+	// Password is a new one, shown this once: it is kept nowhere.
+	Password string `json:"password,omitempty"`
 }
 
 // An Entry is one line of the journal.

@@ -1,0 +1,265 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vedetta-watch/vedetta/enforce"
+	"github.com/vedetta-watch/vedetta/incident"
+	"github.com/vedetta-watch/vedetta/internal/config"
+	"github.com/vedetta-watch/vedetta/internal/store"
+	"github.com/vedetta-watch/vedetta/internal/web"
+	"github.com/vedetta-watch/vedetta/rules"
+)
+
+// A resetter gives accounts new passwords.
+type resetter interface {
+	Do(ctx context.Context, r enforce.Reset) enforce.ResetOutcome
+	Plan(r enforce.Reset) []string
+}
+
+// A passwordReset is a new password on its way: behind a block that is in
+// place, done beside everything else, for a database or a panel may take long.
+type passwordReset struct {
+	step
+	again bool
+	tries int
+	order *order // who waits for it; nil if the rules asked
+	out   enforce.ResetOutcome
+}
+
+const (
+	maxResets   = 1000 // that wait
+	resetsOnce  = 4    // at the same time
+	resetTries  = 2    // then it is left to people
+	resetPause  = 30 * time.Second
+	resetLasts  = 2 * time.Minute
+	noResetting = "nothing says where passwords are changed: configure reset, or a panel"
+)
+
+// newResetter is how passwords are changed; nil where nothing says how.
+func newResetter(c config.Config, p panels) (*enforce.Resetter, error) {
+	passwords, err := newPasswords(c)
+	if err != nil {
+		return nil, err
+	}
+	if passwords = append(passwords, p.passwords...); len(passwords) == 0 {
+		return nil, nil
+	}
+	handover, err := newHandover(c.Reset.Handover)
+	if err != nil {
+		return nil, err
+	}
+	r := &enforce.Resetter{Passwords: passwords, Handover: handover}
+	if c.Reset.Sessions {
+		r.Sessions = append(r.Sessions, enforce.DovecotSessions{
+			Command: c.Dovecot.Doveadm, ConfigFile: c.Dovecot.ConfigFile, Timeout: time.Duration(c.Dovecot.Timeout),
+		})
+	}
+	if len(c.Reset.Revoke) > 0 {
+		revoke := enforce.CommandSessions{Argv: c.Reset.Revoke}
+		if err := revoke.Check(); err != nil {
+			return nil, fmt.Errorf("reset.revoke: %w", err)
+		}
+		r.Sessions = append(r.Sessions, revoke)
+	}
+	return r, nil
+}
+
+// checked is a driver that knows what is wrong with its settings.
+type checked interface {
+	enforce.Passwords
+	Check() error
+}
+
+func newPasswords(c config.Config) (all []enforce.Passwords, err error) {
+	r := c.Reset
+	drivers := []struct {
+		field string
+		used  bool
+		checked
+	}{
+		{"passwd_file", r.PasswdFile.Path != "", enforce.PasswdFile{
+			Path: r.PasswdFile.Path, Key: r.PasswdFile.Key, Scheme: enforce.Scheme(r.PasswdFile.Scheme), Domains: r.PasswdFile.Domains,
+		}},
+		{"sql", r.SQL.Driver != "", enforce.SQLPasswords{
+			Driver: r.SQL.Driver, DSN: string(r.SQL.DSN), Query: r.SQL.Query, Select: r.SQL.Select, Scheme: enforce.Scheme(r.SQL.Scheme), Domains: r.SQL.Domains,
+		}},
+		{"command", len(r.Command) > 0, enforce.CommandPasswords{Argv: r.Command}},
+		{"webhook", r.Webhook.URL != "", enforce.WebhookPasswords{URL: string(r.Webhook.URL), Secret: string(r.Webhook.Secret)}},
+	}
+	for _, d := range drivers {
+		if !d.used {
+			continue
+		}
+		if err := d.Check(); err != nil {
+			return nil, fmt.Errorf("reset.%s: %w", d.field, err)
+		}
+		all = append(all, d.checked)
+	}
+	return all, nil
+}
+
+func newHandover(c config.HandoverWays) (h enforce.Handover, err error) {
+	var check func() error
+	switch {
+	case len(c.Command) > 0:
+		way := enforce.HandoverCommand{Argv: c.Command}
+		h, check = way, way.Check
+	case c.Directory != "":
+		way := enforce.HandoverFile{Dir: c.Directory}
+		h, check = way, way.Check
+	case c.Webhook.URL != "":
+		way := enforce.HandoverWebhook{URL: string(c.Webhook.URL), Secret: string(c.Webhook.Secret)}
+		h, check = way, way.Check
+	default:
+		return nil, nil
+	}
+	if err := check(); err != nil {
+		return nil, fmt.Errorf("reset.handover: %w", err)
+	}
+	return h, nil
+}
+
+// resetBehind begins the reset that the rules want behind a block, once that
+// block is confirmed. The reset's own decision has no end: the block does not
+// run out before its owner has the new password.
+func (p *pipeline) resetBehind(ctx context.Context, s step) {
+	if s.decision.Action != rules.Block || s.decision.Rule == byOperator {
+		return
+	}
+	d, ok := p.judge.policy.Reset(s.finding)
+	if !ok || !d.Enforce {
+		return
+	}
+	d.Time, d.Until = time.Now(), time.Time{}
+	fresh, err := p.store.Commit(ctx, store.Batch{Decisions: []rules.Decision{d}})
+	if err != nil {
+		p.log.Error("a reset is not written down, so not done; the account stays blocked", "account", d.Subject, "err", err)
+		return
+	}
+	if len(fresh) > 0 {
+		p.beginReset(ctx, passwordReset{step: step{finding: s.finding, decision: d}})
+	}
+}
+
+// beginReset confirms that the account is blocked and has its password
+// changed. It runs in answer.
+func (p *pipeline) beginReset(ctx context.Context, r passwordReset) {
+	outcome := p.acts.DoAll(ctx, []rules.Decision{r.decision})[0]
+	switch {
+	case !outcome.OK:
+		r.out.Outcome = enforce.Outcome{Detail: "the block is not confirmed, so the password was not changed: " + outcome.Detail}
+	case p.resetter == nil:
+		r.out.Outcome = enforce.Outcome{Detail: noResetting}
+	case r.order == nil && !p.handsOver:
+		r.out.Outcome = enforce.Outcome{Detail: "nobody would get the new password: configure reset.handover, or run vedetta reset " + r.decision.Subject}
+	default:
+		select {
+		case p.resets <- r:
+			return
+		default:
+			r.out.Outcome = enforce.Outcome{Detail: "too many resets wait"}
+		}
+	}
+	p.endReset(ctx, r)
+}
+
+// changePasswords does resets until ctx ends, and hands what became of them
+// back to answer.
+func (p *pipeline) changePasswords(ctx context.Context) error {
+	var g errgroup.Group
+	g.SetLimit(resetsOnce)
+	defer g.Wait()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case r := <-p.resets:
+			g.Go(func() error {
+				p.changePassword(ctx, r)
+				return nil
+			})
+		}
+	}
+}
+
+func (p *pipeline) changePassword(ctx context.Context, r passwordReset) {
+	subject := r.decision.Subject
+	for {
+		work, cancel := context.WithTimeout(context.WithoutCancel(ctx), resetLasts)
+		r.out = p.resetter.Do(work, enforce.Reset{ID: r.decision.ID, Account: subject, Logins: p.directory.Logins(subject), Again: r.again})
+		cancel()
+		r.tries++
+		if r.out.OK || r.out.State == enforce.ResetGiven || r.tries >= resetTries || wait(ctx, p.resetPause) != nil {
+			break
+		}
+	}
+	select {
+	case p.resetDone <- r:
+	case <-ctx.Done(): // without an outcome it is done again at the next start
+	}
+}
+
+// endReset notes what became of a reset and tells who waits, and the people on
+// duty if it was not done. It runs in answer.
+func (p *pipeline) endReset(ctx context.Context, r passwordReset) {
+	now, d := time.Now(), r.decision
+	if r.tries >= resetTries && !r.out.OK {
+		r.out.Detail = fmt.Sprintf("tried %d times, do it by hand: %s", r.tries, r.out.Detail)
+	}
+	p.metrics.decided(d, r.out.Outcome)
+	p.log.Info("reset", "account", d.Subject, "ok", r.out.OK, "detail", r.out.Detail)
+	p.untold.outcomes = append(p.untold.outcomes, outcomeOf{d.ID, now, r.out.Outcome})
+	if change, ok := p.record(r.step, r.out.Outcome, now); ok && r.order == nil {
+		p.post(ctx, []incident.Change{change})
+	} else {
+		p.settle(ctx)
+	}
+	if r.order != nil {
+		r.order.done <- ordered{result: r.result()}
+	}
+}
+
+// result is what the operator is told, with the password if it is his to pass
+// on.
+func (r *passwordReset) result() web.Result {
+	result := web.Result{Account: r.decision.Subject, Password: r.out.Password.Reveal()}
+	switch {
+	case r.out.State == enforce.ResetGiven && result.Password != "":
+		result.Done = append(result.Done, "the password is changed; the new one is shown this once")
+	case r.out.State == enforce.ResetGiven:
+		result.Done = append(result.Done, "the password is changed and handed over")
+	}
+	if r.out.State == enforce.ResetGiven || r.out.OK {
+		result.Done = append(result.Done, "the account stays blocked: vedetta unblock "+r.decision.Subject+", when its owner has the password")
+	}
+	if !r.out.OK {
+		result.Failed = append(result.Failed, r.out.Detail)
+	}
+	return result
+}
+
+// resetPlan says exactly what a reset would do besides the block.
+func (p *pipeline) resetPlan(subject string) []string {
+	if p.resetter == nil {
+		return []string{"refused: " + noResetting}
+	}
+	return p.resetter.Plan(enforce.Reset{ID: "dry-run", Account: subject, Logins: p.directory.Logins(subject)})
+}
+
+// resume does a reset again that the last run began and did not end. One that
+// an operator asked for has nobody left to show the password to.
+func (p *pipeline) resume(ctx context.Context, s step) {
+	r := passwordReset{step: s, again: true}
+	if s.decision.Rule == byOperator && !p.handsOver {
+		p.acts.DoAll(ctx, []rules.Decision{s.decision})
+		r.out.Outcome = enforce.Outcome{Detail: "interrupted: the password may have been changed; run vedetta reset again"}
+		p.endReset(ctx, r)
+		return
+	}
+	p.beginReset(ctx, r)
+}
