@@ -150,6 +150,7 @@ func (p *pipeline) resetBehind(ctx context.Context, s step) {
 // changed. It runs in answer.
 func (p *pipeline) beginReset(ctx context.Context, r passwordReset) {
 	outcome := p.acts.DoAll(ctx, []rules.Decision{r.decision})[0]
+	p.restrain(r.decision)
 	switch {
 	case !outcome.OK:
 		r.out.Outcome = enforce.Outcome{Detail: "the block is not confirmed, so the password was not changed: " + outcome.Detail}
