@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 )
 
@@ -19,13 +20,13 @@ type bareServer struct {
 	cmd  *exec.Cmd
 }
 
-// startBare starts this program again as a bare server.
-func startBare(ctx context.Context) (*bareServer, error) {
+// startBare starts this program again as a bare server of a kind.
+func startBare(ctx context.Context, k kind) (*bareServer, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, self, "bare")
+	cmd := exec.CommandContext(ctx, self, "bare", k.name)
 	cmd.Stderr = os.Stderr
 	said, err := cmd.StdoutPipe()
 	if err != nil {
@@ -48,10 +49,27 @@ func (s *bareServer) stop() {
 	s.cmd.Wait()
 }
 
-// serveBare says where it listens and answers DUNNO to everything.
-func serveBare(ctx context.Context, out io.Writer) error {
+// serveBare says where it listens, on the kind of socket that the gate is
+// measured at, and lets everything pass.
+func serveBare(ctx context.Context, args []string, out io.Writer) error {
+	if len(args) != 1 {
+		return errors.New("bare: want the kind of gate")
+	}
+	k, err := findKind(args[0])
+	if err != nil {
+		return err
+	}
+	network, addr := "tcp", "127.0.0.1:0"
+	if _, _, err := net.SplitHostPort(k.listen); err != nil {
+		dir, err := os.MkdirTemp("", "vedetta-bare-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+		network, addr = "unix", filepath.Join(dir, k.listen)
+	}
 	var config net.ListenConfig
-	l, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
+	l, err := config.Listen(ctx, network, addr)
 	if err != nil {
 		return err
 	}
@@ -65,12 +83,14 @@ func serveBare(ctx context.Context, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		go answerBare(conn)
+		go func() {
+			defer conn.Close()
+			k.answer(conn)
+		}()
 	}
 }
 
-func answerBare(conn net.Conn) {
-	defer conn.Close()
+func answerPolicy(conn net.Conn) {
 	lines := bufio.NewReader(conn)
 	for {
 		line, err := lines.ReadSlice('\n')
@@ -83,5 +103,37 @@ func answerBare(conn net.Conn) {
 		if _, err := io.WriteString(conn, "action=DUNNO\n\n"); err != nil {
 			return
 		}
+	}
+}
+
+// answerMilter agrees on the steps that the client does, and answers those
+// that want an answer.
+func answerMilter(conn net.Conn) {
+	in := bufio.NewReader(conn)
+	for {
+		letter, _, err := readPacket(in)
+		if err != nil {
+			return
+		}
+		var answer []byte
+		switch letter {
+		case 'O':
+			answer = appendPacket(nil, 'O', offer(6, uint32(milterMay), uint32(milterSteps)))
+		case 'R':
+			answer = appendPacket(nil, 'c', "")
+		case 'E':
+			answer = appendPacket(nil, 'a', "")
+		default:
+			continue
+		}
+		if _, err := conn.Write(answer); err != nil {
+			return
+		}
+	}
+}
+
+func answerExim(conn net.Conn) {
+	if _, err := bufio.NewReader(conn).ReadSlice('\n'); err == nil {
+		_, _ = io.WriteString(conn, "OK") // who is gone needs no answer
 	}
 }

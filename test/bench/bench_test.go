@@ -4,16 +4,21 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/vedetta-watch/vedetta/internal/gate"
+	"github.com/vedetta-watch/vedetta/rules"
 	"github.com/vedetta-watch/vedetta/test/loggen"
 )
 
@@ -54,7 +59,7 @@ func answerAll(conn net.Conn, blocked string) {
 }
 
 func TestAsk(t *testing.T) {
-	o := gateOptions{accounts: 4, workers: 3, duration: 300 * time.Millisecond}
+	o := gateOptions{kind: kinds[0], accounts: 4, workers: 3, duration: 300 * time.Millisecond}
 	o.addr = service(t, loggen.Options{}.Login(2))
 
 	flat, err := o.ask(t.Context(), 0)
@@ -87,9 +92,11 @@ func TestAskNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.Close()
-	o := gateOptions{addr: l.Addr().String(), accounts: 1, workers: 1, duration: time.Second}
-	if _, err := o.ask(t.Context(), 0); err == nil {
-		t.Error("no error where nobody answers")
+	for _, k := range kinds {
+		o := gateOptions{kind: k, addr: l.Addr().String(), accounts: 1, workers: 1, duration: time.Second}
+		if _, err := o.ask(t.Context(), 0); err == nil {
+			t.Errorf("%s: no error where nobody answers", k.name)
+		}
 	}
 }
 
@@ -125,24 +132,126 @@ func TestWaited(t *testing.T) {
 	}
 }
 
-// TestBare: the bare server answers DUNNO to every question.
+// TestBare: the bare server of each kind lets everything pass.
 func TestBare(t *testing.T) {
-	ctx, stop := context.WithCancel(t.Context())
-	r, w := io.Pipe()
-	ended := make(chan error, 1)
-	go func() { ended <- serveBare(ctx, w) }()
-	addr, err := bufio.NewReader(r).ReadString('\n')
-	if err != nil {
+	for i, words := range [][]string{{"DUNNO"}, {"accept", "continue"}, {"OK"}} {
+		k := kinds[i]
+		t.Run(k.name, func(t *testing.T) {
+			ctx, stop := context.WithCancel(t.Context())
+			r, w := io.Pipe()
+			ended := make(chan error, 1)
+			go func() { ended <- serveBare(ctx, []string{k.name}, w) }()
+			addr, err := bufio.NewReader(r).ReadString('\n')
+			if err != nil {
+				t.Fatal(err)
+			}
+			o := gateOptions{kind: k, addr: strings.TrimSpace(addr), accounts: 4, workers: 3, duration: 100 * time.Millisecond}
+			got, err := o.ask(t.Context(), 0)
+			if err != nil {
+				t.Error(err)
+			}
+			if diff := cmp.Diff(words, slices.Sorted(maps.Keys(got.actions))); diff != "" {
+				t.Error(diff)
+			}
+			stop()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestGates: the clients understand the gate itself, and it them.
+func TestGates(t *testing.T) {
+	blocked := loggen.Options{}.Login(2)
+	table := new(gate.Table)
+	table.Set(rules.Decision{Subject: blocked, Action: rules.Block, Enforce: true}, "blocked")
+	policy, filter, exim := &gate.Policy{Table: table}, &gate.Milter{Table: table}, &gate.Exim{Table: table}
+	for i, serve := range []func(context.Context, net.Listener) error{policy.Serve, filter.Serve, exim.Serve} {
+		k := kinds[i]
+		t.Run(k.name, func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, stop := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- serve(ctx, l) }()
+			o := gateOptions{kind: k, addr: l.Addr().String(), accounts: 4, workers: 3, duration: 100 * time.Millisecond}
+			got, err := o.ask(t.Context(), 0)
+			if err != nil {
+				t.Error(err)
+			}
+			refused := got.actions["REJECT"] + got.actions["reply"] + got.actions["DENY"]
+			if n := len(got.answers); refused == 0 || refused > n/2 {
+				t.Errorf("%d answers, %v: want some refusals, for one account of four", n, got.actions)
+			}
+			stop()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for _, stats := range []gate.Stats{policy.Stats(), filter.Stats(), exim.Stats()} {
+		if stats.Malformed+stats.Slow+stats.Refused+stats.Panics > 0 {
+			t.Errorf("the gate counted %+v", stats)
+		}
+	}
+}
+
+func TestFindKind(t *testing.T) {
+	if k, err := findKind("exim"); err != nil || k.name != "exim" {
+		t.Errorf("got %q, %v", k.name, err)
+	}
+	if _, err := findKind("smtp"); err == nil {
+		t.Error("no error for a kind that is none")
+	}
+}
+
+// TestTrial: what stops package bed becomes an error, and what it asked for is
+// cleaned up, the latest first.
+func TestTrial(t *testing.T) {
+	tr := new(trial)
+	order := ""
+	err := tr.try(func() {
+		tr.Cleanup(func() { order += "1" })
+		tr.Cleanup(func() { order += "2" })
+		tr.Skip("Postfix is not installed")
+	})
+	tr.end()
+	if err == nil || err.Error() != "Postfix is not installed" || !tr.Failed() || order != "21" {
+		t.Errorf("got %v, failed %v, cleaned up %q", err, tr.Failed(), order)
+	}
+	if err := tr.try(func() {}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestDelivered: an empty queue is waited for, and a message that stays is told.
+func TestDelivered(t *testing.T) {
+	spool := t.TempDir()
+	for _, name := range []string{"incoming", "active", "deferred", "hold"} {
+		if err := os.Mkdir(filepath.Join(spool, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := delivered(t.Context(), spool); err != nil {
+		t.Error(err)
+	}
+	queued := filepath.Join(spool, "active", "4jXK971kgrz1SRpG")
+	if err := os.WriteFile(queued, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	o := gateOptions{addr: strings.TrimSpace(addr), accounts: 4, workers: 3, duration: 100 * time.Millisecond}
-	got, err := o.ask(t.Context(), 0)
-	if err != nil || got.actions["DUNNO"] == 0 || len(got.actions) != 1 {
-		t.Errorf("got %v, %v", got.actions, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := delivered(ctx, spool); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v while a message is active", err)
 	}
-	stop()
-	if err := <-ended; err != nil {
-		t.Error(err)
+	if err := os.Rename(queued, filepath.Join(spool, "hold", "4jXK971kgrz1SRpG")); err != nil {
+		t.Fatal(err)
+	}
+	if err := delivered(t.Context(), spool); err == nil || errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want a message on hold to be told", err)
 	}
 }
 

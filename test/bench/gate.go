@@ -2,7 +2,7 @@ package main
 
 import (
 	"bufio"
-	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -28,6 +28,7 @@ const (
 )
 
 type gateOptions struct {
+	kind     kind
 	addr     string
 	accounts int
 	blocked  int
@@ -42,34 +43,38 @@ type gateOptions struct {
 func runGate(ctx context.Context, args []string, out io.Writer) error {
 	var o gateOptions
 	flags := flag.NewFlagSet("gate", flag.ContinueOnError)
-	flags.StringVar(&o.addr, "addr", "", "`host:port` of a policy service that runs; empty starts one and loads it")
+	name := flags.String("kind", "policy", "`what` asks: policy, milter or exim")
+	flags.StringVar(&o.addr, "addr", "", "`host:port` or path of a gate that runs; empty starts one and loads it")
 	flags.IntVar(&o.accounts, "accounts", 1_000_000, "logins to ask about, named as test/loggen names them")
 	flags.IntVar(&o.blocked, "blocked", 10_000, "how many of them are blocked in the service that is started")
 	flags.IntVar(&o.workers, "workers", 20, "connections, each asking one question after the other")
 	flags.Float64Var(&o.rate, "rate", 5000, "questions a second at the fixed rate")
-	flags.DurationVar(&o.duration, "duration", 3*time.Second, "of each round")
-	flags.IntVar(&o.rounds, "rounds", 9, "rounds at the fixed rate, at least 5 to be recorded")
+	flags.DurationVar(&o.duration, "duration", 2*time.Second, "of each round")
+	flags.IntVar(&o.rounds, "rounds", 9, "rounds, at least 5 to be recorded")
 	flags.StringVar(&o.feed, "feed", "", "`log` that the service follows, to append lines to meanwhile")
 	flags.IntVar(&o.feedRate, "feed-rate", 5000, "lines a second to append")
 	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	var err error
+	if o.kind, err = findKind(*name); err != nil {
 		return err
 	}
 	if o.accounts < 1 || o.workers < 1 || o.rate <= 0 || o.duration <= 0 || o.feedRate < 1 || o.rounds < 1 {
 		return errors.New("gate: accounts, workers, rates, rounds and duration must be above zero")
 	}
 	if o.addr == "" {
-		s, err := startService(ctx, o, out)
+		s, err := startGate(ctx, &o, out)
 		if err != nil {
 			return err
 		}
 		defer func() { fmt.Fprintf(out, "the service held at most %d MB\n", s.stop()>>20) }()
-		o.addr, o.feed = s.addr, s.feed
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	fed := make(chan error, 1)
 	go func() { fed <- o.feedLog(ctx) }()
-	err := o.compare(ctx, out)
+	err = o.compare(ctx, out)
 	cancel()
 	return errors.Join(err, <-fed)
 }
@@ -78,65 +83,67 @@ func runGate(ctx context.Context, args []string, out io.Writer) error {
 // server that only answers, by turns, so that what this machine and this client
 // take by themselves can be seen.
 func (o gateOptions) compare(ctx context.Context, out io.Writer) error {
-	flat, err := o.ask(ctx, 0)
-	if err != nil {
-		return err
-	}
-	perSecond := float64(len(flat.answers)) / flat.took.Seconds()
-	fmt.Fprintf(out, "\nas fast as answers come, %d connections: %.0f answers a second; p50 %v, p99 %v; actions %v\n",
-		o.workers, perSecond, flat.percentile(50), flat.percentile(99), flat.actions)
-	bare, err := startBare(ctx)
+	bare, err := startBare(ctx, o.kind)
 	if err != nil {
 		return err
 	}
 	defer bare.stop()
-	gate, echo := rounds{name: "vedetta gate"}, rounds{name: "bare server"}
+	gate, echo := rounds{name: "vedetta gate", addr: o.addr}, rounds{name: "bare server", addr: bare.addr}
 	for range o.rounds {
 		for _, r := range []*rounds{&gate, &echo} {
-			at := o
-			if r == &echo {
-				at.addr = bare.addr
-			}
-			paced, err := at.ask(ctx, o.rate)
-			if err != nil {
+			if err := r.measure(ctx, o); err != nil {
 				return err
 			}
-			r.add(paced)
 		}
 	}
-	fmt.Fprintf(out, "%.0f a second, %d rounds of %v by turns; medians of the rounds\n", o.rate, o.rounds, o.duration)
+	fmt.Fprintf(out, "\n%s: %d connections, %d rounds by turns of %v as fast as answers come and %v at %.0f a second; medians of the rounds\n",
+		o.kind.name, o.workers, o.rounds, o.duration, o.duration, o.rate)
 	gate.tell(out)
 	echo.tell(out)
-	p99 := gate.p99()
-	fmt.Fprintf(out, "%s: goal %d answers a second\n%s: goal p99 below %v\n",
-		verdict(perSecond >= minAnswers), minAnswers, verdict(p99 < maxP99), maxP99)
+	perSecond, p99 := middle(gate.perSecond), middle(gate.p99s)
+	fmt.Fprintf(out, "%s: goal %d answers a second\n%s: goal p99 below %v at %.0f a second\n",
+		verdict(perSecond >= minAnswers), minAnswers, verdict(p99 < maxP99), maxP99, o.rate)
 	if perSecond < minAnswers || p99 >= maxP99 {
 		return errors.New("gate: goals missed")
 	}
 	return nil
 }
 
-// rounds is what several rounds at a fixed rate measured.
+// rounds is what several rounds at one server measured.
 type rounds struct {
-	name       string
-	p50s, p99s []time.Duration // one a round
-	all        outcome
+	name, addr string
+	perSecond  []float64       // one a round, as fast as answers come
+	p50s, p99s []time.Duration // one a round, at the fixed rate
+	actions    map[string]int  // of the latest round
+	asked      int             // at the fixed rate
 }
 
-func (r *rounds) add(o outcome) {
-	r.p50s = append(r.p50s, o.percentile(50))
-	r.p99s = append(r.p99s, o.percentile(99))
-	r.all.answers = append(r.all.answers, o.answers...)
+// measure is one round.
+func (r *rounds) measure(ctx context.Context, o gateOptions) error {
+	o.addr = r.addr
+	flat, err := o.ask(ctx, 0)
+	if err != nil {
+		return err
+	}
+	paced, err := o.ask(ctx, o.rate)
+	if err != nil {
+		return err
+	}
+	r.perSecond = append(r.perSecond, float64(len(flat.answers))/flat.took.Seconds())
+	r.p50s = append(r.p50s, paced.percentile(50))
+	r.p99s = append(r.p99s, paced.percentile(99))
+	r.actions = paced.actions
+	r.asked += len(paced.answers)
+	return nil
 }
-
-func (r *rounds) p99() time.Duration { return middle(r.p99s) }
 
 func (r *rounds) tell(out io.Writer) {
-	fmt.Fprintf(out, "%-14s p50 %v, p99 %v (of the rounds %v to %v); p99 of all %d answers together %v\n", r.name, middle(r.p50s), r.p99(),
-		slices.Min(r.p99s), slices.Max(r.p99s), len(r.all.answers), r.all.percentile(99))
+	fmt.Fprintf(out, "%-12s %6.0f answers a second (of the rounds %.0f to %.0f); p50 %v, p99 %v (%v to %v) of %d answers; %v\n", r.name,
+		middle(r.perSecond), slices.Min(r.perSecond), slices.Max(r.perSecond), middle(r.p50s), middle(r.p99s), slices.Min(r.p99s), slices.Max(r.p99s),
+		r.asked, r.actions)
 }
 
-func middle(all []time.Duration) time.Duration {
+func middle[T cmp.Ordered](all []T) T {
 	sorted := slices.Sorted(slices.Values(all))
 	return sorted[len(sorted)/2]
 }
@@ -160,7 +167,7 @@ func (a answer) waited() time.Duration {
 
 type outcome struct {
 	answers []answer
-	actions map[string]int // first word of the action: DUNNO, REJECT, …
+	actions map[string]int // first word of the answer: DUNNO, REJECT, …
 	took    time.Duration
 }
 
@@ -207,7 +214,7 @@ func (o gateOptions) ask(ctx context.Context, rate float64) (outcome, error) {
 	return r, nil
 }
 
-// A worker asks over one connection, as one smtpd does.
+// A worker asks one question at a time, as one smtpd does.
 type worker struct {
 	options gateOptions
 	rng     *rand.Rand
@@ -220,13 +227,11 @@ type worker struct {
 }
 
 func (w *worker) work(ctx context.Context) error {
-	conn, err := dialer.Dial("tcp", w.options.addr)
+	client, err := w.options.kind.dial(network(w.options.addr), w.options.addr)
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	lines := bufio.NewReader(conn)
-	var question []byte
+	defer client.Close()
 	for n := 0; ; n++ {
 		due, late := time.Now(), false
 		if w.every > 0 {
@@ -236,15 +241,9 @@ func (w *worker) work(ctx context.Context) error {
 		if !sleepUntil(ctx, due) {
 			return nil
 		}
-		question = w.question(question[:0], n)
-		if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
-			return err
-		}
+		client.prepare(newQuestion(w.rng, n, w.options.accounts))
 		sent := time.Now()
-		if _, err := conn.Write(question); err != nil {
-			return err
-		}
-		action, err := readAction(lines)
+		action, err := client.ask()
 		if err != nil {
 			return fmt.Errorf("gate: answer %d: %w", n+1, err)
 		}
@@ -259,38 +258,6 @@ func sleepUntil(ctx context.Context, at time.Time) bool {
 		time.Sleep(wait) // shorter than a duration of the run, and finer than a channel
 	}
 	return ctx.Err() == nil
-}
-
-// question is what Postfix asks at RCPT.
-func (w *worker) question(b []byte, n int) []byte {
-	account := w.rng.IntN(w.options.accounts)
-	login := loggen.Options{}.Login(account)
-	return fmt.Appendf(b, "request=smtpd_access_policy\nprotocol_state=RCPT\nprotocol_name=ESMTP\nclient_address=198.18.%d.%d\n"+
-		"client_name=unknown\nclient_port=%d\nreverse_client_name=unknown\nserver_address=127.0.0.1\nserver_port=587\nhelo_name=vm\n"+
-		"sender=%s\nrecipient=r%d@company%d.test\nrecipient_count=0\nqueue_id=\ninstance=%x.%x.0\nsize=2000\netrn_domain=\nstress=\n"+
-		"sasl_method=PLAIN\nsasl_username=%s\nsasl_sender=\n\n",
-		account>>8&255, account&255, 1024+n%60000, login, n, n%500, w.rng.Uint32(), n, login)
-}
-
-// readAction reads an answer: action=WORD and the rest, and an empty line.
-func readAction(lines *bufio.Reader) (string, error) {
-	line, err := lines.ReadSlice('\n')
-	if err != nil {
-		return "", err
-	}
-	word, ok := bytes.CutPrefix(bytes.TrimSpace(line), []byte("action="))
-	if !ok {
-		return "", fmt.Errorf("want action=, got %q", line)
-	}
-	word, _, _ = bytes.Cut(word, []byte(" "))
-	action := string(word)
-	if line, err = lines.ReadSlice('\n'); err != nil {
-		return "", err
-	}
-	if len(bytes.TrimSpace(line)) > 0 {
-		return "", fmt.Errorf("want an empty line, got %q", line)
-	}
-	return action, nil
 }
 
 // feedLog appends lines to the log at the rate asked for, until ctx ends.

@@ -1,9 +1,10 @@
 // Command bench measures what docs/benchmarks.md records.
 //
 //	go run ./test/bench                      replay against pflogsumm and eximstats
-//	go run ./test/bench gate                 the gate of a "vedetta serve" that it starts and loads
+//	go run ./test/bench gate -kind policy    the gate of a "vedetta serve" that it starts and loads; also milter, exim
+//	go run ./test/bench mail                 what the gate costs a real Postfix
 //
-// Both say what was measured, on which machine, and whether the goals are met;
+// All say what was measured, on which machine, and whether the goals are met;
 // the exit status is 1 if one is missed or nothing could be measured.
 package main
 
@@ -33,11 +34,14 @@ func main() {
 
 func run(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) > 0 && args[0] == "bare" {
-		return serveBare(ctx, out)
+		return serveBare(ctx, args[1:], out)
 	}
 	fmt.Fprintf(out, "%s, %d CPUs, %s/%s\n", runtime.Version(), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH)
 	if len(args) > 0 && args[0] == "gate" {
 		return runGate(ctx, args[1:], out)
+	}
+	if len(args) > 0 && args[0] == "mail" {
+		return runMail(ctx, args[1:], out)
 	}
 	if len(args) > 0 && args[0] == "replay" {
 		args = args[1:]

@@ -1,14 +1,17 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -19,40 +22,66 @@ import (
 	"github.com/vedetta-watch/vedetta/test/loggen"
 )
 
-// An ownService is a `vedetta serve` of the benchmark's own, which knows many
-// accounts and blocks some of them.
+// An ownService is a `vedetta serve` of the benchmark's own, in a directory
+// that goes away with it.
 type ownService struct {
-	dir, addr, feed string
-	cmd             *exec.Cmd
-	ended           chan error
+	dir   string
+	cmd   *exec.Cmd
+	said  bytes.Buffer // until it ended
+	ended chan error
 }
 
-// startService builds vedetta, loads its database and starts it. It returns
-// when the gate answers.
-func startService(ctx context.Context, o gateOptions, out io.Writer) (*ownService, error) {
+func newService() (*ownService, error) {
 	dir, err := os.MkdirTemp("", "vedetta-bench-")
 	if err != nil {
 		return nil, err
 	}
-	s := &ownService{dir: dir, addr: "127.0.0.1:29998", feed: filepath.Join(dir, "mail.log"), ended: make(chan error, 1)}
-	if err := s.start(ctx, o, out); err != nil {
+	return &ownService{dir: dir, ended: make(chan error, 1)}, nil
+}
+
+// startGate starts a service with the gate of o's kind, which knows many
+// accounts and blocks some of them. It returns when the gate answers, and adds
+// to o where that is and what log the service follows.
+func startGate(ctx context.Context, o *gateOptions, out io.Writer) (*ownService, error) {
+	s, err := newService()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.startGate(ctx, o, out); err != nil {
 		s.stop()
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *ownService) start(ctx context.Context, o gateOptions, out io.Writer) error {
-	begun := time.Now()
-	if err := load(ctx, filepath.Join(s.dir, "vedetta.db"), o.accounts, o.blocked); err != nil {
-		return fmt.Errorf("loading accounts: %w", err)
-	}
-	syscall.Sync() // what loading wrote is not to be written while we measure
-	fmt.Fprintf(out, "%d accounts known, %d blocked: loaded in %v\n", o.accounts, o.blocked, time.Since(begun).Round(time.Second))
-	if err := os.WriteFile(s.feed, nil, 0o600); err != nil {
+func (s *ownService) startGate(ctx context.Context, o *gateOptions, out io.Writer) error {
+	if err := s.load(ctx, o.accounts, o.blocked, out); err != nil {
 		return err
 	}
-	config := fmt.Sprintf("mode: enforce\nstate: %s\nlogs: [{path: %s}]\ngate: {listen: [\"inet:%s\"]}\napi: {listen: \"127.0.0.1:29190\"}\n", s.dir, s.feed, s.addr)
+	o.feed = filepath.Join(s.dir, "mail.log")
+	if err := os.WriteFile(o.feed, nil, 0o600); err != nil {
+		return err
+	}
+	listen := "inet:" + o.kind.listen
+	o.addr = o.kind.listen
+	if _, _, err := net.SplitHostPort(o.addr); err != nil {
+		o.addr = filepath.Join(s.dir, o.kind.listen)
+		listen = "unix:" + o.addr
+	}
+	config := fmt.Sprintf("mode: enforce\nlogs: [{path: %s}]\ngate: {%s: [%q]}\n", o.feed, o.kind.key, listen)
+	if o.kind.key != "listen" {
+		config = strings.Replace(config, "gate: {", "gate: {listen: [], ", 1) // it has a default
+	}
+	return s.start(ctx, config, o.addr)
+}
+
+// apiAddr is where the service's own figures are.
+const apiAddr = "127.0.0.1:29190"
+
+// start builds vedetta and starts it with a configuration, to which it adds
+// its directory and interface. It returns when somebody listens at addrs.
+func (s *ownService) start(ctx context.Context, config string, addrs ...string) error {
+	config += fmt.Sprintf("state: %s\napi: {listen: %q}\n", s.dir, apiAddr)
 	file := filepath.Join(s.dir, "vedetta.yaml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return err
@@ -64,25 +93,31 @@ func (s *ownService) start(ctx context.Context, o gateOptions, out io.Writer) er
 		return fmt.Errorf("go build: %w\n%s", err, text)
 	}
 	s.cmd = exec.Command(binary, "serve", "-c", file)
-	s.cmd.Stderr = os.Stderr
+	s.cmd.Stderr = &s.said
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := s.cmd.Start(); err != nil {
 		return err
 	}
 	go func() { s.ended <- s.cmd.Wait() }()
-	return s.answers(ctx)
+	for _, addr := range addrs {
+		if err := s.answers(ctx, addr); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// answers waits until the gate listens.
-func (s *ownService) answers(ctx context.Context) error {
+// answers waits until somebody listens at addr.
+func (s *ownService) answers(ctx context.Context, addr string) error {
 	for range 1200 {
-		conn, err := dialer.DialContext(ctx, "tcp", s.addr)
+		conn, err := dialer.DialContext(ctx, network(addr), addr)
 		if err == nil {
 			return conn.Close()
 		}
 		select {
 		case err := <-s.ended:
 			s.ended <- err
-			return fmt.Errorf("vedetta serve ended: %w", err)
+			return fmt.Errorf("vedetta serve ended: %w\n%s", err, s.said.Bytes())
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(100 * time.Millisecond):
@@ -102,6 +137,17 @@ func (s *ownService) stop() (peak int64) {
 	}
 	os.RemoveAll(s.dir)
 	return peak
+}
+
+// load fills the service's database.
+func (s *ownService) load(ctx context.Context, accounts, blocked int, out io.Writer) error {
+	begun := time.Now()
+	if err := load(ctx, filepath.Join(s.dir, "vedetta.db"), accounts, blocked); err != nil {
+		return fmt.Errorf("loading accounts: %w", err)
+	}
+	syscall.Sync() // what loading wrote is not to be written while we measure
+	fmt.Fprintf(out, "%d accounts known, %d blocked: loaded in %v\n", accounts, blocked, time.Since(begun).Round(time.Second))
+	return nil
 }
 
 // load fills a database with accounts that have each sent a message, and
