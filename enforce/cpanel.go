@@ -571,24 +571,29 @@ func (c cpanelPasswords) Change(ctx context.Context, account, password string) e
 }
 
 func (c cpanelPasswords) change(ctx context.Context, account, password string) error {
-	if c.panel.URL == "" {
-		return errors.New("passwords need WHM's URL: the uapi command would show them to every user of the server")
-	}
-	if mailq.Account(account).Kind() != mailq.KindLogin {
-		return errors.New("is not a mailbox")
-	}
-	m, err := parsePanelMailbox(account)
+	user, m, err := c.locate(ctx, account, password)
 	if err != nil {
-		return err
-	}
-	if err := checkPanelPassword(password); err != nil {
-		return err
-	}
-	user, err := c.panel.owner(ctx, m.domain)
-	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrUnchanged, hideSecret(err, password))
 	}
 	return c.panel.ask(ctx, changePassword(user, m, password), nil)
+}
+
+// locate does all that comes before the password is sent.
+func (c cpanelPasswords) locate(ctx context.Context, account, password string) (user string, m panelMailbox, err error) {
+	switch {
+	case c.panel.URL == "":
+		return "", m, errors.New("passwords need WHM's URL: the uapi command would show them to every user of the server")
+	case mailq.Account(account).Kind() != mailq.KindLogin:
+		return "", m, errPanelMailbox
+	}
+	if m, err = parsePanelMailbox(account); err != nil {
+		return "", m, err
+	}
+	if err = checkPanelPassword(password); err != nil {
+		return "", m, err
+	}
+	user, err = c.panel.owner(ctx, m.domain)
+	return user, m, err
 }
 
 func (c cpanelPasswords) Plan(account string) []string {

@@ -214,9 +214,9 @@ func cpanelHTTPError(status int, text []byte, c cpanelCall) error {
 	}
 	switch {
 	case status == http.StatusUnauthorized || status == http.StatusForbidden:
-		return fmt.Errorf("HTTP %d: %s (is the token right, and allowed to do this?)", status, reason)
+		return fmt.Errorf("%w: HTTP %d: %s (is the token right, and allowed to do this?)", ErrUnchanged, status, reason)
 	case status >= 300 && status < 400:
-		return fmt.Errorf("HTTP %d: a redirect is not followed (is the URL right?)", status)
+		return fmt.Errorf("%w: HTTP %d: a redirect is not followed (is the URL right?)", ErrUnchanged, status)
 	}
 	return fmt.Errorf("HTTP %d: %s", status, reason)
 }
@@ -356,11 +356,11 @@ func (t *cpanelTexts) UnmarshalJSON(text []byte) error {
 // A panelError is an error without a secret, in its text or beneath it.
 type panelError struct {
 	text string
-	is   error // a sentinel, or nil
+	is   []error // sentinels
 }
 
-func (e panelError) Error() string { return e.text }
-func (e panelError) Unwrap() error { return e.is }
+func (e panelError) Error() string   { return e.text }
+func (e panelError) Unwrap() []error { return e.is }
 
 // hideSecret returns err without the secret, however a panel repeats it.
 func hideSecret(err error, secret string) error {
@@ -368,9 +368,9 @@ func hideSecret(err error, secret string) error {
 		return err
 	}
 	hidden := panelError{text: withoutSecret(err.Error(), secret)}
-	for _, sentinel := range []error{ErrPanelRefused, ErrPanelProtected, context.DeadlineExceeded, context.Canceled} {
+	for _, sentinel := range []error{ErrPanelRefused, ErrPanelProtected, ErrUnchanged, context.DeadlineExceeded, context.Canceled} {
 		if errors.Is(err, sentinel) {
-			hidden.is = sentinel
+			hidden.is = append(hidden.is, sentinel)
 		}
 	}
 	return hidden

@@ -104,7 +104,6 @@ func byCommand(panel *paneltest.Panel) *CPanel {
 func byHTTPS(t testing.TB, panel *paneltest.Panel) *CPanel {
 	server := panel.Serve()
 	t.Cleanup(server.Close)
-	server.Config.ErrorLog = nil
 	p := byCommand(panel)
 	p.UAPI, p.WHMAPI, p.URL, p.Token = []string{"/nonexistent"}, []string{"/nonexistent"}, server.URL, func() string { return panelToken }
 	p.RootCAs = x509.NewCertPool()
@@ -373,8 +372,7 @@ func TestPanelRefuses(t *testing.T) {
 				if p.URL != "" {
 					want = tt.https
 				}
-				switch tt.trouble {
-				case paneltest.Hang, paneltest.Flood:
+				if tt.trouble == paneltest.Hang || tt.trouble == paneltest.Flood && p.URL == "" {
 					p.Timeout = 500 * time.Millisecond
 				}
 				e := entry("alice@shop.test", rules.Block)
@@ -581,13 +579,49 @@ func TestPanelPasswordOdd(t *testing.T) {
 	plesk := &Plesk{Command: []string{panel.Program("plesk")}}
 	for _, p := range []Passwords{byHTTPS(t, panel).Passwords(), plesk.Passwords()} {
 		for _, password := range []string{"", "short", "new\npassword", "new\x00password", "new password", "neu\u202epasswort", strings.Repeat("x", 10<<10)} {
-			if err := p.Change(t.Context(), "alice@shop.test", password); err == nil {
-				t.Errorf("%s takes %.20q", p.Name(), password)
+			if err := p.Change(t.Context(), "alice@shop.test", password); !errors.Is(err, ErrUnchanged) {
+				t.Errorf("%s, %.20q: %v, want %v", p.Name(), password, err, ErrUnchanged)
 			}
 		}
 	}
 	if calls := panelCalls(t, panel); len(calls) > 0 {
 		t.Errorf("called %q", calls)
+	}
+}
+
+// TestPanelPasswordUnchanged says that a password is the old one exactly when
+// the panel was not asked, or did not let us in.
+func TestPanelPasswordUnchanged(t *testing.T) {
+	for _, tt := range []struct {
+		trouble   paneltest.Trouble
+		account   string
+		unchanged bool
+	}{
+		{"", "alice@unknown.test", true},
+		{"", "absent@shop.test", false},
+		{paneltest.Unauthorize, "alice@shop.test", true},
+		{paneltest.Redirect, "alice@shop.test", true},
+		{paneltest.Broken, "alice@shop.test", false},
+		{paneltest.Half, "alice@shop.test", false},
+	} {
+		state := hostingState()
+		state.Trouble = tt.trouble
+		panel := newPanel(t, state)
+		p := byHTTPS(t, panel)
+		var err error
+		if p.UserDomains, err = panel.UserDomains(); err != nil { // so that the first request is the one
+			t.Fatal(err)
+		}
+		err = p.Passwords().Change(t.Context(), tt.account, newPassword)
+		if err == nil || errors.Is(err, ErrUnchanged) != tt.unchanged {
+			t.Errorf("%s, %s: %v; unchanged should be %v", tt.trouble, tt.account, err, tt.unchanged)
+		}
+	}
+	for command, unchanged := range map[string]bool{"/nonexistent/plesk": true, "/bin/false": false} {
+		err := (&Plesk{Command: []string{command}}).Passwords().Change(t.Context(), "alice@shop.test", newPassword)
+		if err == nil || errors.Is(err, ErrUnchanged) != unchanged {
+			t.Errorf("%s: %v; unchanged should be %v", command, err, unchanged)
+		}
 	}
 }
 
@@ -737,6 +771,41 @@ func TestPanelOwnerIn(t *testing.T) {
 	}
 	if _, err := panelOwnerIn(strings.NewReader(strings.Repeat("x", 1<<20)), "shop.test"); err == nil {
 		t.Error("no error for a line of 1 MiB")
+	}
+}
+
+func TestCPanelData(t *testing.T) {
+	uapi := cpanelCall{user: "shop", function: "list_pops", secret: "s3cret-password"}
+	whm := cpanelCall{function: "version"}
+	for _, tt := range []struct {
+		call      cpanelCall
+		text      string
+		data, err string
+	}{
+		{uapi, `{"func":"list_pops","module":"Email","result":{"status":1,"data":[1]}}`, "[1]", ""},
+		{uapi, `{"func":"list_pops","module":"Email","result":{"status":"1","data":null}}`, "null", ""},
+		{uapi, `{"func":"add_pop","module":"Email","result":{"status":1,"data":[1]}}`, "", "another call"},
+		{uapi, `{"func":"list_pops","module":"Ftp","result":{"status":1,"data":[1]}}`, "", "another call"},
+		{uapi, `{"func":"list_pops","module":"Email","result":{"status":0,"errors":["no","never"]}}`, "", "refused: no; never"},
+		{uapi, `{"func":"list_pops","module":"Email","result":{"status":0,"errors":"no"}}`, "", "refused: no"},
+		{uapi, `{"func":"list_pops","module":"Email","result":{"status":0,"errors":null}}`, "", "without a reason"},
+		{uapi, `{"func":"list_pops","module":"Email","result":{"status":2}}`, "", "neither 1 nor 0"},
+		{uapi, `{"func":"list_pops","module":"Email","result":{"errors":["no s3cret-password"]}}`, "", "refused: no <secret>"},
+		{uapi, `{"metadata":{"result":0,"reason":"no such user"}}`, "", "refused: no such user"},
+		{uapi, `{"metadata":{"result":1,"command":"version"},"data":{}}`, "", "neither yes nor no"},
+		{whm, `{"metadata":{"result":1,"command":"version"},"data":{}}`, "{}", ""},
+		{whm, `{"metadata":{"result":1,"command":"listaccts"},"data":{}}`, "", "another call"},
+		{whm, `{"func":"version","module":"Email","result":{"status":1}}`, "", "neither yes nor no"},
+		{whm, `{"status":1}`, "", "neither yes nor no"},
+		{whm, `[]`, "", "not JSON"},
+	} {
+		data, err := cpanelData([]byte(tt.text), tt.call)
+		if string(data) != tt.data || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+			t.Errorf("%s: %s, %v; want %s, %q", tt.text, data, err, tt.data, tt.err)
+		}
+	}
+	if err := hideSecret(fmt.Errorf("a s3cret-password%%: %w", ErrUnchanged), "s3cret-password"); !errors.Is(err, ErrUnchanged) || strings.Contains(err.Error(), "s3cret") {
+		t.Error(err)
 	}
 }
 

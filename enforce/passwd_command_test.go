@@ -85,6 +85,7 @@ func TestCommandHostile(t *testing.T) {
 
 // What the program says is told, but never the password.
 func TestCommandComplains(t *testing.T) {
+	t.Parallel()
 	const secret = "k7mp-ab2c-wxyz"
 	for _, tt := range []struct{ script, want string }{
 		{"echo no such user >&2; exit 3", "exit status 3: no such user"},
@@ -109,6 +110,7 @@ func TestCommandComplains(t *testing.T) {
 
 // The time-out ends the program with its children, also those that ignore it.
 func TestCommandTimeout(t *testing.T) {
+	t.Parallel()
 	pids := filepath.Join(t.TempDir(), "pids")
 	path, _ := hookScript(t, "trap '' TERM; (trap '' TERM; echo $$ >>"+pids+"; exec sleep 100) & echo $! >>"+pids+"; sleep 100 & echo $! >>"+pids+"; wait; wait")
 	start := time.Now()

@@ -256,20 +256,31 @@ func swapHash(ctx context.Context, path, key, hash string) error {
 		return fmt.Errorf("%w: %s %w", ErrUnchanged, path, err)
 	}
 	fresh := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".vedetta-new")
-	defer os.Remove(fresh)
+	renamed := false
+	defer func() {
+		if !renamed { // afterwards it may be somebody else's
+			_ = os.Remove(fresh)
+		}
+	}()
 	if err := writeLike(fresh, changed, old, before); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnchanged, err)
 	}
+	next, err := openLocked(ctx, fresh) // as it is the file to be locked from now on
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnchanged, err)
+	}
+	defer unlockFile(next)
 	if !stillIs(path, before, text) {
 		return errAgain
 	}
 	if err := os.Rename(fresh, path); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnchanged, err)
 	}
+	renamed = true
 	if err := errors.Join(syncFile(filepath.Dir(path)), keepLate(path, old, text)); err != nil {
 		return err
 	}
-	if kept, err := readBounded(path); err != nil || !bytes.Equal(kept, changed) {
+	if _, kept, err := readOpen(next); err != nil || !bytes.Equal(kept, changed) || !isFileAt(next, path) {
 		return errors.Join(fmt.Errorf("%s: %w", path, ErrNotKept), err)
 	}
 	return nil

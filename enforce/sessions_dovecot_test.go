@@ -34,6 +34,7 @@ func dovecotWithUsers(t *testing.T, settings string, users ...string) (d *testDo
 // The sessions of an account end, and those of nobody else: not by a mask in
 // its name, nor by an address, nor by an option.
 func TestDovecotSessions(t *testing.T) {
+	t.Parallel()
 	hostile := []string{"*", "?lice@shop.test", "al*", `alice@shop.test\`, "127.0.0.1", "127.0.0.01", "127.0.0.1/8", "0.0.0.0/0", "::ffff:127.0.0.1",
 		"::/0", "", "a b", "alice@shop.test\nbob@shop.test", "alice@shop.test\tbob@shop.test", "alice@shop.test\x00", "\u202ealice@shop.test",
 		strings.Repeat("a", 10<<10), "\xff"}
@@ -87,6 +88,7 @@ func TestDovecotSessions(t *testing.T) {
 
 // Where sessions share processes, nobody's is ended, and that is told.
 func TestDovecotSharedProcess(t *testing.T) {
+	t.Parallel()
 	d, _ := dovecotWithUsers(t, "service imap {\n  client_limit = 10\n  process_limit = 1\n  process_min_avail = 1\n  service_count = 0\n}\n", "alice@shop.test", "bob@shop.test")
 	alice, bob := d.mustLogin("alice@shop.test", "old"), d.mustLogin("bob@shop.test", "old")
 	err := d.sessions.End(t.Context(), []string{"alice@shop.test"})

@@ -52,6 +52,7 @@ const (
 	isPiped    // given to a program, that may bring it back
 	isExim
 	isHandedOn // a filter has it, and answered with the id of what it brought back
+	hasScript  // a header has named the script, or tried to
 )
 
 const (

@@ -448,32 +448,58 @@ func (p *Parser) messageID(ev *Event, n *instance, o *open, id, mid []byte) bool
 
 // scriptHeader reads the script that PHP names in a header, where a header
 // check logs it. Whoever logged in answers before any script, and what names
-// another uid than the sender's is forged. Only the first header counts: PHP
-// writes its own before the program's.
+// another uid than the sender's is forged. Only the first header counts,
+// readable or not: PHP writes its own before the program's.
 func (p *Parser) scriptHeader(o *open, b []byte) {
 	kind := o.account.Kind()
-	if o.script != "" || o.is(isSubmitted|isReturned) || kind != KindUID && kind != KindUser {
+	if o.is(isSubmitted|isReturned|hasScript) || kind != KindUID && kind != KindUser {
 		return
 	}
 	var script []byte
 	if v, ok := bytes.CutPrefix(b, []byte("X-PHP-Originating-Script: ")); ok {
-		script, _, _ = bytes.Cut(v, []byte(" from "))
-		uid, file, ok := bytes.Cut(script, []byte(":"))
-		number, isNumber := digits(uid)
-		if !ok || len(file) == 0 || !isNumber || p.uidAccount(number, uid) != o.account {
-			return
-		}
+		script = p.ownScript(o, v)
 	} else if v, ok := bytes.CutPrefix(b, []byte("X-PHP-Script: ")); ok {
-		if script, _, ok = bytes.Cut(v, []byte(" for ")); !ok {
-			return
+		if name, _, ok := bytes.Cut(v, []byte(" for ")); ok {
+			script, _ = cutWord(name)
 		}
+	} else {
+		return
 	}
-	if len(script) == 0 || len(script) > 200 || bytes.IndexByte(script, ' ') >= 0 {
+	p.open.mark(o, hasScript, 0)
+	if len(script) == 0 || len(script) > 200 {
 		return
 	}
 	o.script = p.word(script)
 	o.account = Account(KindScript + ":" + o.script)
 	p.open.changed(o)
+}
+
+// ownScript reads "33:mailer.php", nothing if the uid is not the sender's.
+// Code in an eval(), "33:x.php(3) : eval()'d code", is the file's that it
+// stands in.
+func (p *Parser) ownScript(o *open, b []byte) []byte {
+	script, rest := cutWord(b)
+	if bytes.HasPrefix(rest, []byte(": ")) {
+		script = cutLine(script)
+	}
+	uid, file, ok := bytes.Cut(script, []byte(":"))
+	number, isNumber := digits(uid)
+	if !ok || len(file) == 0 || !isNumber || p.uidAccount(number, uid) != o.account {
+		return nil
+	}
+	return script
+}
+
+// cutLine takes the number of a line, "(3)", off the end of a name.
+func cutLine(script []byte) []byte {
+	at := bytes.LastIndexByte(script, '(')
+	if at < 0 || script[len(script)-1] != ')' {
+		return script
+	}
+	if _, ok := digits(script[at+1 : len(script)-1]); !ok {
+		return script
+	}
+	return script[:at]
 }
 
 // qmgr reads a line of the queue manager about a message.

@@ -213,6 +213,17 @@ submitted user:web2 4jXK9728HSz1SRpG counts rcpts=1`},
 			want: `
 submitted script:33:mail.php 4jXK971kgrz1SRpG counts rcpts=1
 submitted uid:1001 4jXK9728HSz1SRpG counts rcpts=1`},
+		{name: "an unreadable first header hides no forged second one", log: at("postfix/pickup[4]: "+id1+": uid=33 from=<www@shop.test>",
+			"postfix/cleanup[1]: "+id1+": info: header X-PHP-Originating-Script: 1001:not-his.php from local; from=<www@shop.test> to=<r1@ok.test>",
+			"postfix/cleanup[1]: "+id1+": info: header X-PHP-Originating-Script: 33:innocent.php from local; from=<www@shop.test> to=<r1@ok.test>",
+			activeLine(id1, "www@shop.test", 1),
+			"postfix/pickup[4]: "+id2+": uid=33 from=<www@shop.test>",
+			"postfix/cleanup[1]: "+id2+": info: header X-PHP-Originating-Script: 33:x.php(3) : eval()'d code from local; from=<www@shop.test> to=<r1@ok.test>",
+			"postfix/cleanup[1]: "+id2+": info: header X-PHP-Originating-Script: 33:innocent.php from local; from=<www@shop.test> to=<r1@ok.test>",
+			activeLine(id2, "www@shop.test", 1)),
+			want: `
+submitted uid:33 4jXK971kgrz1SRpG counts rcpts=1
+submitted script:33:x.php 4jXK9728HSz1SRpG counts rcpts=1`},
 		{name: "a virtual alias that forwards", log: at(clientLine(id1, ""), activeLine(id1, "x@far.test", 2),
 			"postfix/smtp[8]: "+id1+": to=<box@elsewhere.test>, orig_to=<Box@shop.test>, relay=mx.elsewhere.test[203.0.113.9]:25, delay=0.1, delays=0/0/0/0, dsn=5.7.1, status=bounced (host mx.elsewhere.test[203.0.113.9] said: 550 5.7.1 spam detected (in reply to end of DATA command))",
 			"postfix/lmtp[8]: "+id1+": to=<bob@shop.test>, orig_to=<robert@shop.test>, relay=mx1[/lmtp], delay=0.1, delays=0/0/0/0, dsn=2.0.0, status=sent (250 2.0.0 Saved)"),

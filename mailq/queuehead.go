@@ -357,6 +357,9 @@ func newHeadReader(s spool) *headReader {
 func (r *headReader) read(dir, name, id, queue string) (QueueHead, error) {
 	path := filepath.Join(dir, name)
 	file, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return QueueHead{}, fs.ErrNotExist // most places where a message is looked for
+	}
 	if err != nil {
 		return QueueHead{}, spoolError(path, err, r.spool.right)
 	}

@@ -26,6 +26,10 @@ const (
 // errNotIt means that a file is not the one a Position is about.
 var errNotIt = errors.New("mailq: not the file of this position")
 
+// errMoving means that a file is not there now, perhaps because it is just
+// being renamed, copied or compressed: look again.
+var errMoving = errors.New("mailq: the file of this position is not there now")
+
 // A source is an opened log file, plain or compressed.
 type source struct {
 	name       string
@@ -150,8 +154,9 @@ func (s *source) is(path string) bool {
 }
 
 // next opens the oldest file of the log that is newer than s, of which p is
-// the end, and has lines. It is nil if there is none.
-func (s *source) next(path string, p Position) (*source, error) {
+// the end, and has lines. It is nil if there is none, and errMoving if s itself
+// is not among the files; with gone, that does not matter.
+func (s *source) next(path string, p Position, gone bool) (*source, error) {
 	if s.is(path) {
 		return nil, nil
 	}
@@ -160,7 +165,10 @@ func (s *source) next(path string, p Position) (*source, error) {
 		return nil, err
 	}
 	p.Seen = s.seen
-	newer := family.newerThan(p, func(m member) bool { return m.dev == s.dev && m.inode == s.inode })
+	newer, known := family.newerThan(p, func(m member) bool { return m.dev == s.dev && m.inode == s.inode })
+	if !known && !gone {
+		return nil, errMoving
+	}
 	for _, m := range newer {
 		if m.size == 0 {
 			continue
@@ -174,10 +182,39 @@ func (s *source) next(path string, p Position) (*source, error) {
 	return nil, nil
 }
 
+// follows reports whether what was just read of s stands directly behind p: a
+// log that is truncated when it is rotated holds other lines by then, and what
+// it held is in a copy that comes before it.
+func (s *source) follows(path string, p Position) (bool, error) {
+	family, err := listFamily(path)
+	if err != nil {
+		return false, err
+	}
+	newer, known := family.newerThan(p, func(member) bool { return false })
+	if !known {
+		return true, nil
+	}
+	for _, m := range newer {
+		if m.inode == s.inode {
+			return true, nil
+		}
+		if m.size == 0 {
+			continue
+		}
+		copied, err := m.open(Position{Offset: int64(len(s.first)), Head: headHash(s.first)})
+		if err == nil {
+			copied.close()
+		}
+		return err == nil, nil
+	}
+	return true, nil
+}
+
 // locate opens what is to be read after p: its file, whatever it is called
 // now, or else, with a word about what may be missing, the oldest one that is
-// newer. It is nil where there is nothing yet.
-func locate(path string, p Position) (*source, string, error) {
+// newer. It is nil where there is nothing yet, and errMoving where the file of
+// p is not found; with gone, it is taken for gone.
+func locate(path string, p Position, gone bool) (*source, string, error) {
 	family, err := listFamily(path)
 	if err != nil {
 		return nil, "", err
@@ -193,7 +230,11 @@ func locate(path string, p Position) (*source, string, error) {
 	if _, src, err := family.find(p); src != nil || err != nil {
 		return src, "", err
 	}
-	for _, m := range family.newerThan(p, func(member) bool { return false }) {
+	if !gone {
+		return nil, "", errMoving
+	}
+	newer, _ := family.newerThan(p, func(member) bool { return false })
+	for _, m := range newer {
 		gap := fmt.Sprintf("%s: the file that was read up to byte %d is gone, or was truncated and left no copy", path, p.Offset)
 		src, err := m.open(Position{})
 		return ignoreMoved(src, gap, err)
@@ -259,8 +300,9 @@ func (f family) find(p Position) (int, *source, error) {
 
 // newerThan returns the members behind the one that is the file of p, which
 // self knows where it is still there under some name. Where it is not, the
-// time of the last look decides; the log itself is always newer then.
-func (f family) newerThan(p Position, self func(member) bool) family {
+// time of the last look decides; the log itself is always newer then. It
+// reports whether the file was there.
+func (f family) newerThan(p Position, self func(member) bool) (newer family, known bool) {
 	i := slices.IndexFunc(f, self)
 	if i < 0 {
 		var s *source
@@ -269,15 +311,14 @@ func (f family) newerThan(p Position, self func(member) bool) family {
 		}
 	}
 	if i >= 0 {
-		return f[i+1:]
+		return f[i+1:], true
 	}
-	var newer family
 	for _, m := range f {
 		if m.current || m.modified > p.Seen {
 			newer = append(newer, m)
 		}
 	}
-	return newer
+	return newer, false
 }
 
 // listFamily lists the files of the log at path. Reading a directory in which

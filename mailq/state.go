@@ -70,7 +70,7 @@ func (p *Parser) Restore(key uint64, state []byte) error {
 // stateVersion is the first byte of a message's state.
 const stateVersion = 1
 
-const storedFlags = isSubmitted | isHeld | isPlain | isReturned | isSure | willHold | isPiped | isExim | isHandedOn
+const storedFlags = isSubmitted | isHeld | isPlain | isReturned | isSure | willHold | isPiped | isExim | hasScript | isHandedOn
 
 func (o *open) appendState(b []byte) []byte {
 	b = binary.AppendVarint(b, stateVersion)

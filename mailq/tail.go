@@ -2,6 +2,7 @@ package mailq
 
 import (
 	"context"
+	"errors"
 	"io"
 	"time"
 )
@@ -10,6 +11,10 @@ const (
 	// settle is how long a renamed file must stay silent after its successor
 	// has its first line: with several writers some may still be on the way.
 	settle = 100 * time.Millisecond
+
+	// lookFor is how long a file is looked for that was there: it may just be
+	// being renamed, copied or compressed.
+	lookFor = time.Second
 	// pace is the shortest time between two looks, so that thousands of lines
 	// a second do not cost as many system calls.
 	pace = 2 * time.Millisecond
@@ -67,6 +72,8 @@ type follower struct {
 	gap    string    // to be told with the next Chunk
 	caught bool      // the last Chunk said so
 	leave  time.Time // when src may be left for the newer file that was found
+	fresh  bool      // src was opened for what stands after last, and nothing of it was told
+	missed time.Time // since when the file of last is not found; zero: it was
 }
 
 func (f *follower) close() {
@@ -96,10 +103,21 @@ func (f *follower) step() (bool, error) {
 		f.close()
 		return true, nil
 	}
+	if n == 0 && f.fresh { // emptied since it was found
+		f.close()
+		return true, nil
+	}
 	if n == 0 {
 		return f.atEnd()
 	}
 	f.src.saw(f.cut.buf[f.cut.to-n : f.cut.to])
+	if f.fresh {
+		if follows, err := f.src.follows(f.path, f.last); !follows || err != nil {
+			f.close() // rotated between being found and being read
+			return true, err
+		}
+		f.fresh = false
+	}
 	f.leave = time.Time{}
 	return true, f.tell(f.cut.cut(), f.cut.offset >= f.src.size && f.src.is(f.path))
 }
@@ -117,28 +135,44 @@ func (f *follower) tell(lines []byte, caught bool) error {
 
 // find opens the file of the saved position, or what took its place.
 func (f *follower) find() (bool, error) {
-	src, gap, err := locate(f.path, f.last)
+	src, gap, err := locate(f.path, f.last, f.gone())
+	if f.misses(err) || src == nil && err == nil {
+		return false, nil
+	}
 	if err != nil {
 		return false, err
-	}
-	if src == nil {
-		return false, nil
 	}
 	f.gap = gap
 	f.open(src)
 	return true, nil
 }
 
+// misses notes whether the file of the position was not found.
+func (f *follower) misses(err error) bool {
+	missed := errors.Is(err, errMoving)
+	if missed && f.missed.IsZero() {
+		f.missed = time.Now()
+	}
+	return missed
+}
+
+// gone reports whether the file was not found for so long that it is not just
+// being rotated.
+func (f *follower) gone() bool { return !f.missed.IsZero() && time.Since(f.missed) > lookFor }
+
 func (f *follower) open(src *source) {
 	f.close()
-	f.src, f.leave, f.caught = src, time.Time{}, false
+	f.src, f.leave, f.caught, f.fresh, f.missed = src, time.Time{}, false, false, time.Time{}
 	f.cut.reset(src.start)
 }
 
 // atEnd is reached when the file has no more for now: it goes on with the
 // next one as soon as that has lines.
 func (f *follower) atEnd() (bool, error) {
-	next, err := f.src.next(f.path, f.last)
+	next, err := f.src.next(f.path, f.last, f.gone())
+	if f.misses(err) {
+		return false, nil
+	}
 	if err != nil {
 		return false, err
 	}
@@ -163,5 +197,6 @@ func (f *follower) atEnd() (bool, error) {
 		}
 	}
 	f.open(next)
+	f.fresh = true
 	return true, nil
 }

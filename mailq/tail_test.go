@@ -647,3 +647,46 @@ func TestTailRandom(t *testing.T) {
 		})
 	}
 }
+
+// A log that is truncated when it is rotated may be rotated again between its
+// being found and being read: what it held then is in a copy, and comes first.
+func TestRotatedBeforeItIsRead(t *testing.T) {
+	for name, then := range map[string]string{"written to since": "c\n", "empty": ""} {
+		t.Run(name, func(t *testing.T) {
+			log := filepath.Join(t.TempDir(), "mail.log")
+			var got strings.Builder
+			f := &follower{path: log, emit: func(c Chunk) error {
+				got.Write(c.Lines)
+				if c.Gap != "" {
+					t.Error(c.Gap)
+				}
+				return nil
+			}}
+			defer f.close()
+			until := func(what string, done func() bool) {
+				t.Helper()
+				for end := time.Now().Add(10 * time.Second); !done(); {
+					if more, err := f.step(); err != nil {
+						t.Fatal(err)
+					} else if !more {
+						time.Sleep(time.Millisecond)
+					}
+					if time.Now().After(end) {
+						t.Fatalf("no %s; got %q", what, got.String())
+					}
+				}
+			}
+			appendTo(t, log, "a\n")
+			until("first line", func() bool { return got.String() == "a\n" })
+			copyTruncate(t, log, log+".1")
+			appendTo(t, log, "b\n")
+			until("next file", func() bool { return f.fresh })
+			rename(t, log+".1", log+".2")
+			copyTruncate(t, log, log+".1")
+			appendTo(t, log, then)
+			until("second line", func() bool { return got.String() == "a\nb\n" || got.String() == "a\nb\n"+then })
+			appendTo(t, log, "d\n")
+			until("last line", func() bool { return got.String() == "a\nb\n"+then+"d\n" })
+		})
+	}
+}

@@ -124,11 +124,18 @@ func (cmd *whyCmd) Run(ctx context.Context, io std) error {
 }
 
 type queueCmd struct {
+	Show    queueShowCmd    `cmd:"" default:"withargs" help:"Show the mail queue by account."`
+	Hold    queueHoldCmd    `cmd:"" help:"Put an account's queued mail on hold."`
+	Release queueReleaseCmd `cmd:"" help:"Let an account's held mail go, at once."`
+	Delete  queueDeleteCmd  `cmd:"" help:"Delete an account's queued mail."`
+}
+
+type queueShowCmd struct {
 	configFlag
 	JSON bool `help:"Print JSON."`
 }
 
-func (cmd *queueCmd) Run(ctx context.Context, io std) error {
+func (cmd *queueShowCmd) Run(ctx context.Context, io std) error {
 	client, err := cmd.client()
 	if err != nil {
 		return err

@@ -44,7 +44,7 @@ type cli struct {
 	Unblock  unblockCmd  `cmd:"" help:"Let a stopped account send again; what it did stays suspicious."`
 	Release  releaseCmd  `cmd:"" help:"Clear an account: lift everything, and learn that what it did was right."`
 	Undo     undoCmd     `cmd:"" help:"Lift everything that the rules decided lately, for a bad hour."`
-	Queue    queueCmd    `cmd:"" help:"Show the mail queue by account."`
+	Queue    queueCmd    `cmd:"" help:"Show the mail queue by account; hold, release or delete an account's."`
 	Rules    rulesCmd    `cmd:"" help:"Work on rule files."`
 	Config   configCmd   `cmd:"" help:"Work on the configuration file."`
 	Health   healthCmd   `cmd:"" help:"Ask a running service whether it is well."`

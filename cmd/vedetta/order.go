@@ -85,6 +85,38 @@ func (cmd *resetCmd) Run(ctx context.Context, io std) error {
 	return cmd.give(ctx, io, app.Order{Do: "reset", Account: cmd.Account, DryRun: cmd.DryRun})
 }
 
+type queueHoldCmd struct{ queueOrder }
+
+func (cmd *queueHoldCmd) Run(ctx context.Context, io std) error {
+	return cmd.run(ctx, io, "queue-hold")
+}
+
+type queueReleaseCmd struct{ queueOrder }
+
+func (cmd *queueReleaseCmd) Run(ctx context.Context, io std) error {
+	return cmd.run(ctx, io, "queue-release")
+}
+
+type queueDeleteCmd struct {
+	queueOrder
+	Yes bool `help:"Really delete; without it the messages are only counted."`
+}
+
+func (cmd *queueDeleteCmd) Run(ctx context.Context, io std) error {
+	cmd.DryRun = cmd.DryRun || !cmd.Yes
+	return cmd.run(ctx, io, "queue-delete")
+}
+
+// queueOrder is what orders about queued mail have in common.
+type queueOrder struct {
+	order
+	DryRun bool `help:"Count the messages; do nothing."`
+}
+
+func (cmd *queueOrder) run(ctx context.Context, io std, do string) error {
+	return cmd.give(ctx, io, app.Order{Do: do, Account: cmd.Account, DryRun: cmd.DryRun})
+}
+
 type undoCmd struct {
 	ordering
 	Since  time.Duration `help:"What was decided in the last so much time." required:"" placeholder:"1h"`

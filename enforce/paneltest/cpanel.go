@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -19,7 +20,12 @@ import (
 // "Introduction to WHM API 1", https://api.docs.cpanel.net/whm/introduction;
 // "Use WHM API to call cPanel API 2 and UAPI",
 // https://api.docs.cpanel.net/whm/use-whm-api-to-call-cpanel-api-and-uapi/
-func (p *Panel) Serve() *httptest.Server { return httptest.NewTLSServer(http.HandlerFunc(p.serve)) }
+func (p *Panel) Serve() *httptest.Server {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(p.serve))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that do not trust it are wanted
+	server.StartTLS()
+	return server
+}
 
 const denied = `{"cpanelresult":{"apiversion":"2","error":"Access denied","data":{"reason":"Access denied","result":"0"},"type":"text"}}`
 

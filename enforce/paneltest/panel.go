@@ -259,6 +259,10 @@ func (p *Panel) command(name string, args []string) int {
 	}
 	answer, status := p.cpanelCommand(name, args)
 	switch s.Trouble {
+	case Fail:
+		if name == "whmapi1" {
+			status = 1 // assumed; uapi ends with 0
+		}
 	case Warnings:
 		fmt.Println("Use of uninitialized value $domain in hash element at /usr/local/cpanel/Cpanel/Email.pm line 17.")
 		fmt.Println(`{"result":{"status":1},"metadata":{"result":1}}`)

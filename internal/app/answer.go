@@ -154,6 +154,7 @@ func (p *pipeline) do(ctx context.Context, steps []step) []enforce.Outcome {
 	}
 	for i, outcome := range p.acts.DoAll(ctx, decisions) {
 		outcomes[of[i]] = outcome
+		p.restrain(decisions[i])
 	}
 	return outcomes
 }

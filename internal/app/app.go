@@ -142,6 +142,7 @@ func newService(ctx context.Context, c config.Config, db *store.DB, o Options) (
 		p.resetter, p.handsOver = r, r.Handover != nil
 	}
 	p.resets, p.resetDone, p.resetPause = make(chan passwordReset, maxResets), make(chan passwordReset), resetPause
+	p.restraints = make(chan restraint, maxRestrained)
 	t.notified = p.book.Notified
 	s := &service{pipeline: p, config: c, registry: o.Registry, backlog: newBacklog(c.Gate, table)}
 	if unread != nil {
@@ -404,6 +405,7 @@ func (s *service) run(ctx context.Context, ready func(Ready)) error {
 	g.Go(func() error { return s.sampleQueue(ctx) })
 	g.Go(func() error { return s.letOut(ctx) })
 	g.Go(func() error { return s.changePasswords(ctx) })
+	g.Go(func() error { return s.restrainAll(ctx) })
 	g.Go(func() error { return s.refreshAliases(ctx, s.config.Accounts) })
 	for _, src := range s.sources {
 		g.Go(func() error { return s.follow(ctx, src) })

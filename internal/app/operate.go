@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/vedetta-watch/vedetta/detector"
+	"github.com/vedetta-watch/vedetta/enforce"
 	"github.com/vedetta-watch/vedetta/incident"
 	"github.com/vedetta-watch/vedetta/internal/store"
 	"github.com/vedetta-watch/vedetta/internal/web"
@@ -31,6 +32,10 @@ const (
 	doUndo    = "undo"
 )
 
+func orders() []string {
+	return []string{doHold, doBlock, doReset, doUnblock, doRelease, doUndo, doQueueHold, doQueueRelease, doQueueDelete}
+}
+
 // maxAccountName bounds what an operator may name, in bytes.
 const maxAccountName = 512
 
@@ -44,17 +49,21 @@ func (p *pipeline) Act(ctx context.Context, o web.Order) (web.Result, error) {
 	switch {
 	case o.Do == doUndo:
 		return p.undo(ctx, o)
+	case strings.HasPrefix(o.Do, "queue-"):
+		return p.orderQueue(ctx, o)
 	case o.DryRun:
 		return p.plan(o), nil
 	}
-	return p.act(ctx, o)
+	return p.act(ctx, o, false)
 }
 
-func (p *pipeline) act(ctx context.Context, o web.Order) (web.Result, error) {
+// act carries out an order about one account; wrong says that what it lifts
+// was a mistake.
+func (p *pipeline) act(ctx context.Context, o web.Order, wrong bool) (web.Result, error) {
 	if account := p.canonical(o.Account); strengthOf(o.Do) > rules.Nothing && p.directory.IsShared(account) {
 		return web.Result{}, fmt.Errorf("%w: several people use %s, and %s would stop them all: name the script, the login or the user behind it", web.ErrInvalid, account, o.Do)
 	}
-	order := &order{Order: o, account: p.canonical(o.Account), at: time.Now(), done: make(chan ordered, 1)}
+	order := &order{Order: o, wrong: wrong, account: p.canonical(o.Account), at: time.Now(), done: make(chan ordered, 1)}
 	if o.Do == doRelease {
 		order.key = "r-" + strconv.FormatInt(order.at.UnixNano(), 36)
 	}
@@ -97,6 +106,7 @@ type order struct {
 	key     string           // of a release
 	ended   []rules.Decision // what an unblock or release ends
 	held    []string         // queue ids of the account's held mail
+	wrong   bool             // what is lifted was a mistake, so its held mail goes too
 	done    chan ordered     // holds one
 }
 
@@ -114,8 +124,8 @@ const (
 
 func checkOrder(o web.Order) error {
 	switch {
-	case !slices.Contains([]string{doHold, doBlock, doReset, doUnblock, doRelease, doUndo}, o.Do):
-		return fmt.Errorf("%w: %q is none of hold, block, reset, unblock, release, undo", web.ErrInvalid, o.Do)
+	case !slices.Contains(orders(), o.Do):
+		return fmt.Errorf("%w: %q is none of %s", web.ErrInvalid, o.Do, strings.Join(orders(), ", "))
 	case o.Do == doUndo && (o.Since <= 0 || o.Since > maxSince || o.Account != ""):
 		return fmt.Errorf("%w: undo takes back what was decided in the last so much time, at most %s, about any account", web.ErrInvalid, maxSince)
 	case o.Do != doUndo && !validAccount(o.Account):
@@ -233,6 +243,7 @@ func (p *pipeline) stop(ctx context.Context, o *order) (web.Result, error) {
 		return web.Result{}, fmt.Errorf("%s %s: not written down, so not done: %w", o.Do, o.account, err)
 	}
 	outcome := p.acts.DoAll(ctx, []rules.Decision{d})[0]
+	p.restrain(d)
 	result := web.Result{Account: string(o.account)}
 	text := fmt.Sprintf("%s is %s%s", o.account, map[rules.Action]string{rules.Hold: "held", rules.Block: "blocked"}[d.Action], until(d.Until))
 	if outcome.OK {
@@ -293,7 +304,11 @@ func (p *pipeline) lift(ctx context.Context, o *order) (web.Result, error) {
 	default:
 		result.Done = append(result.Done, fmt.Sprintf("%s may send again: %s lifted", o.account, actionsOf(ended)))
 	}
-	p.freeHeld(ctx, o.held, &result)
+	if o.Do == doRelease || o.wrong {
+		p.freeHeld(ctx, o.held, &result)
+	} else {
+		p.keepHeld(ctx, o, &result)
+	}
 	if o.Do == doRelease {
 		result.Done = append(result.Done, "learnt: what it did lately is its own")
 	}
@@ -308,6 +323,19 @@ func (p *pipeline) lift(ctx context.Context, o *order) (web.Result, error) {
 	}
 	p.post(ctx, p.resolved(o))
 	return result, nil
+}
+
+// keepHeld leaves the mail of an account that was hijacked on hold: most of it
+// is the hijacker's.
+func (p *pipeline) keepHeld(ctx context.Context, o *order, result *web.Result) {
+	if len(o.held) == 0 || p.queue == nil {
+		return
+	}
+	ms, err := p.queue.Look(ctx, o.held)
+	n := len(slices.DeleteFunc(ms, func(m enforce.Queued) bool { return !m.Held }))
+	if err != nil || n > 0 {
+		result.Done = append(result.Done, fmt.Sprintf("%d message%s stay on hold: vedetta queue release %s, or delete", n, plural(n), o.account))
+	}
 }
 
 // freeHeld takes the account's mail off the hold queue.

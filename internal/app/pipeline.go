@@ -48,6 +48,8 @@ type pipeline struct {
 	resetDone  chan passwordReset
 	resetPause time.Duration // before the second try
 
+	restraints chan restraint
+
 	reconciled chan time.Time        // when a comparison began that found all as it should be; holds one
 	untold     untold                // answer's
 	failed     map[string]failedStep // answer's, by decision: what could not be carried out and still should be

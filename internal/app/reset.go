@@ -19,6 +19,7 @@ import (
 type resetter interface {
 	Do(ctx context.Context, r enforce.Reset) enforce.ResetOutcome
 	Plan(r enforce.Reset) []string
+	Forget() []string // accounts whose password nobody knows any more
 }
 
 // A passwordReset is a new password on its way: behind a block that is in
@@ -150,6 +151,7 @@ func (p *pipeline) resetBehind(ctx context.Context, s step) {
 // changed. It runs in answer.
 func (p *pipeline) beginReset(ctx context.Context, r passwordReset) {
 	outcome := p.acts.DoAll(ctx, []rules.Decision{r.decision})[0]
+	p.restrain(r.decision)
 	switch {
 	case !outcome.OK:
 		r.out.Outcome = enforce.Outcome{Detail: "the block is not confirmed, so the password was not changed: " + outcome.Detail}
@@ -173,7 +175,10 @@ func (p *pipeline) beginReset(ctx context.Context, r passwordReset) {
 func (p *pipeline) changePasswords(ctx context.Context) error {
 	var g errgroup.Group
 	g.SetLimit(resetsOnce)
-	defer g.Wait()
+	defer func() {
+		g.Wait()
+		p.forgetPasswords()
+	}()
 	for {
 		select {
 		case <-ctx.Done():
@@ -184,6 +189,17 @@ func (p *pipeline) changePasswords(ctx context.Context) error {
 				return nil
 			})
 		}
+	}
+}
+
+// forgetPasswords names the accounts whose new password was not handed over
+// and goes with this process.
+func (p *pipeline) forgetPasswords() {
+	if p.resetter == nil {
+		return
+	}
+	for _, account := range p.resetter.Forget() {
+		p.log.Error("nobody has this account's new password: run vedetta reset again", "account", account)
 	}
 }
 

@@ -44,6 +44,8 @@ func (r *resets) Do(_ context.Context, o enforce.Reset) enforce.ResetOutcome {
 
 func (r *resets) Plan(o enforce.Reset) []string { return []string{"sql: UPDATE of " + o.Account} }
 
+func (r *resets) Forget() []string { return nil }
+
 func (r *resets) done() []enforce.Reset {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -26,7 +26,8 @@ func (p *pipeline) plan(o web.Order) web.Result {
 // undo lifts everything that the rules decided lately, for an hour in which
 // they were wrong. What people ordered stands, and nothing is learnt: whoever
 // goes on may be stopped again. It is as if each account were unblocked, and
-// the journal says so of each.
+// the journal says so of each; but what was held of their mail goes out, as
+// after a release.
 func (p *pipeline) undo(ctx context.Context, o web.Order) (web.Result, error) {
 	decisions, err := p.automatic(ctx, time.Now().Add(-o.Since))
 	if err != nil {
@@ -46,7 +47,7 @@ func (p *pipeline) undo(ctx context.Context, o web.Order) (web.Result, error) {
 			result.Done = append(result.Done, fmt.Sprintf("would lift: %s of %s, since %s: %s", d.Action, d.Subject, d.Time.Local().Format(time.DateTime), d.Why))
 			continue
 		}
-		one, err := p.act(ctx, web.Order{Do: doUnblock, Account: d.Subject, Who: o.Who, Why: why})
+		one, err := p.act(ctx, web.Order{Do: doUnblock, Account: d.Subject, Who: o.Who, Why: why}, true)
 		result.Done = append(result.Done, one.Done...)
 		result.Failed = append(result.Failed, one.Failed...)
 		if err != nil {

@@ -2,10 +2,7 @@
 
 package gate
 
-import (
-	"io"
-	"net"
-)
+import "net"
 
 // eager returns conn where the kernel cannot be told to acknowledge at once.
-func eager(conn net.Conn) io.Reader { return conn }
+func eager(conn net.Conn) net.Conn { return conn }

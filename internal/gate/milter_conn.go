@@ -64,12 +64,13 @@ const (
 )
 
 func newMilterConn(m *Milter, conn net.Conn, answered func() error) *milterConn {
+	conn = eager(conn)
 	return &milterConn{
 		Milter: m, conn: conn, answered: answered,
 		idle:    orDefault(m.IdleTimeout, 4*time.Hour),
 		request: orDefault(m.RequestTimeout, 5*time.Second),
 		write:   orDefault(m.WriteTimeout, 5*time.Second),
-		in:      bufio.NewReaderSize(eager(conn), firstRequest),
+		in:      bufio.NewReaderSize(conn, firstRequest),
 		closed:  make(chan struct{}),
 	}
 }

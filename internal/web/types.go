@@ -30,7 +30,7 @@ type Why struct {
 
 // An Order is what an operator asks for.
 type Order struct {
-	Do      string        `json:"do"` // hold, block, reset, unblock, release, undo
+	Do      string        `json:"do"` // hold, block, reset, unblock, release, undo, queue-hold, queue-release, queue-delete
 	Account string        `json:"account,omitempty"`
 	For     time.Duration `json:"for,omitempty"`     // hold and block; nanoseconds, 0: until unblocked
 	Since   time.Duration `json:"since,omitempty"`   // undo: what was decided in the last so many nanoseconds

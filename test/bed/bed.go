@@ -170,6 +170,9 @@ func (b *Bed) start() error {
 	if err := b.startSinks(); err != nil {
 		return err
 	}
+	if err := b.writeDovecot(); err != nil {
+		return err
+	}
 	// smtpd gives up while the socket it authenticates at is missing, so
 	// Dovecot is first.
 	return b.startDovecot()
@@ -194,9 +197,6 @@ func enterable(dir string) error {
 }
 
 func (b *Bed) startDovecot() (err error) {
-	if err := b.writeDovecot(); err != nil {
-		return err
-	}
 	b.dovecot, err = launch("dovecot", "/usr/sbin/dovecot", "-F", "-c", filepath.Join(b.Dir, "dovecot.conf"))
 	if err != nil {
 		return err

@@ -102,11 +102,12 @@ func indent(lines string) string {
 // A service is `vedetta serve` as a process, which may be killed and started
 // again.
 type service struct {
-	t      testing.TB
-	dir    string // its state
-	config string // path of the configuration file
-	gate   string // host:port
-	env    []string
+	t       testing.TB
+	dir     string // its state
+	config  string // path of the configuration file
+	gate    string // host:port
+	env     []string
+	program string // another build than the one under test, if given
 	web.Client
 
 	said   string // path of its standard error, of all its lives
@@ -165,7 +166,7 @@ func (s *service) launch() {
 	}
 	defer out.Close()
 	s.before = len(s.output())
-	cmd := exec.Command(binary, "serve", "-c", s.config)
+	cmd := exec.Command(orText(s.program, binary), "serve", "-c", s.config)
 	cmd.Env = append(os.Environ(), s.env...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -1,0 +1,142 @@
+package app
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vedetta-watch/vedetta/enforce"
+	"github.com/vedetta-watch/vedetta/internal/store"
+	"github.com/vedetta-watch/vedetta/internal/web"
+	"github.com/vedetta-watch/vedetta/rules"
+)
+
+func (q *holdQueue) Find(_ context.Context, want func(enforce.Queued) bool) (found []enforce.Queued, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, m := range q.held {
+		if want(m) {
+			found = append(found, m)
+		}
+	}
+	return found, q.fail
+}
+
+func (q *holdQueue) Hold(_ context.Context, ms []enforce.Queued) (int, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, m := range ms {
+		m.Held = true
+		q.held[m.ID] = m
+	}
+	return len(ms), q.fail
+}
+
+func (q *holdQueue) Delete(_ context.Context, ms []enforce.Queued) (int, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, m := range ms {
+		delete(q.held, m.ID)
+	}
+	return len(ms), q.fail
+}
+
+func (q *holdQueue) Headers(_ context.Context, m enforce.Queued) ([]byte, error) {
+	return []byte("From: a@b.test\nSubject: You have won " + m.ID + "\nTo: x@gmail.test\n\n"), nil
+}
+
+// count is how many messages there are, and how many of them on hold.
+func (q *holdQueue) count() (all, held int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, m := range q.held {
+		if m.Held {
+			held++
+		}
+	}
+	return len(q.held), held
+}
+
+// free takes every message off hold.
+func (q *holdQueue) free() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for id, m := range q.held {
+		m.Held = false
+		q.held[id] = m
+	}
+}
+
+// What a spammer handed in before he was stopped is held, and a sample of it is
+// kept as evidence; what somebody handed in who was released meanwhile is not.
+func TestQueuedMailOfTheStoppedIsHeld(t *testing.T) {
+	s, q := holding(t, victim, 12, 3, time.Now().Add(-time.Hour))
+	q.free()
+	s.restrainNow(t.Context(), restraint{account: victim})
+	if _, held := q.count(); held > 0 {
+		t.Fatalf("%d messages of an account that is not stopped are held", held)
+	}
+	s.throttleForTest(t, victim, rules.Block, time.Now(), time.Time{}, time.Time{})
+	s.restrainNow(t.Context(), restraint{account: victim})
+	if all, held := q.count(); held != 12 || all != 12 {
+		t.Fatalf("%d of %d held", held, all)
+	}
+	rows, err := s.store.Journal(t.Context(), store.JournalFilter{Subject: victim})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rows[0].What != doQueueHold || !strings.Contains(rows[0].Outcome, "12 of 12 messages held") || strings.Count(rows[0].Outcome, "You have won") != evidenceSample {
+		t.Errorf("journal: %+v", rows[0])
+	}
+}
+
+func TestQueueOrders(t *testing.T) {
+	s, q := holding(t, victim, 4, 1, time.Now().Add(-time.Hour))
+	q.held["B0001"] = enforce.Queued{ID: "B0001", Login: "bob@shop.test", Held: true}
+	q.held["C0001"] = enforce.Queued{ID: "C0001", Login: "ALICE@shop.test", Held: true} // the log never told of it
+	order := func(do string, dry bool) web.Result {
+		t.Helper()
+		r, err := s.Act(t.Context(), web.Order{Do: do, Account: victim, DryRun: dry, Who: "root"})
+		if err != nil || len(r.Failed) > 0 {
+			t.Fatalf("%s: %+v, %v", do, r, err)
+		}
+		return r
+	}
+	for _, tt := range []struct {
+		do   string
+		dry  bool
+		want string
+		all  int
+		held int
+	}{
+		{doQueueHold, false, "0 messages of alice@shop.test would be held", 6, 6},
+		{doQueueDelete, true, "5 messages of alice@shop.test would be deleted", 6, 6},
+		{doQueueRelease, true, "5 messages of alice@shop.test would be released", 6, 6},
+		{doQueueDelete, false, "5 of 5 messages of alice@shop.test deleted", 1, 1},
+		{doQueueDelete, false, "0 messages of alice@shop.test would be deleted", 1, 1},
+	} {
+		if r := order(tt.do, tt.dry); r.Done[0] != tt.want {
+			t.Errorf("%s: %q, want %q", tt.do, r.Done[0], tt.want)
+		}
+		if all, held := q.count(); all != tt.all || held != tt.held {
+			t.Errorf("%s leaves %d, %d held; want %d, %d", tt.do, all, held, tt.all, tt.held)
+		}
+	}
+	rows, err := s.store.Journal(t.Context(), store.JournalFilter{Subject: victim})
+	if err != nil || len(rows) != 1 || !strings.Contains(rows[0].Outcome, "You have won") {
+		t.Errorf("journal %+v, %v: want the sample of what was deleted", rows, err)
+	}
+	s.queue = nil
+	if _, err := s.Act(t.Context(), web.Order{Do: doQueueHold, Account: victim, Who: "root"}); err == nil {
+		t.Error("no error without a queue")
+	}
+}
+
+// Who several people are is not stopped by hand either.
+func TestSharedIdentityIsNotStopped(t *testing.T) {
+	p := asked(t)
+	if _, err := p.Act(t.Context(), web.Order{Do: doBlock, Account: "user:www-data", Who: "root"}); err == nil || !strings.Contains(err.Error(), "several people") {
+		t.Errorf("%v", err)
+	}
+}
