@@ -47,8 +47,9 @@ fuzz:
 	@./test/fuzz.sh $(FUZZTIME)
 
 bench:
-	go run ./test/bench
-	go run ./test/bench gate
+	@missed=0; for figures in replay "gate -kind policy" "gate -kind milter" "gate -kind exim" mail; do \
+		go run ./test/bench $$figures || missed=1; \
+	done; exit $$missed
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o bin/vedetta ./cmd/vedetta

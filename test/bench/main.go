@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"strings"
 	"syscall"
 )
 
@@ -36,7 +37,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) > 0 && args[0] == "bare" {
 		return serveBare(ctx, args[1:], out)
 	}
-	fmt.Fprintf(out, "%s, %d CPUs, %s/%s\n", runtime.Version(), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH)
+	fmt.Fprintf(out, "%s, %d CPUs, %s/%s%s\n", runtime.Version(), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, busy())
 	if len(args) > 0 && args[0] == "gate" {
 		return runGate(ctx, args[1:], out)
 	}
@@ -47,6 +48,18 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		args = args[1:]
 	}
 	return runReplay(ctx, args, out)
+}
+
+// busy says how many processes others have kept running here in the last
+// minute, where the system tells: figures of a machine that is shared are not
+// this program's alone.
+func busy() string {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return ""
+	}
+	load, _, _ := strings.Cut(string(text), " ")
+	return ", load average " + load + " before"
 }
 
 // verdict says whether a goal is met.
