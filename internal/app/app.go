@@ -88,6 +88,8 @@ type service struct {
 	sources  []source
 	files    []*logFile // of the sources; keep's
 	backlog  *backlog
+	force    eye // on what should be in force
+	unforced int // comparisons in a row that could not bring it about
 
 	paged        []string         // decisions of before with which people were to be paged
 	untoldBefore []rules.Decision // proposals, and what ran out, that the last run wrote down and did not come to tell
@@ -145,6 +147,7 @@ func newService(ctx context.Context, c config.Config, db *store.DB, o Options) (
 	p.restraints = make(chan restraint, maxRestrained)
 	t.notified = p.book.Notified
 	s := &service{pipeline: p, config: c, registry: o.Registry, backlog: newBacklog(c.Gate, table)}
+	s.force = eye{kind: "enforcement", subject: "blocks on " + c.Hostname, part: "blocks"}
 	if unread != nil {
 		s.health.set(aliasEye().name(), unread)
 		s.log.Error("starting with the aliases that were read last", "err", unread)
