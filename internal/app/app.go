@@ -457,7 +457,11 @@ func (s *service) enforceAgain(ctx context.Context) error {
 		return cmp.Or(a.decision.Time.Compare(b.decision.Time), cmp.Compare(a.decision.Action, b.decision.Action))
 	})
 	s.carryOut(ctx, steps)
-	return nil
+	releases, err := s.store.UnfinishedReleases(ctx, time.Now().Add(-keepMessages))
+	for _, r := range releases {
+		s.finishRelease(ctx, r)
+	}
+	return err
 }
 
 // listenAPI also finds the token, or makes one. A nil listener: switched off.

@@ -90,7 +90,7 @@ func serveOrders(t *testing.T, p *pipeline) {
 			case ask := <-p.asks:
 				ask()
 				for _, o := range p.orders {
-					p.obey(t.Context(), o)
+					p.obey(t.Context(), []*order{o})
 				}
 				p.orders = nil
 			case <-t.Context().Done():
