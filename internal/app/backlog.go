@@ -102,12 +102,14 @@ func (s *service) letOutOnce(ctx context.Context, now time.Time) error {
 		}
 		if len(waiting) == 0 {
 			delete(s.backlog.told, account)
+			s.backlog.now.Wait(account, false)
 			continue
 		}
 		left, err := s.release(ctx, account, waiting, now)
 		if err != nil {
 			return fmt.Errorf("%s: %w", account, err)
 		}
+		s.backlog.now.Wait(account, len(left) > 0)
 		messages += len(left)
 		if len(left) > 0 {
 			oldest = earlier(oldest, left[0].arrival)
