@@ -122,9 +122,9 @@ func newService(ctx context.Context, c config.Config, db *store.DB, o Options) (
 		return nil, err
 	}
 	queue, panels := newQueue(c), newPanels(c)
-	if queue == nil && c.Gate.Throttle == "hold" {
+	if why := cannotRelease(c, queue); why != "" && c.Gate.Throttle == "hold" {
 		c.Gate.Throttle = "defer"
-		o.Log.Warn("throttled accounts are deferred: mail that is held could not be released, as no queue is configured (queue.postfix, queue.exim)")
+		o.Log.Warn("throttled accounts are deferred: mail that is held could not be released", "why", why)
 	}
 	table := &gate.Table{Allowance: allowance(c.Gate), Throttled: throttled(c.Gate)}
 	p := &pipeline{
