@@ -42,7 +42,7 @@ var ErrForwarding = errors.New("nothing that is configured can stop a forwarding
 
 const (
 	switchTries   = 2
-	switchTimeout = time.Minute // for each account and switch
+	switchTimeout = 15 * time.Second // for each account and switch: all others wait meanwhile
 	switchesOnce  = 8           // accounts that are switched at the same time
 )
 
