@@ -43,7 +43,7 @@ var ErrForwarding = errors.New("nothing that is configured can stop a forwarding
 const (
 	switchTries   = 2
 	switchTimeout = 15 * time.Second // for each account and switch: all others wait meanwhile
-	switchesOnce  = 8           // accounts that are switched at the same time
+	switchesOnce  = 8                // accounts that are switched at the same time
 )
 
 // A switchboard sets and clears switches, and knows which are set.
