@@ -75,13 +75,6 @@ func panelState(t testing.TB, panel *paneltest.Panel) paneltest.State {
 	return s
 }
 
-func editPanel(t testing.TB, panel *paneltest.Panel, change func(*paneltest.State)) {
-	t.Helper()
-	if err := panel.Edit(change); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func panelCalls(t testing.TB, panel *paneltest.Panel) [][]string {
 	t.Helper()
 	calls, err := panel.Calls()

@@ -42,8 +42,8 @@ var ErrForwarding = errors.New("nothing that is configured can stop a forwarding
 
 const (
 	switchTries   = 2
-	switchTimeout = time.Minute // for each account and switch
-	switchesOnce  = 8           // accounts that are switched at the same time
+	switchTimeout = 15 * time.Second // for each account and switch: all others wait meanwhile
+	switchesOnce  = 8                // accounts that are switched at the same time
 )
 
 // A switchboard sets and clears switches, and knows which are set.

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"os"
 	"time"
 
 	"github.com/vedetta-watch/vedetta/enforce"
@@ -86,6 +87,21 @@ func textFor(c config.Gate, a rules.Action) string {
 	default:
 		return c.RejectText
 	}
+}
+
+// cannotRelease says why held mail could not be let out of a queue, if so.
+func cannotRelease(c config.Config, queue mailQueue) string {
+	command := c.Postfix.Postsuper
+	if _, exim := queue.(*enforce.EximQueue); exim {
+		command = c.Exim.Command
+	}
+	switch {
+	case queue == nil:
+		return "no queue is configured (queue.postfix, queue.exim)"
+	case os.Geteuid() != 0 && len(command) == 0:
+		return "only root may run postsuper or exim: name a way in postfix.postsuper or exim.command"
+	}
+	return ""
 }
 
 // newQueue is the mail server's queue; nil where there is none to act on.

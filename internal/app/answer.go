@@ -41,7 +41,14 @@ func (p *pipeline) answer(ctx context.Context) error {
 			if !ok {
 				return nil
 			}
+			next := work{}
+			if empty(unwritten) {
+				w, next = p.more(w)
+			}
 			unwritten = p.write(ctx, merge(unwritten, w), w.steps)
+			if !empty(next) {
+				unwritten = p.write(ctx, merge(unwritten, next), next.steps)
+			}
 		case <-retry.C:
 			if !empty(unwritten) {
 				unwritten = p.write(ctx, unwritten, nil)
@@ -57,6 +64,30 @@ func (p *pipeline) answer(ctx context.Context) error {
 			return nil // what is not written is read again
 		}
 	}
+}
+
+// togetherRows is about how many rows are written at once for the sake of orders
+// that came together.
+const togetherRows = 1000
+
+// more adds to w what else was handed over meanwhile, up to the first with a
+// decision: no order may be overtaken by one.
+func (p *pipeline) more(w work) (whole, next work) {
+	for rows(w) < togetherRows {
+		select {
+		case next, ok := <-p.work:
+			if !ok {
+				return w, work{} // the next look finds it closed too
+			}
+			if len(next.steps) > 0 {
+				return w, next
+			}
+			w = merge(w, next)
+		default:
+			return w, work{}
+		}
+	}
+	return w, work{}
 }
 
 // answerTimeout bounds the writing and doing of one hand-over. It goes on when
@@ -90,9 +121,7 @@ func (p *pipeline) write(ctx context.Context, w work, fresh []step) work {
 		}
 	}
 	p.carryOut(ctx, steps)
-	for _, o := range w.orders {
-		p.obey(ctx, o)
-	}
+	p.obey(ctx, w.orders)
 	return work{}
 }
 

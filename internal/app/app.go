@@ -88,6 +88,8 @@ type service struct {
 	sources  []source
 	files    []*logFile // of the sources; keep's
 	backlog  *backlog
+	force    eye // on what should be in force
+	unforced int // comparisons in a row that could not bring it about
 
 	paged        []string         // decisions of before with which people were to be paged
 	untoldBefore []rules.Decision // proposals, and what ran out, that the last run wrote down and did not come to tell
@@ -120,9 +122,9 @@ func newService(ctx context.Context, c config.Config, db *store.DB, o Options) (
 		return nil, err
 	}
 	queue, panels := newQueue(c), newPanels(c)
-	if queue == nil && c.Gate.Throttle == "hold" {
+	if why := cannotRelease(c, queue); why != "" && c.Gate.Throttle == "hold" {
 		c.Gate.Throttle = "defer"
-		o.Log.Warn("throttled accounts are deferred: mail that is held could not be released, as no queue is configured (queue.postfix, queue.exim)")
+		o.Log.Warn("throttled accounts are deferred: mail that is held could not be released", "why", why)
 	}
 	table := &gate.Table{Allowance: allowance(c.Gate), Throttled: throttled(c.Gate)}
 	p := &pipeline{
@@ -145,6 +147,7 @@ func newService(ctx context.Context, c config.Config, db *store.DB, o Options) (
 	p.restraints = make(chan restraint, maxRestrained)
 	t.notified = p.book.Notified
 	s := &service{pipeline: p, config: c, registry: o.Registry, backlog: newBacklog(c.Gate, table)}
+	s.force = eye{kind: "enforcement", subject: "blocks on " + c.Hostname, part: "blocks"}
 	if unread != nil {
 		s.health.set(aliasEye().name(), unread)
 		s.log.Error("starting with the aliases that were read last", "err", unread)
@@ -454,7 +457,11 @@ func (s *service) enforceAgain(ctx context.Context) error {
 		return cmp.Or(a.decision.Time.Compare(b.decision.Time), cmp.Compare(a.decision.Action, b.decision.Action))
 	})
 	s.carryOut(ctx, steps)
-	return nil
+	releases, err := s.store.UnfinishedReleases(ctx, time.Now().Add(-keepMessages))
+	for _, r := range releases {
+		s.finishRelease(ctx, r)
+	}
+	return err
 }
 
 // listenAPI also finds the token, or makes one. A nil listener: switched off.

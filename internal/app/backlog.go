@@ -26,6 +26,7 @@ type mailQueue interface {
 const (
 	releaseEvery = 5 * time.Second
 	releaseOnce  = 1000 // messages of one account that are looked at in one round
+	patientLooks = 3    // rounds that fail before people are told
 
 	// spread is how far the time at which a message arrived and the time of
 	// the decision about its account may lie apart and still belong together.
@@ -78,12 +79,19 @@ func (s *service) letOut(ctx context.Context) error {
 	if s.queue == nil || s.config.Gate.Throttle != "hold" {
 		return nil
 	}
+	held := eye{kind: "enforcement", subject: "held mail of throttled accounts on " + s.config.Hostname, part: "throttle"}
+	failures := 0
 	for wait(ctx, s.backlog.every) == nil {
-		if err := s.letOutOnce(ctx, time.Now()); err != nil && ctx.Err() == nil {
-			s.log.Error("held mail of throttled accounts waits", "err", err)
-			s.health.set("throttle", err)
-		} else {
-			s.health.set("throttle", nil)
+		err := s.letOutOnce(ctx, time.Now())
+		switch {
+		case ctx.Err() != nil:
+		case err == nil:
+			failures = 0
+			s.sees(&held)
+		default:
+			if failures++; failures >= patientLooks { // a mail server that restarts fails once
+				s.blind(ctx, &held, err)
+			}
 		}
 	}
 	return nil
@@ -102,12 +110,14 @@ func (s *service) letOutOnce(ctx context.Context, now time.Time) error {
 		}
 		if len(waiting) == 0 {
 			delete(s.backlog.told, account)
+			s.backlog.now.Wait(account, false)
 			continue
 		}
 		left, err := s.release(ctx, account, waiting, now)
 		if err != nil {
 			return fmt.Errorf("%s: %w", account, err)
 		}
+		s.backlog.now.Wait(account, len(left) > 0)
 		messages += len(left)
 		if len(left) > 0 {
 			oldest = earlier(oldest, left[0].arrival)

@@ -69,19 +69,7 @@ func holding(t *testing.T, account string, n, rcpts int, from time.Time) (*servi
 		}
 		q.held[id] = enforce.Queued{ID: id, Arrival: at, Login: account, Rcpts: rcpts, Held: true}
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			select {
-			case ask := <-p.asks:
-				ask()
-			case <-t.Context().Done():
-				return
-			}
-		}
-	}()
-	t.Cleanup(func() { <-done })
+	serveAsks(t, p)
 	return s, q
 }
 

@@ -50,16 +50,26 @@ func (s *service) reconcile(ctx context.Context) error {
 		return s.slowed.with(active), err
 	})
 	if !outcome.OK {
-		s.health.set("blocks", errors.New(outcome.Detail))
-		s.log.Error("blocks are not as the journal says", "detail", outcome.Detail)
+		s.notInForce(ctx, errors.New(outcome.Detail))
 		return err
 	}
-	s.health.set("blocks", nil)
+	s.unforced = 0
+	s.sees(&s.force)
 	select {
 	case s.reconciled <- begun:
 	default: // answer will see to it after the next
 	}
 	return err
+}
+
+// notInForce reports that something could not be done. The first time it may
+// be done by the next comparison; from the second time on people are told.
+func (s *service) notInForce(ctx context.Context, cause error) {
+	s.health.set(s.force.name(), cause)
+	s.log.Error("blocks are not as the journal says", "err", cause)
+	if s.unforced++; s.unforced >= 2 {
+		s.blind(ctx, &s.force, cause)
+	}
 }
 
 func (s *service) measure(ctx context.Context) error {

@@ -57,7 +57,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		decisions:  f.NewCounterVec(prometheus.CounterOpts{Name: "vedetta_decisions_total", Help: "Decisions, by action and whether they were carried out."}, []string{"action", "enforced"}),
 		failed:     f.NewCounterVec(prometheus.CounterOpts{Name: "vedetta_actions_failed_total", Help: "Decisions whose carrying out failed at least in part."}, []string{"action"}),
 		unwritten:  f.NewCounter(prometheus.CounterOpts{Name: "vedetta_store_failures_total", Help: "Times that the database could not be written."}),
-		blind:      f.NewCounterVec(prometheus.CounterOpts{Name: "vedetta_blind_total", Help: "Times that something to be watched could not be read, by kind."}, []string{"kind"}),
+		blind:      f.NewCounterVec(prometheus.CounterOpts{Name: "vedetta_blind_total", Help: "Times that something to be watched could not be read, or a block not be put in force, by kind."}, []string{"kind"}),
 		told:       f.NewCounterVec(prometheus.CounterOpts{Name: "vedetta_notifications_total", Help: "Messages to people, by channel and result."}, []string{"channel", "result"}),
 		outbox:     f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_notifications_waiting", Help: "Messages to people that wait to be sent."}),
 		dead:       f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_notifications_dead", Help: "Messages to people that were given up."}),
@@ -90,7 +90,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		m.decisions.WithLabelValues(action.String(), "false")
 		m.failed.WithLabelValues(action.String())
 	}
-	for _, kind := range []string{"log", "queue", "aliases"} {
+	for _, kind := range []string{"log", "queue", "aliases", "enforcement"} {
 		m.blind.WithLabelValues(kind)
 	}
 	return m

@@ -13,6 +13,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/vedetta-watch/vedetta/detector"
 	"github.com/vedetta-watch/vedetta/enforce"
 	"github.com/vedetta-watch/vedetta/incident"
@@ -105,7 +107,7 @@ type order struct {
 	at      time.Time
 	key     string           // of a release
 	ended   []rules.Decision // what an unblock or release ends
-	held    []string         // queue ids of the account's held mail
+	queued  []string         // queue ids of the account's mail
 	wrong   bool             // what is lifted was a mistake, so its held mail goes too
 	done    chan ordered     // holds one
 }
@@ -159,17 +161,17 @@ func (p *pipeline) writeDown(ctx context.Context, o *order) (err error) {
 }
 
 // prepare runs in observe: it teaches the detector, and finds the account's
-// held mail while the queue's state is at hand. The key of a release counts as
+// mail while the queue's state is at hand. The key of a release counts as
 // learnt in the transaction that holds what was learnt.
 func (p *pipeline) prepare(o *order) {
 	switch o.Do {
 	case doUnblock:
 		p.judge.detector.Clear(o.account, o.at)
-		o.held = p.heldIDs(o.account)
+		o.queued = p.queuedOf(o.account)
 	case doRelease:
 		p.judge.detector.Release(o.account, o.at, o.key)
 		p.learned = append(p.learned, o.key)
-		o.held = p.heldIDs(o.account)
+		o.queued = p.queuedOf(o.account)
 	}
 	p.orders = append(p.orders, o)
 	p.dirty = true
@@ -183,29 +185,68 @@ func (p *pipeline) canonical(name string) mailq.Account {
 	return p.directory.Load().Canonical(name)
 }
 
-func (p *pipeline) heldIDs(account mailq.Account) []string {
-	var ids []string
+// queuedOf lists an account's messages in the queue, as the log tells them. It
+// runs in observe.
+func (p *pipeline) queuedOf(account mailq.Account) (ids []string) {
 	for m := range p.judge.parser.Queued {
-		if m.Held && m.Account == account {
+		if m.Account == account {
 			ids = append(ids, m.QueueID)
 		}
 	}
 	return ids
 }
 
-// obey runs in answer, after every step that was decided before the order.
-func (p *pipeline) obey(ctx context.Context, o *order) {
-	var r ordered
-	if o.Do == doReset {
-		p.reset(ctx, o)
-		return
+// ordersOnce is how many orders are carried out side by side.
+const ordersOnce = 16
+
+// obey runs in answer, after every step that was decided before the orders.
+// Those about different accounts are carried out side by side, so that many of
+// them write each table a few times only.
+func (p *pipeline) obey(ctx context.Context, orders []*order) {
+	for len(orders) > 0 {
+		n := apart(orders)
+		if orders[0].Do == doReset {
+			p.reset(ctx, orders[0])
+		} else {
+			p.obeyTogether(ctx, orders[:n])
+		}
+		orders = orders[n:]
 	}
-	if strengthOf(o.Do) > rules.Nothing {
-		r.result, r.err = p.stop(ctx, o)
-	} else {
-		r.result, r.err = p.lift(ctx, o)
+}
+
+// apart is how many of the orders, from the first on, are about an account
+// that none before them is about. A reset stands alone.
+func apart(orders []*order) int {
+	about := map[mailq.Account]bool{}
+	for i, o := range orders {
+		if i > 0 && (about[o.account] || o.Do == doReset || orders[0].Do == doReset) {
+			return i
+		}
+		about[o.account] = true
 	}
-	o.done <- r
+	return len(orders)
+}
+
+// obeyTogether carries out orders about different accounts. What belongs to
+// answer alone is done when all of them are.
+func (p *pipeline) obeyTogether(ctx context.Context, orders []*order) {
+	then := make([]func() ordered, len(orders))
+	var g errgroup.Group
+	g.SetLimit(ordersOnce)
+	for i, o := range orders {
+		g.Go(func() error {
+			if strengthOf(o.Do) > rules.Nothing {
+				then[i] = p.stop(ctx, o)
+			} else {
+				then[i] = p.lift(ctx, o)
+			}
+			return nil
+		})
+	}
+	g.Wait()
+	for i, o := range orders {
+		o.done <- then[i]()
+	}
 }
 
 // strengthOf is what an order puts in force, Nothing if it takes away.
@@ -236,11 +277,15 @@ func (o *order) decision() rules.Decision {
 	return d
 }
 
-// stop holds or blocks an account.
-func (p *pipeline) stop(ctx context.Context, o *order) (web.Result, error) {
+// failedOrder is an order of which nothing was done.
+func failedOrder(err error) func() ordered { return func() ordered { return ordered{err: err} } }
+
+// stop holds or blocks an account. What it returns notes and tells that, in
+// answer.
+func (p *pipeline) stop(ctx context.Context, o *order) (then func() ordered) {
 	d := o.decision()
 	if _, err := p.store.Commit(ctx, store.Batch{Decisions: []rules.Decision{d}}); err != nil {
-		return web.Result{}, fmt.Errorf("%s %s: not written down, so not done: %w", o.Do, o.account, err)
+		return failedOrder(fmt.Errorf("%s %s: not written down, so not done: %w", o.Do, o.account, err))
 	}
 	outcome := p.acts.DoAll(ctx, []rules.Decision{d})[0]
 	p.restrain(d)
@@ -251,9 +296,12 @@ func (p *pipeline) stop(ctx context.Context, o *order) (web.Result, error) {
 	} else {
 		result.Failed = append(result.Failed, text+", but: "+outcome.Detail)
 	}
-	p.untold.outcomes = append(p.untold.outcomes, outcomeOf{d.ID, time.Now(), outcome})
-	p.settle(ctx)
-	return result, nil
+	at := time.Now()
+	return func() ordered {
+		p.untold.outcomes = append(p.untold.outcomes, outcomeOf{d.ID, at, outcome})
+		p.settle(ctx)
+		return ordered{result: result}
+	}
 }
 
 func operatorWhy(o web.Order) string {
@@ -287,11 +335,11 @@ func (p *pipeline) reset(ctx context.Context, o *order) {
 }
 
 // lift undoes every action on an account. What was decided while the order
-// was on its way is ended too.
-func (p *pipeline) lift(ctx context.Context, o *order) (web.Result, error) {
+// was on its way is ended too. What it returns tells that, in answer.
+func (p *pipeline) lift(ctx context.Context, o *order) (then func() ordered) {
 	late, err := p.store.EndDecisions(ctx, string(o.account), o.at, o.Who, o.Why)
 	if err != nil {
-		return web.Result{}, err
+		return failedOrder(err)
 	}
 	ended := append(o.ended, late...)
 	result := web.Result{Account: string(o.account)}
@@ -305,7 +353,7 @@ func (p *pipeline) lift(ctx context.Context, o *order) (web.Result, error) {
 		result.Done = append(result.Done, fmt.Sprintf("%s may send again: %s lifted", o.account, actionsOf(ended)))
 	}
 	if o.Do == doRelease || o.wrong {
-		p.freeHeld(ctx, o.held, &result)
+		p.freeHeld(ctx, o, &result)
 	} else {
 		p.keepHeld(ctx, o, &result)
 	}
@@ -316,43 +364,75 @@ func (p *pipeline) lift(ctx context.Context, o *order) (web.Result, error) {
 		Outcome: strings.Join(slices.Concat(result.Done, result.Failed), "; ")}); err != nil {
 		result.Failed = append(result.Failed, fmt.Sprintf("what came of it is not in the journal: %v", err))
 	}
-	for id, f := range p.failed {
-		if f.decision.Subject == string(o.account) {
-			delete(p.failed, id) // not wanted any more
+	return func() ordered {
+		for id, f := range p.failed {
+			if f.decision.Subject == string(o.account) {
+				delete(p.failed, id) // not wanted any more
+			}
 		}
+		p.post(ctx, p.resolved(o))
+		return ordered{result: result}
 	}
-	p.post(ctx, p.resolved(o))
-	return result, nil
 }
 
 // keepHeld leaves the mail of an account that was hijacked on hold: most of it
 // is the hijacker's.
 func (p *pipeline) keepHeld(ctx context.Context, o *order, result *web.Result) {
-	if len(o.held) == 0 || p.queue == nil {
+	if len(o.queued) == 0 || p.queue == nil {
 		return
 	}
-	ms, err := p.queue.Look(ctx, o.held)
+	ms, err := p.queue.Look(ctx, o.queued)
 	n := len(slices.DeleteFunc(ms, func(m enforce.Queued) bool { return !m.Held }))
 	if err != nil || n > 0 {
 		result.Done = append(result.Done, fmt.Sprintf("%d message%s stay on hold: vedetta queue release %s, or delete", n, plural(n), o.account))
 	}
 }
 
-// freeHeld takes the account's mail off the hold queue.
-func (p *pipeline) freeHeld(ctx context.Context, ids []string, result *web.Result) {
-	if len(ids) == 0 || p.queue == nil {
+// freeHeld takes the account's mail off the hold queue. What is on hold is the
+// queue's to say: the log may not have come to it yet.
+func (p *pipeline) freeHeld(ctx context.Context, o *order, result *web.Result) {
+	if p.queue == nil {
 		return
 	}
 	n := 0
-	ms, err := p.queue.Look(ctx, ids)
-	if err == nil {
+	ms, err := p.inQueue(ctx, o.account, o.queued, false)
+	if o.Do == doRelease {
+		more, searchErr := p.inQueue(ctx, o.account, nil, true)
+		if ms = append(ms, more...); searchErr != nil {
+			p.log.Warn("the queue cannot be searched for mail that the log did not tell of yet", "account", string(o.account), "err", searchErr)
+		}
+	}
+	ms = slices.DeleteFunc(ms, func(m enforce.Queued) bool { return !m.Held })
+	if err == nil && len(ms) > 0 {
 		n, err = p.queue.Release(ctx, ms)
 	}
 	if err != nil {
-		result.Failed = append(result.Failed, fmt.Sprintf("%d held messages, of which %d were released: %v", len(ids), n, err))
+		result.Failed = append(result.Failed, fmt.Sprintf("%d held messages, of which %d were released: %v", len(ms), n, err))
+	} else if n > 0 {
+		result.Done = append(result.Done, fmt.Sprintf("%d held message%s released", n, plural(n)))
+	}
+}
+
+// finishRelease frees the mail of an account that was released just before the
+// service ended. All else is brought about by comparing with the journal.
+func (p *pipeline) finishRelease(ctx context.Context, r store.Release) {
+	o := &order{Order: web.Order{Do: doRelease, Who: r.By, Why: r.Why}, account: mailq.Account(r.Subject)}
+	var result web.Result
+	if stopped, err := p.stopped(ctx, o.account); err != nil {
+		result.Failed = append(result.Failed, err.Error())
+	} else if stopped {
+		result.Done = append(result.Done, "stopped again since")
+	} else {
+		p.freeHeld(ctx, o, &result)
+		result.Done = append(result.Done, "finished after a restart")
+	}
+	if len(result.Failed) > 0 { // with the next start
+		p.log.Error("a release that was interrupted is not finished", "account", r.Subject, "failed", result.Failed)
 		return
 	}
-	result.Done = append(result.Done, fmt.Sprintf("%d held message%s released", n, plural(n)))
+	if err := p.store.Note(ctx, store.Entry{Time: r.At, What: doRelease, Who: r.By, Subject: r.Subject, Why: r.Why, Outcome: strings.Join(result.Done, "; ")}); err != nil {
+		p.log.Error("a release that was interrupted is finished, but the journal does not say so", "account", r.Subject, "err", err)
+	}
 }
 
 func (p *pipeline) resolved(o *order) []incident.Change {

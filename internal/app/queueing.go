@@ -95,6 +95,13 @@ func (p *pipeline) restrainNow(ctx context.Context, r restraint) {
 	if err != nil && !(errors.Is(err, enforce.ErrBusy) && !r.again) {
 		p.log.Error("queued mail is not all held", "account", string(r.account), "err", err)
 	}
+	if stopped, told := p.stopped(ctx, r.account); told == nil && !stopped { // released while we held
+		_, err = p.queue.Release(ctx, ms)
+		if err != nil {
+			p.log.Error("mail of an account that was released meanwhile is on hold", "account", string(r.account), "err", err)
+		}
+		return
+	}
 	if n > 0 || err != nil && r.again {
 		p.noteQueue(ctx, "queue-hold", string(r.account), "vedetta", "the account was stopped", p.told(ctx, "held", n, len(ms), ms, err))
 	}
@@ -111,13 +118,7 @@ func (p *pipeline) stopped(ctx context.Context, account mailq.Account) (bool, er
 
 // queuedIDs lists the account's messages in the queue, as the log tells them.
 func (p *pipeline) queuedIDs(ctx context.Context, account mailq.Account) (ids []string, err error) {
-	err = p.inObserve(ctx, func() {
-		for m := range p.judge.parser.Queued {
-			if m.Account == account {
-				ids = append(ids, m.QueueID)
-			}
-		}
-	})
+	err = p.inObserve(ctx, func() { ids = p.queuedOf(account) })
 	return ids, err
 }
 
@@ -172,9 +173,16 @@ func (p *pipeline) findQueued(ctx context.Context, account mailq.Account) ([]enf
 	if err != nil {
 		return nil, err
 	}
+	return p.inQueue(ctx, account, ids, true)
+}
+
+// inQueue returns the messages with the ids that the log tells, as far as they
+// are in the queue, and with search all that the queue's own files say the
+// account handed in.
+func (p *pipeline) inQueue(ctx context.Context, account mailq.Account, ids []string, search bool) ([]enforce.Queued, error) {
 	ms, err := p.queue.Look(ctx, ids)
-	if err != nil {
-		return nil, err
+	if err != nil || !search {
+		return ms, err
 	}
 	logins, users, uids := p.directory.Logins(string(account)), []string(nil), []int(nil)
 	switch name := string(account); account.Kind() {

@@ -140,3 +140,29 @@ func TestSharedIdentityIsNotStopped(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// A release whose mail was still on hold when the service was killed is
+// finished at the next start, unless the account was stopped again.
+func TestReleaseIsFinishedAfterACrash(t *testing.T) {
+	for _, again := range []bool{false, true} {
+		s, q := holding(t, victim, 12, 3, time.Now().Add(-time.Hour))
+		at := time.Now().Add(-time.Second)
+		if _, err := s.store.Release(t.Context(), store.Release{Key: "r", Subject: victim, At: at, By: "root", Why: "calm again"}); err != nil {
+			t.Fatal(err)
+		}
+		want := 0
+		if again {
+			s.throttleForTest(t, victim, rules.Block, time.Now(), time.Time{}, time.Time{})
+			want = 12
+		}
+		if err := s.enforceAgain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, held := q.count(); held != want {
+			t.Errorf("stopped again: %t: %d messages are on hold, want %d", again, held, want)
+		}
+		if left, err := s.store.UnfinishedReleases(t.Context(), time.Time{}); err != nil || len(left) > 0 {
+			t.Errorf("stopped again: %t: unfinished are %v, %v", again, left, err)
+		}
+	}
+}

@@ -90,7 +90,7 @@ func serveOrders(t *testing.T, p *pipeline) {
 			case ask := <-p.asks:
 				ask()
 				for _, o := range p.orders {
-					p.obey(t.Context(), o)
+					p.obey(t.Context(), []*order{o})
 				}
 				p.orders = nil
 			case <-t.Context().Done():
@@ -98,4 +98,49 @@ func serveOrders(t *testing.T, p *pipeline) {
 			}
 		}
 	}()
+}
+
+// What cannot be put in force is tried again; from the second time on people
+// are told, once.
+func TestNotInForceIsTold(t *testing.T) {
+	p := asked(t)
+	s := &service{pipeline: p, force: eye{kind: "enforcement", subject: "blocks on mx1", part: "blocks"}}
+	p.judge.policy = &rules.Policy{Set: rules.Shipped(), Mode: rules.ModeEnforce}
+	p.reconciled = make(chan time.Time, 1)
+	serveAsks(t, p)
+	p.acts.(*acted).fail = "cpanel: no such mailbox"
+	for n, want := range []int{0, 1, 1} {
+		if err := s.reconcile(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.inObserve(t.Context(), func() {
+			if len(p.steps) != want {
+				t.Errorf("comparison %d: %d told, want %d", n+1, len(p.steps), want)
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.acts.(*acted).fail = ""
+	if err := s.reconcile(t.Context()); err != nil || s.unforced != 0 || p.health.parts["blocks"] != "ok" {
+		t.Errorf("%v, %d, %v", err, s.unforced, p.health.parts)
+	}
+}
+
+// serveAsks plays the half that questions go to.
+func serveAsks(t *testing.T, p *pipeline) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case ask := <-p.asks:
+				ask()
+			case <-t.Context().Done():
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() { <-done })
 }

@@ -91,6 +91,10 @@ type Verdict struct {
 	// generic cell rate algorithm): empty when due lies burst·every ahead.
 	due   atomic.Int64
 	given atomic.Uint64
+
+	// waiting is true while held mail of a throttled account waits to be let
+	// out: that comes first, and new mail is held behind it.
+	waiting atomic.Bool
 }
 
 // Set puts d in force under d.Subject, in place of what was there. Text is
@@ -120,6 +124,7 @@ func (t *Table) Set(d rules.Decision, text string) {
 	if old := t.verdicts[d.Subject]; old != nil {
 		v.due.Store(old.due.Load())
 		v.given.Store(old.given.Load())
+		v.waiting.Store(old.waiting.Load())
 	}
 	t.verdicts[d.Subject] = v
 }
@@ -217,16 +222,19 @@ func (v *Verdict) Given() uint64 { return v.given.Load() }
 // maxDue bounds how far a verdict's due may lie ahead, in nanoseconds: 73 years.
 const maxDue = math.MaxInt64 / 4
 
-// Take takes n recipients from a throttled account's allowance and reports
-// whether there were that many. If not it takes none.
+// Take takes n recipients of new mail from a throttled account's allowance and
+// reports whether there were that many, and none of its held mail waits. If not
+// it takes none.
 func (v *Verdict) Take(n int, now time.Time) bool {
 	if n <= 0 {
 		return true
 	}
-	if int64(n) > v.burst {
-		return false
-	}
-	return v.take(int64(n), (v.burst-int64(n))*v.every, now)
+	return !v.waiting.Load() && v.takeSome(int64(n), now)
+}
+
+// takeSome takes n recipients if there are that many.
+func (v *Verdict) takeSome(n int64, now time.Time) bool {
+	return n <= v.burst && v.take(n, (v.burst-n)*v.every, now)
 }
 
 // take takes n recipients if due lies at most ahead nanoseconds ahead.
@@ -254,7 +262,7 @@ func (v *Verdict) Free(now time.Time) int {
 	switch {
 	case v == nil:
 		return math.MaxInt
-	case !v.throttles():
+	case !v.throttles(), v.waiting.Load():
 		return 0
 	}
 	ahead := max(v.due.Load()-now.UnixNano(), 0)
@@ -276,7 +284,17 @@ func (t *Table) Pay(subject string, n int, now time.Time) bool {
 	case int64(n) > v.burst:
 		return v.take(min(int64(n), maxDue/v.every), 0, now)
 	}
-	return v.Take(n, now)
+	return v.takeSome(int64(n), now)
+}
+
+// Wait says whether held mail of a throttled account waits to be let out. While
+// it does, the allowance is kept for it, so that the oldest leaves first.
+func (t *Table) Wait(subject string, waiting bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if v := t.verdicts[subject]; v != nil {
+		v.waiting.Store(waiting)
+	}
 }
 
 // maxText bounds the text of an answer. Postfix prefixes it with the code and

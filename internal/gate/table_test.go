@@ -255,3 +255,25 @@ func TestLine(t *testing.T) {
 		}
 	}
 }
+
+// While held mail waits the allowance is its own, over a new verdict too.
+func TestHeldMailComesFirst(t *testing.T) {
+	table, now := &Table{}, time.Now()
+	d := rules.Decision{Subject: "alice@shop.test", Action: rules.Throttle, Time: now, Enforce: true}
+	table.Set(d, "slow")
+	table.Wait(d.Subject, true)
+	table.Wait("bob@shop.test", true) // nobody
+	table.Set(d, "slow")
+	v := table.Lookup(d.Subject, now)
+	if got := v.Weigh(1, now); got != Hold || v.Free(now) != 0 {
+		t.Errorf("new mail while held mail waits: %v, free %d", got, v.Free(now))
+	}
+	if !table.Pay(d.Subject, defaultBurst, now) {
+		t.Error("held mail cannot be paid for")
+	}
+	later := now.Add(defaultEvery)
+	table.Wait(d.Subject, false)
+	if got := v.Weigh(1, later); got != Dunno {
+		t.Errorf("new mail after it: %v", got)
+	}
+}

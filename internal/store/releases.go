@@ -46,8 +46,20 @@ func (db *DB) Release(ctx context.Context, r Release) ([]rules.Decision, error) 
 // PendingReleases returns the releases that the detector has not learned
 // yet, oldest first.
 func (db *DB) PendingReleases(ctx context.Context) ([]Release, error) {
+	return db.releases(ctx, "learned_at IS NULL")
+}
+
+// UnfinishedReleases returns the releases since a time of which the journal
+// does not say what came of them, oldest first: whoever carried them out was
+// interrupted.
+func (db *DB) UnfinishedReleases(ctx context.Context, since time.Time) ([]Release, error) {
+	return db.releases(ctx, `at > ? AND NOT EXISTS (SELECT 1 FROM journal j
+		WHERE j.subject = releases.subject AND j.at = releases.at AND j.what = ? AND j.outcome <> '')`, nanos(since), WhatRelease)
+}
+
+func (db *DB) releases(ctx context.Context, match string, args ...any) ([]Release, error) {
 	var all []Release
-	err := db.query(ctx, "releases", "SELECT key, subject, at, by, why FROM releases WHERE learned_at IS NULL ORDER BY at, key", nil,
+	err := db.query(ctx, "releases", "SELECT key, subject, at, by, why FROM releases WHERE "+match+" ORDER BY at, key", args,
 		func(scan func(...any) error) error {
 			var r Release
 			var at sql.NullInt64

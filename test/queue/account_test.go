@@ -121,13 +121,11 @@ func TestPostfixReleaseAtOnce(t *testing.T) {
 	b.WaitLog("to=<r@soft.test>, .* status=deferred")
 	later := time.Now().Add(time.Hour)
 	mine := find(t, q, ofAlice, 5)
-	n := 0
 	for _, m := range mine {
 		if m.Held {
 			if err := os.Chtimes(filepath.Join(b.Dir, "spool/hold", m.ID), later, later); err != nil {
 				t.Fatal(err)
 			}
-			n++
 			break
 		}
 	}
