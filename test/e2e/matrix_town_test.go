@@ -24,7 +24,7 @@ import (
 	"github.com/vedetta-watch/vedetta/test/bed"
 )
 
-// A rule that throttles at the first sign, and only those whom it is tested on.
+// Rules that throttle at the first sign, and only those whom it is tested on.
 const throttleRules = `rules:
   - name: hijacked-mailbox
     about: Throttles at once.
@@ -32,9 +32,19 @@ const throttleRules = `rules:
       - do: throttle
         when: score >= 6 and subject in ["carol@shop.test", "frank@shop.test", "carol@blog.test"]
         for: 12h
+  - name: abused-script
+    about: Throttles at once.
+    ladder:
+      - do: throttle
+        when: score >= 6 and subject in ["script:65534:slow.php", "user:uucp"]
+        for: 12h
 cases:
   - name: throttles
     finding: {rule: hijacked-mailbox, subject: carol@shop.test, class: login, score: 6, families: 1}
+    mode: enforce
+    want: {do: throttle, enforce: true, for: 12h}
+  - name: throttles a script
+    finding: {rule: abused-script, subject: "script:65534:slow.php", class: script, score: 6, families: 1}
     mode: enforce
     want: {do: throttle, enforce: true, for: 12h}
 `
@@ -110,6 +120,7 @@ func (m *matrix) startServers(h hooks) {
 			"authorized_submit_users = !hash:" + h.submitUsers + ", static:anyone",
 		},
 	})
+	m.addUsers()
 	path := filepath.Join(m.Config, "master.cf")
 	master, err := os.ReadFile(path)
 	if err != nil {
@@ -123,6 +134,19 @@ func (m *matrix) startServers(h hooks) {
 	m.files = bed.StartExim(m.t, bed.EximOptions{Bed: m.Bed, BlockFile: h.blockFile, HoldFile: h.holdFile, QueueRun: time.Hour})
 }
 
+// addUsers adds those whose passwords are changed.
+func (m *matrix) addUsers() {
+	m.t.Helper()
+	f, err := os.OpenFile(filepath.Join(m.Dir, "users"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	_, err = f.WriteString("ruth@shop.test:{PLAIN}pw-ruth\nrosa@shop.test:{PLAIN}pw-rosa\nrita@shop.test:{PLAIN}pw-rita\nrosa@blog.test:{PLAIN}pw-rosa\nrita@blog.test:{PLAIN}pw-rita\n")
+	if err := errors.Join(err, f.Close()); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
 // startServices starts a service for each set of hooks, so that what one hook
 // does is not another's work.
 func (m *matrix) startServices(h hooks) {
@@ -130,14 +154,14 @@ func (m *matrix) startServices(h hooks) {
 	postfix := func(table string) string {
 		return fmt.Sprintf("postfix:\n  sasl_access: %s\n  config_dir: %s\n", table, m.Config)
 	}
-	m.add("policy", m.MailLog, fmt.Sprintf("gate:\n  listen: [\"inet:%s\"]\n%s%s  submit_users: %s\n", h.policy, matrixThrottle, postfix(h.table), h.submitUsers))
-	m.add("milter", m.MailLog, fmt.Sprintf("gate:\n  listen: []\n  milter: [\"inet:%s\"]\n%s%s", h.milter, matrixThrottle, postfix(h.milterTable)))
-	m.add("socket", m.socket.MainLog, fmt.Sprintf("gate:\n  listen: []\n  exim: [\"inet:%s\"]\n%squeue:\n  exim: %s\nexim:\n  command: [%s]\n",
-		h.socket, matrixThrottle, m.socket.Spool, m.socket.Program))
-	m.add("files", m.files.MainLog, fmt.Sprintf("gate:\n  listen: []\nqueue:\n  exim: %s\nexim:\n  block_file: %s\n  hold_file: %s\n  command: [%s]\n",
-		m.files.Spool, h.blockFile, h.holdFile, m.files.Program))
-	m.add("dovecot", m.MailLog, fmt.Sprintf("gate:\n  listen: []\ndovecot:\n  deny_file: %s\n  config_file: %s\nreset:\n  passwd_file:\n    path: %s\n",
-		h.deny, filepath.Join(m.Dir, "dovecot.conf"), filepath.Join(m.Dir, "users")))
+	reset := fmt.Sprintf("reset:\n  passwd_file:\n    path: %s\ndovecot:\n  config_file: %s\n", filepath.Join(m.Dir, "users"), filepath.Join(m.Dir, "dovecot.conf"))
+	m.add("policy", m.MailLog, fmt.Sprintf("gate:\n  listen: [\"inet:%s\"]\n%s%s  submit_users: %s\n%s", h.policy, matrixThrottle, postfix(h.table), h.submitUsers, reset))
+	m.add("milter", m.MailLog, fmt.Sprintf("gate:\n  listen: []\n  milter: [\"inet:%s\"]\n%s%s%s", h.milter, matrixThrottle, postfix(h.milterTable), reset))
+	m.add("socket", m.socket.MainLog, fmt.Sprintf("gate:\n  listen: []\n  exim: [\"inet:%s\"]\n%squeue:\n  exim: %s\nexim:\n  command: [%s]\n%s",
+		h.socket, matrixThrottle, m.socket.Spool, m.socket.Program, reset))
+	m.add("files", m.files.MainLog, fmt.Sprintf("gate:\n  listen: []\nqueue:\n  exim: %s\nexim:\n  block_file: %s\n  hold_file: %s\n  command: [%s]\n%s",
+		m.files.Spool, h.blockFile, h.holdFile, m.files.Program, reset))
+	m.add("dovecot", m.MailLog, fmt.Sprintf("gate:\n  listen: []\n%s  deny_file: %s\n", reset, h.deny))
 	m.add("panels", m.MailLog, "gate:\n  listen: []\n"+m.startPanels())
 	m.start()
 	for _, s := range m.services {
@@ -161,6 +185,9 @@ func (m *matrix) add(name, log, sections string) {
 	for _, login := range throttled {
 		p.calm(time.Now(), pastDays, login)
 	}
+	for _, sender := range throttledLocal {
+		p.localPast(sender)
+	}
 	if err := errors.Join(os.WriteFile(s.config, []byte(text), 0o600), os.WriteFile(madeUp, []byte(p.text.String()), 0o600)); err != nil {
 		m.t.Fatal(err)
 	}
@@ -183,7 +210,7 @@ func (m *matrix) startPanels() string {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	return fmt.Sprintf("cpanel:\n  use: true\n  uapi: [%s]\n  whmapi: [%s]\n  user_domains: %s\nplesk:\n  use: true\n  command: [%s]\n",
+	return fmt.Sprintf("cpanel:\n  use: true\n  uapi: [%s]\n  whmapi: [%s]\n  user_domains: %s\nplesk:\n  use: true\n  command: [%s]\nreset:\n  sessions: false\n",
 		m.panel.Program("uapi"), m.panel.Program("whmapi1"), owners, m.panel.Program("plesk"))
 }
 
@@ -221,13 +248,56 @@ func pleskFate(box *paneltest.Mailbox) fate {
 // throttled are the accounts that the rules are to throttle.
 var throttled = []string{"carol@shop.test", "frank@shop.test", "carol@blog.test"}
 
+// throttledLocal are the senders of local mail that the rules are to throttle.
+var throttledLocal = []string{"script:65534:slow.php", "user:uucp"}
+
+// local adds the lines of a message that a program handed in: of a script by
+// Postfix, of a system user by Exim.
+func (p *past) local(at time.Time, account string, to ...string) {
+	if name, ok := strings.CutPrefix(account, "user:"); ok {
+		p.n++
+		fmt.Fprintf(&p.text, "%s 1xV1Bk-%06d-2Y <= www@shop.test U=%s P=local S=345 from <www@shop.test> for %s\n",
+			at.Format("2006-01-02 15:04:05.000 -0700"), p.n%1_000_000, name, strings.Join(to, " "))
+		return
+	}
+	var submitted past
+	submitted.n = p.n
+	submitted.message(at, "LOGIN", to...)
+	p.n = submitted.n
+	for line := range strings.Lines(submitted.text.String()) {
+		head, text, _ := strings.Cut(line, "]: ")
+		id, _, _ := strings.Cut(text, ": ")
+		stamp, _, _ := strings.Cut(head, " ")
+		if strings.Contains(line, "sasl_username=") {
+			fmt.Fprintf(&p.text, "%s mx1 postfix/pickup[833]: %s: uid=65534 from=<www@shop.test>\n", stamp, id)
+			fmt.Fprintf(&p.text, "%s mx1 postfix/cleanup[834]: %s: info: header X-PHP-Originating-Script: %s from local; from=<www@shop.test>\n",
+				stamp, id, strings.TrimPrefix(account, "script:"))
+			continue
+		}
+		p.text.WriteString(strings.ReplaceAll(line, "from=<LOGIN>", "from=<www@shop.test>"))
+	}
+}
+
+// localPast is that of a form that sends a few messages a day.
+func (p *past) localPast(account string) {
+	for d := pastDays; d > 0; d-- {
+		for i := range 5 {
+			p.local(time.Now().AddDate(0, 0, -d).Add(time.Duration(i)*40*time.Minute), account, contact("form@shop.test", (d+i)%contacts))
+		}
+	}
+}
+
 // spree has a service read that an account writes to strangers.
 func (c *cell) spree() error {
 	path := filepath.Join(filepath.Dir(c.service.config), "made-up.log")
 	p := past{n: 100_000 * (1 + len(c.letters))}
+	write := p.message
+	if !strings.Contains(c.account, "@") {
+		write = p.local
+	}
 	now := time.Now()
 	for n := range 20 {
-		p.message(now.Add(time.Duration(n-20)*100*time.Millisecond), c.account, stranger(4*n), stranger(4*n+1), stranger(4*n+2), stranger(4*n+3))
+		write(now.Add(time.Duration(n-20)*100*time.Millisecond), c.account, stranger(4*n), stranger(4*n+1), stranger(4*n+2), stranger(4*n+3))
 	}
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
@@ -247,6 +317,8 @@ func (m *matrix) addCells(h hooks) {
 		submit     = "Postfix: submit users"
 		eximSocket = "Exim: socket alone"
 		eximFiles  = "Exim: files alone"
+		socketUser = "Exim: socket, local programs"
+		filesUser  = "Exim: files, local programs"
 		deny       = "Dovecot: deny file"
 		passwd     = "Dovecot: passwd-file"
 		cPanel     = "cPanel (fake)"
@@ -257,21 +329,32 @@ func (m *matrix) addCells(h hooks) {
 		{where: policy, action: "block", service: s["policy"], account: "alice@shop.test", post: m.at(m.Submission, "alice@shop.test"), stopped: refuses, away: refuses},
 		{where: policy, action: "hold", service: s["policy"], account: "bob@shop.test", post: m.at(m.Submission, "bob@shop.test"), stopped: keeps, away: keeps},
 		{where: policy, action: "throttle", service: s["policy"], account: "carol@shop.test", post: m.at(m.Submission, "carol@shop.test"), stopped: keeps, away: sends},
+		{where: policy, action: "reset", service: s["policy"], account: "ruth@shop.test", post: m.at(m.Submission, "ruth@shop.test"), stopped: refuses, away: refuses},
 		{where: milter, action: "block", service: s["milter"], account: "dave@shop.test", post: m.at(h.milterPort, "dave@shop.test"), stopped: refuses, away: refuses},
 		{where: milter, action: "hold", service: s["milter"], account: "erin@shop.test", post: m.at(h.milterPort, "erin@shop.test"), stopped: keeps, away: keeps},
 		{where: milter, action: "throttle", service: s["milter"], account: "frank@shop.test", post: m.at(h.milterPort, "frank@shop.test"), stopped: keeps, away: sends},
+		{where: milter, action: "reset", service: s["milter"], account: "rosa@shop.test", post: m.at(h.milterPort, "rosa@shop.test"), stopped: refuses, away: refuses},
 		{where: local, action: "block", service: s["milter"], account: "script:65534:block.php", post: m.php("block.php"), stopped: keeps, away: sends},
 		{where: local, action: "hold", service: s["milter"], account: "script:65534:hold.php", post: m.php("hold.php"), stopped: keeps, away: sends},
+		{where: local, action: "throttle", service: s["milter"], account: "script:65534:slow.php", post: m.php("slow.php"), stopped: keeps, away: sends},
 		{where: table, action: "block", service: s["policy"], account: "grace@shop.test", post: m.at(h.tablePort, "grace@shop.test"), stopped: refuses, away: refuses},
 		{where: table, action: "hold", service: s["policy"], account: "mallory@shop.test", post: m.at(h.tablePort, "mallory@shop.test"), stopped: keeps, away: keeps},
+		{where: table, action: "reset", service: s["policy"], account: "rita@shop.test", post: m.at(h.tablePort, "rita@shop.test"), stopped: refuses, away: refuses},
 		{where: submit, action: "block", service: s["policy"], account: "user:games", post: func(r string) error { return m.Sendmail("games", "x@shop.test", r) }, stopped: refuses, away: refuses},
 		{where: eximSocket, action: "block", service: s["socket"], account: "alice@blog.test", post: m.at(m.socket.Submission, "alice@blog.test"), stopped: refuses, away: sends},
 		{where: eximSocket, action: "hold", service: s["socket"], account: "bob@blog.test", post: m.at(m.socket.Submission, "bob@blog.test"), stopped: keeps, away: sends},
 		{where: eximSocket, action: "throttle", service: s["socket"], account: "carol@blog.test", post: m.at(m.socket.Submission, "carol@blog.test"), stopped: keeps, away: sends},
+		{where: eximSocket, action: "reset", service: s["socket"], account: "rosa@blog.test", post: m.at(m.socket.Submission, "rosa@blog.test"), stopped: refuses, away: sends},
+		{where: socketUser, action: "block", service: s["socket"], account: "user:games", post: m.byUser(m.socket, "games"), stopped: keeps, away: sends},
+		{where: socketUser, action: "hold", service: s["socket"], account: "user:irc", post: m.byUser(m.socket, "irc"), stopped: keeps, away: sends},
+		{where: socketUser, action: "throttle", service: s["socket"], account: "user:uucp", post: m.byUser(m.socket, "uucp"), stopped: keeps, away: sends},
 		{where: eximFiles, action: "block", service: s["files"], account: "dave@blog.test", post: m.at(m.files.Submission, "dave@blog.test"), stopped: refuses, away: refuses},
 		{where: eximFiles, action: "hold", service: s["files"], account: "erin@blog.test", post: m.at(m.files.Submission, "erin@blog.test"), stopped: keeps, away: keeps},
+		{where: eximFiles, action: "reset", service: s["files"], account: "rita@blog.test", post: m.at(m.files.Submission, "rita@blog.test"), stopped: refuses, away: refuses},
+		{where: filesUser, action: "block", service: s["files"], account: "user:games", post: m.byUser(m.files, "games"), stopped: refuses, away: refuses},
+		{where: filesUser, action: "hold", service: s["files"], account: "user:irc", post: m.byUser(m.files, "irc"), stopped: keeps, away: keeps},
 		{where: deny, action: "block", service: s["dovecot"], account: "frank@blog.test", post: m.at(m.Submission, "frank@blog.test"), stopped: refuses, away: refuses, limit: 2500 * time.Millisecond},
-		{where: passwd, action: "reset", service: s["dovecot"], account: "grace@blog.test", post: m.at(m.Submission, "grace@blog.test"), stopped: refuses, away: refuses, limit: 2500 * time.Millisecond},
+		{where: passwd, action: "reset", service: s["dovecot"], account: "grace@blog.test", post: m.at(m.Submission, "grace@blog.test"), old: true, stopped: refuses, away: refuses, limit: 2500 * time.Millisecond},
 		{where: cPanel, action: "block", service: s["panels"], account: "alice@shop.test", look: m.atPanel("alice@shop.test", cPanelFate), stopped: refuses, away: refuses},
 		{where: cPanel, action: "hold", service: s["panels"], account: "bob@shop.test", look: m.atPanel("bob@shop.test", cPanelFate), stopped: keeps, away: keeps},
 		{where: plesk, action: "block", service: s["panels"], account: "carol@shop.test", look: m.atPanel("carol@shop.test", pleskFate), stopped: refuses, away: refuses},
@@ -282,6 +365,8 @@ func (m *matrix) addCells(h hooks) {
 		{where: table, post: m.at(h.tablePort, "mallory@blog.test")},
 		{where: eximSocket, post: m.at(m.socket.Submission, "mallory@blog.test")},
 		{where: eximFiles, post: m.at(m.files.Submission, "mallory@blog.test")},
+		{where: socketUser, post: m.byUser(m.socket, "news")},
+		{where: filesUser, post: m.byUser(m.files, "news")},
 	} {
 		m.cells = append(m.cells, m.finished(c))
 	}
@@ -317,6 +402,9 @@ func (c *cell) command() error {
 	}
 	if _, after, ok := strings.Cut(out, "new password of "+c.account+": "); ok {
 		c.fresh, _, _ = strings.Cut(after, "\n")
+		if !c.old {
+			c.passwords.Store(c.account, c.fresh)
+		}
 	}
 	return nil
 }
@@ -366,6 +454,14 @@ func (m *matrix) php(name string) func(rcpt string) error {
 			return fmt.Errorf("sendmail: %w\n%s", err, out)
 		}
 		return nil
+	}
+}
+
+// byUser sends as a program of a system user's, which is told of a refusal by
+// its exit status.
+func (m *matrix) byUser(e *bed.Exim, user string) func(rcpt string) error {
+	return func(rcpt string) error {
+		return e.Sendmail(user, []string{"-oep", "-i", "-f", "www@shop.test", rcpt}, "Subject: Matrix\n\nHello.\n")
 	}
 }
 
