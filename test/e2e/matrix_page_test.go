@@ -41,6 +41,7 @@ var gaps = []gap{
 	{"Dovecot: deny file", "hold", "who is held may read his mail"},
 	{"Dovecot: deny file", "throttle", "a file cannot count"},
 	{"cPanel (fake)", "throttle", "has no such limit for a mailbox"},
+	{"cPanel (fake)", "reset", "by WHM only, over HTTPS; see TestCPanelPassword in enforce"},
 	{"Plesk (fake)", "hold", "does not hold mail"},
 	{"Plesk (fake)", "throttle", "its limit is for an hour, and would refuse"},
 }

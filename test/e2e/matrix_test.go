@@ -202,8 +202,8 @@ func (c *cell) lift() error {
 		return fmt.Errorf("release: exit %d: %s%s", code, out, errs)
 	}
 	begun := time.Now()
-	if c.fresh != "" {
-		c.passwords.Store(c.account, c.fresh)
+	if err := c.freshPassword(); err != nil {
+		return err
 	}
 	at, err := c.until(sends)
 	if err != nil {
@@ -213,13 +213,32 @@ func (c *cell) lift() error {
 	switch {
 	case c.row.undone > c.limit:
 		return fmt.Errorf("undone after %s, want %s", c.row.undone, c.limit)
-	case c.fresh != "":
+	case c.fresh != "" && c.look == nil:
 		c.passwords.Delete(c.account)
 		if got, _, err := c.try(); got != refuses {
 			return fmt.Errorf("the old password: %s: %v", got, err)
 		}
 	}
 	return c.allEnded()
+}
+
+// freshPassword has the account use the password that a reset gave it; a panel
+// must have taken it.
+func (c *cell) freshPassword() error {
+	if c.fresh == "" && c.action == "reset" {
+		return errors.New("nobody was shown the new password")
+	}
+	if c.fresh != "" && c.look == nil {
+		c.passwords.Store(c.account, c.fresh)
+	}
+	if c.action != "reset" || c.look == nil {
+		return nil
+	}
+	state, err := c.panel.State()
+	if err == nil && state.Mailboxes[c.account].Password != c.fresh {
+		err = errors.New("the panel has another password than was shown")
+	}
+	return err
 }
 
 func (c *cell) allEnded() error {

@@ -162,7 +162,9 @@ func (m *matrix) startServices(h hooks) {
 	m.add("files", m.files.MainLog, fmt.Sprintf("gate:\n  listen: []\nqueue:\n  exim: %s\nexim:\n  block_file: %s\n  hold_file: %s\n  command: [%s]\n%s",
 		m.files.Spool, h.blockFile, h.holdFile, m.files.Program, reset))
 	m.add("dovecot", m.MailLog, fmt.Sprintf("gate:\n  listen: []\n%s  deny_file: %s\n", reset, h.deny))
-	m.add("panels", m.MailLog, "gate:\n  listen: []\n"+m.startPanels())
+	cPanel, plesk := m.startPanels()
+	m.add("cpanel", m.MailLog, "gate:\n  listen: []\nreset:\n  sessions: false\n"+cPanel)
+	m.add("plesk", m.MailLog, "gate:\n  listen: []\nreset:\n  sessions: false\n"+plesk)
 	m.start()
 	for _, s := range m.services {
 		m.databases[s] = s.open()
@@ -194,13 +196,13 @@ func (m *matrix) add(name, log, sections string) {
 	m.services[name], m.logs[s] = s, log
 }
 
-// startPanels makes the panels' fakes and returns what the configuration says
+// startPanels makes the panels' fakes and returns what the configurations say
 // of them.
-func (m *matrix) startPanels() string {
+func (m *matrix) startPanels() (cPanel, plesk string) {
 	m.t.Helper()
 	hosting := paneltest.State{
 		TellsLimit: true, Accounts: map[string]*paneltest.Account{"shop": {Owner: "root"}}, Domains: map[string]string{"shop.test": "shop"},
-		Mailboxes: map[string]*paneltest.Mailbox{"alice@shop.test": {Limit: "50"}, "bob@shop.test": {Limit: "50"}, "carol@shop.test": {Limit: "50"}},
+		Mailboxes: map[string]*paneltest.Mailbox{"alice@shop.test": {Limit: "50"}, "bob@shop.test": {Limit: "50"}, "carol@shop.test": {Limit: "50"}, "erin@shop.test": {Limit: "50"}},
 	}
 	var err error
 	if m.panel, err = paneltest.New(m.t.TempDir(), hosting); err != nil {
@@ -210,8 +212,8 @@ func (m *matrix) startPanels() string {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	return fmt.Sprintf("cpanel:\n  use: true\n  uapi: [%s]\n  whmapi: [%s]\n  user_domains: %s\nplesk:\n  use: true\n  command: [%s]\nreset:\n  sessions: false\n",
-		m.panel.Program("uapi"), m.panel.Program("whmapi1"), owners, m.panel.Program("plesk"))
+	cPanel = fmt.Sprintf("cpanel:\n  use: true\n  uapi: [%s]\n  whmapi: [%s]\n  user_domains: %s\n", m.panel.Program("uapi"), m.panel.Program("whmapi1"), owners)
+	return cPanel, fmt.Sprintf("plesk:\n  use: true\n  command: [%s]\n", m.panel.Program("plesk"))
 }
 
 // A test binary that is called by a panel's name is that panel's command.
@@ -355,9 +357,10 @@ func (m *matrix) addCells(h hooks) {
 		{where: filesUser, action: "hold", service: s["files"], account: "user:irc", post: m.byUser(m.files, "irc"), stopped: keeps, away: keeps},
 		{where: deny, action: "block", service: s["dovecot"], account: "frank@blog.test", post: m.at(m.Submission, "frank@blog.test"), stopped: refuses, away: refuses, limit: 2500 * time.Millisecond},
 		{where: passwd, action: "reset", service: s["dovecot"], account: "grace@blog.test", post: m.at(m.Submission, "grace@blog.test"), old: true, stopped: refuses, away: refuses, limit: 2500 * time.Millisecond},
-		{where: cPanel, action: "block", service: s["panels"], account: "alice@shop.test", look: m.atPanel("alice@shop.test", cPanelFate), stopped: refuses, away: refuses},
-		{where: cPanel, action: "hold", service: s["panels"], account: "bob@shop.test", look: m.atPanel("bob@shop.test", cPanelFate), stopped: keeps, away: keeps},
-		{where: plesk, action: "block", service: s["panels"], account: "carol@shop.test", look: m.atPanel("carol@shop.test", pleskFate), stopped: refuses, away: refuses},
+		{where: cPanel, action: "block", service: s["cpanel"], account: "alice@shop.test", look: m.atPanel("alice@shop.test", cPanelFate), stopped: refuses, away: refuses},
+		{where: cPanel, action: "hold", service: s["cpanel"], account: "bob@shop.test", look: m.atPanel("bob@shop.test", cPanelFate), stopped: keeps, away: keeps},
+		{where: plesk, action: "block", service: s["plesk"], account: "carol@shop.test", look: m.atPanel("carol@shop.test", pleskFate), stopped: refuses, away: refuses},
+		{where: plesk, action: "reset", service: s["plesk"], account: "erin@shop.test", look: m.atPanel("erin@shop.test", pleskFate), stopped: refuses, away: refuses},
 		{where: policy, post: m.at(m.Submission, "mallory@blog.test")},
 		{where: milter, post: m.at(h.milterPort, "mallory@blog.test")},
 		{where: local, post: m.php("other.php")},
@@ -402,7 +405,7 @@ func (c *cell) command() error {
 	}
 	if _, after, ok := strings.Cut(out, "new password of "+c.account+": "); ok {
 		c.fresh, _, _ = strings.Cut(after, "\n")
-		if !c.old {
+		if !c.old && c.look == nil {
 			c.passwords.Store(c.account, c.fresh)
 		}
 	}
