@@ -82,6 +82,12 @@ type stage struct {
 func TestHostileNames(t *testing.T) {
 	c := newStage(t)
 	names := hostileNames(c.canary)
+	if testing.Short() {
+		names = slices.Collect(func(yield func(string) bool) {
+			for i := 0; i < len(names) && yield(names[i]); i += 3 {
+			}
+		})
+	}
 	if _, err := c.Act(t.Context(), web.Order{Do: "block", Account: mallory, Who: "test"}); err != nil {
 		t.Fatal(err)
 	}
