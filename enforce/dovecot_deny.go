@@ -50,7 +50,7 @@ func deniedLogins(entries []Entry) (logins []string, err error) {
 		}
 		for _, login := range e.Logins {
 			if !deniable(login) {
-				left = append(left, fmt.Errorf("%w: %.80q", ErrLogin, login))
+				left = append(left, leave(e, fmt.Errorf("%w: %.80q", ErrLogin, login)))
 				continue
 			}
 			logins = append(logins, strings.ToLower(login)) // as username_format=%Lu does

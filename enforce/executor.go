@@ -91,6 +91,7 @@ type Executor struct {
 	Text func(d rules.Decision) string
 
 	reconciling, writing turn
+	last                 writing // that succeeded; whoever has the turn of writing may use it
 	board                switchboard
 
 	mu      sync.Mutex
@@ -128,7 +129,7 @@ func (x *Executor) DoAll(ctx context.Context, ds []rules.Decision) []Outcome {
 	}
 	for i, switched := range x.switchOn(ctx, concerned) {
 		if changes[i] > 0 {
-			out[i] = outcome(slices.Concat(out[i].Steps, steps, switched))
+			out[i] = outcome(slices.Concat(out[i].Steps, steps.of(ds[i].Subject), switched))
 		}
 	}
 	return out
@@ -179,7 +180,7 @@ func (x *Executor) Undo(ctx context.Context, subject string) Outcome {
 	x.changes++
 	change := x.changes
 	x.mu.Unlock()
-	return outcome(slices.Concat([]Step{{What: "gate: removed"}}, x.write(ctx, change), x.switchBack(ctx, subject)))
+	return outcome(slices.Concat([]Step{{What: "gate: removed"}}, x.write(ctx, change).of(subject), x.switchBack(ctx, subject)))
 }
 
 // Reconcile makes the gate and the tables hold exactly the decisions that
@@ -203,7 +204,7 @@ func (x *Executor) Reconcile(ctx context.Context, active func(context.Context) (
 	if err != nil {
 		return outcome([]Step{{What: "load", Err: err}})
 	}
-	return outcome(slices.Concat([]Step{{What: fmt.Sprintf("gate: %d in force", x.InForce())}}, x.write(ctx, change), x.compareSwitches(ctx)))
+	return outcome(slices.Concat([]Step{{What: fmt.Sprintf("gate: %d in force", x.InForce())}}, x.write(ctx, change).all(), x.compareSwitches(ctx)))
 }
 
 // replace puts decisions in force in place of all others, unless err.
@@ -244,7 +245,7 @@ func (x *Executor) InForce() int {
 
 // write makes the tables hold at least the given change. Several changes at
 // once are written together: who finds his own already written is done.
-func (x *Executor) write(ctx context.Context, change uint64) []Step {
+func (x *Executor) write(ctx context.Context, change uint64) writing {
 	if len(x.Tables) == 0 {
 		return nil
 	}
@@ -256,19 +257,54 @@ func (x *Executor) write(ctx context.Context, change uint64) []Step {
 	if err == nil && !loaded {
 		err = ErrNotReconciled
 	}
-	steps := make([]Step, len(x.Tables))
+	if err == nil && written >= change {
+		return x.last
+	}
+	w := make(writing, len(x.Tables))
 	failed := false
 	for i, t := range x.Tables {
-		steps[i] = Step{What: t.Name(), Err: err}
-		if err == nil && written < change {
-			steps[i].Err = t.Apply(ctx, entries)
+		w[i] = tableWriting{name: t.Name(), err: err}
+		if err == nil {
+			w[i].err, w[i].left = splitLeft(t.Apply(ctx, entries))
 		}
-		failed = failed || steps[i].Err != nil
+		failed = failed || w[i].err != nil
 	}
 	if !failed {
 		x.mu.Lock()
 		x.written = max(x.written, now)
 		x.mu.Unlock()
+		x.last = w
+	}
+	return w
+}
+
+// A writing is what became of writing the tables.
+type writing []tableWriting
+
+type tableWriting struct {
+	name string
+	err  error     // the table was not written
+	left []leftOut // it was, without these
+}
+
+// of is what became of it for one account: what a table cannot hold of another
+// is not its failure.
+func (w writing) of(subject string) []Step {
+	return w.steps(func(l leftOut) bool { return l.subject == subject })
+}
+
+func (w writing) all() []Step { return w.steps(func(leftOut) bool { return true }) }
+
+func (w writing) steps(concerns func(leftOut) bool) []Step {
+	steps := make([]Step, len(w))
+	for i, t := range w {
+		errs := []error{t.err}
+		for _, l := range t.left {
+			if concerns(l) {
+				errs = append(errs, l)
+			}
+		}
+		steps[i] = Step{What: t.name, Err: errors.Join(errs...)}
 	}
 	return steps
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -383,5 +384,43 @@ func TestLogins(t *testing.T) {
 	}
 	if diff := cmp.Diff(Logins(nil)("alice@shop.test"), []string{"alice%shop.test", "alice@shop.test"}); diff != "" {
 		t.Errorf("without a directory (-got +want):\n%s", diff)
+	}
+}
+
+// What a table cannot hold of one account is that account's failure, and does
+// not keep others from being confirmed.
+func TestWhatIsLeftOutIsItsOwnFailure(t *testing.T) {
+	dir := t.TempDir()
+	x := &Executor{Tables: []Table{
+		&DovecotDeny{Path: filepath.Join(dir, "deny")},
+		&EximTable{BlockPath: filepath.Join(dir, "block")},
+		&SubmitUsers{PostfixTable: PostfixTable{Path: filepath.Join(dir, "users"), Type: "texthash"}},
+	}}
+	none := func(context.Context) ([]rules.Decision, error) { return nil, nil }
+	if o := x.Reconcile(t.Context(), none); !o.OK {
+		t.Fatal(o.Detail)
+	}
+	block := func(subject string) rules.Decision {
+		return rules.Decision{Subject: subject, Action: rules.Block, Enforce: true}
+	}
+	odd, user := "#odd:name@shop.test", "user:*"
+	for _, o := range x.DoAll(t.Context(), []rules.Decision{block(odd), block(user)}) {
+		if o.OK {
+			t.Errorf("confirmed what no table can hold: %s", o.Detail)
+		}
+	}
+	out := x.DoAll(t.Context(), []rules.Decision{block("alice@shop.test"), block(odd)})
+	if !out[0].OK || strings.Contains(out[0].Detail, "odd") {
+		t.Errorf("alice: %s", out[0].Detail)
+	}
+	if out[1].OK || !strings.Contains(out[1].Detail, ErrLogin.Error()) {
+		t.Errorf("the odd one: %s", out[1].Detail)
+	}
+	if o := x.Undo(t.Context(), "alice@shop.test"); !o.OK {
+		t.Errorf("undo: %s", o.Detail)
+	}
+	all := func(context.Context) ([]rules.Decision, error) { return []rules.Decision{block(odd)}, nil }
+	if o := x.Reconcile(t.Context(), all); o.OK {
+		t.Error("all is said to be well")
 	}
 }

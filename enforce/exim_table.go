@@ -70,7 +70,7 @@ func (t *EximTable) rows(entries []Entry) (blocked, held []row, err error) {
 	var left []error
 	for _, e := range entries {
 		keys, err := t.keys(e)
-		left = append(left, err)
+		left = append(left, leave(e, err))
 		for _, key := range keys {
 			if e.Action > strength[key] {
 				strength[key], texts[key] = e.Action, line(e.Text, 200)

@@ -241,7 +241,7 @@ func tableRows(entries []Entry) ([]row, error) {
 	for _, e := range entries {
 		for _, login := range e.Logins {
 			if !writable(login) {
-				unwritable = append(unwritable, fmt.Errorf("%w: %.80q", ErrLogin, login))
+				unwritable = append(unwritable, leave(e, fmt.Errorf("%w: %.80q", ErrLogin, login)))
 				continue
 			}
 			login = strings.ToLower(login) // as postmap does

@@ -50,7 +50,7 @@ func (t *SubmitUsers) rows(entries []Entry) (rows []row, err error) {
 			continue
 		}
 		names, err := systemUsers(e, t.Shared)
-		left = append(left, err)
+		left = append(left, leave(e, err))
 		for _, name := range names {
 			rows = append(rows, row{name, "blocked"})
 		}

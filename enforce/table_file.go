@@ -28,6 +28,49 @@ var (
 	ErrNotKept = errors.New("table does not hold what was written")
 )
 
+// A leftOut is why something of one account cannot stand in a table.
+type leftOut struct {
+	subject string
+	err     error
+}
+
+func (l leftOut) Error() string { return l.err.Error() }
+func (l leftOut) Unwrap() error { return l.err }
+
+// leave says of an error about an entry whose it is.
+func leave(e Entry, err error) error {
+	if err == nil {
+		return nil
+	}
+	return leftOut{e.Subject, err}
+}
+
+// splitLeft takes what a table left out off the error of its Apply.
+func splitLeft(err error) (other error, left []leftOut) {
+	switch e := err.(type) {
+	case nil:
+		return nil, nil
+	case leftOut:
+		return nil, []leftOut{e}
+	case interface{ Unwrap() []error }:
+		var others []error
+		for _, inner := range e.Unwrap() {
+			o, l := splitLeft(inner)
+			others, left = append(others, o), append(left, l...)
+		}
+		if len(left) == 0 {
+			return err, nil
+		}
+		return errors.Join(others...), left
+	case interface{ Unwrap() error }:
+		if other, left = splitLeft(e.Unwrap()); len(left) == 0 {
+			return err, nil
+		}
+		return other, left
+	}
+	return err, nil
+}
+
 // SetAside renames a table that somebody else edited, so that the next Apply
 // begins a new one, and returns its new name. A server whose table is missing
 // may refuse everybody or nobody: Apply at once.

@@ -130,7 +130,7 @@ func checkOrder(o web.Order) error {
 		return fmt.Errorf("%w: %q is none of %s", web.ErrInvalid, o.Do, strings.Join(orders(), ", "))
 	case o.Do == doUndo && (o.Since <= 0 || o.Since > maxSince || o.Account != ""):
 		return fmt.Errorf("%w: undo takes back what was decided in the last so much time, at most %s, about any account", web.ErrInvalid, maxSince)
-	case o.Do != doUndo && !validAccount(o.Account):
+	case o.Do != doUndo && !validAccount(o.Account, strengthOf(o.Do) == rules.Nothing):
 		return fmt.Errorf("%w: %q is no account", web.ErrInvalid, o.Account)
 	case o.DryRun && (o.Do == doUnblock || o.Do == doRelease):
 		return fmt.Errorf("%w: a dry run of %s; see vedetta why for what is in force", web.ErrInvalid, o.Do)
@@ -143,10 +143,12 @@ func checkOrder(o web.Order) error {
 }
 
 // validAccount accepts every name that an account can have, for what was
-// blocked must be possible to unblock: the path of a script may hold blanks.
-func validAccount(name string) bool {
+// blocked must be possible to unblock: the path of a script may hold blanks. A
+// blank at an end is a slip where somebody is to be stopped, but may be real
+// where it is about one who is.
+func validAccount(name string, blankEnds bool) bool {
 	return name != "" && len(name) <= maxAccountName && utf8.ValidString(name) &&
-		strings.TrimSpace(name) == name && !strings.ContainsFunc(name, unicode.IsControl)
+		(blankEnds || strings.TrimSpace(name) == name) && !strings.ContainsFunc(name, unicode.IsControl)
 }
 
 // writeDown notes an unblock or a release before anything is done about it.
@@ -533,7 +535,7 @@ func (p *pipeline) inObserve(ctx context.Context, f func()) error {
 
 // Why tells everything that led to where an account stands.
 func (p *pipeline) Why(ctx context.Context, name string) (web.Why, error) {
-	if !validAccount(name) {
+	if !validAccount(name, true) {
 		return web.Why{}, fmt.Errorf("%w: %q is no account", web.ErrInvalid, name[:min(len(name), maxAccountName)])
 	}
 	account := p.canonical(name)
