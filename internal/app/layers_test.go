@@ -42,7 +42,7 @@ var layers = map[string][]string{
 	"test":               {},
 	"test/bed":           {},
 	"test/loggen":        {},
-	"test/bench":         {"test/loggen", "internal/store", "detector", "mailq", "rules"}, // it loads a database to measure with
+	"test/bench":         {"test/loggen", "test/bed", "internal/store", "detector", "mailq", "rules"}, // it loads a database to measure with
 	"test/report":        {},
 }
 

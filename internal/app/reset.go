@@ -210,7 +210,8 @@ func (p *pipeline) changePassword(ctx context.Context, r passwordReset) {
 		r.out = p.resetter.Do(work, enforce.Reset{ID: r.decision.ID, Account: subject, Logins: p.directory.Logins(subject), Again: r.again})
 		cancel()
 		r.tries++
-		if r.out.OK || r.out.State == enforce.ResetGiven || r.tries >= resetTries {
+		waits := r.order != nil || r.out.Driver == "" // a person can order it again; and no driver will come by itself
+		if r.out.OK || r.out.State == enforce.ResetGiven || r.tries >= resetTries || waits {
 			break
 		}
 		p.log.Warn("reset failed, and is tried once more", "account", subject, "in", p.resetPause, "detail", r.out.Detail)

@@ -33,7 +33,7 @@ func (r *resets) Do(_ context.Context, o enforce.Reset) enforce.ResetOutcome {
 	r.asked = append(r.asked, o)
 	if r.fail > 0 {
 		r.fail--
-		return enforce.ResetOutcome{Outcome: enforce.Outcome{Detail: "password: sql: no such mailbox"}, State: enforce.ResetUnchanged}
+		return enforce.ResetOutcome{Outcome: enforce.Outcome{Detail: "password: sql: no such mailbox"}, Driver: "sql", State: enforce.ResetUnchanged}
 	}
 	out := enforce.ResetOutcome{Outcome: enforce.Outcome{OK: true, Detail: "password: sql"}, State: enforce.ResetGiven}
 	if r.shows {
