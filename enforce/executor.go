@@ -265,7 +265,7 @@ func (x *Executor) write(ctx context.Context, change uint64) writing {
 	for i, t := range x.Tables {
 		w[i] = tableWriting{name: t.Name(), err: err}
 		if err == nil {
-			w[i].err, w[i].left = splitLeft(t.Apply(ctx, entries))
+			w[i].left, w[i].err = splitLeft(t.Apply(ctx, entries))
 		}
 		failed = failed || w[i].err != nil
 	}

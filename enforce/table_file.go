@@ -46,29 +46,29 @@ func leave(e Entry, err error) error {
 }
 
 // splitLeft takes what a table left out off the error of its Apply.
-func splitLeft(err error) (other error, left []leftOut) {
+func splitLeft(err error) (left []leftOut, other error) {
 	switch e := err.(type) {
 	case nil:
 		return nil, nil
 	case leftOut:
-		return nil, []leftOut{e}
+		return []leftOut{e}, nil
 	case interface{ Unwrap() []error }:
 		var others []error
 		for _, inner := range e.Unwrap() {
-			o, l := splitLeft(inner)
+			l, o := splitLeft(inner)
 			others, left = append(others, o), append(left, l...)
 		}
 		if len(left) == 0 {
-			return err, nil
+			return nil, err
 		}
-		return errors.Join(others...), left
+		return left, errors.Join(others...)
 	case interface{ Unwrap() error }:
-		if other, left = splitLeft(e.Unwrap()); len(left) == 0 {
-			return err, nil
+		if left, other = splitLeft(e.Unwrap()); len(left) == 0 {
+			return nil, err
 		}
-		return other, left
+		return left, other
 	}
-	return err, nil
+	return nil, err
 }
 
 // SetAside renames a table that somebody else edited, so that the next Apply
