@@ -152,7 +152,7 @@ func (c *cell) takesEffect() error {
 		return err
 	}
 	c.row.effect = at.Sub(c.since(begun))
-	if c.row.effect > c.limit {
+	if c.row.effect > c.limit+busy() {
 		return fmt.Errorf("takes effect after %s, want %s", c.row.effect, c.limit)
 	}
 	return nil
@@ -211,7 +211,7 @@ func (c *cell) lift() error {
 	}
 	c.row.undone = at.Sub(begun)
 	switch {
-	case c.row.undone > c.limit:
+	case c.row.undone > c.limit+busy():
 		return fmt.Errorf("undone after %s, want %s", c.row.undone, c.limit)
 	case c.fresh != "" && c.look == nil:
 		c.passwords.Delete(c.account)
