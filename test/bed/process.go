@@ -4,12 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -127,12 +127,16 @@ func alive(group int) bool {
 // freePort finds a port that nobody listens on, below those that the system
 // gives to outgoing connections.
 func freePort() (int, error) {
-	for range 100 {
-		port := 20000 + rand.IntN(12000)
+	for range 1000 {
+		port := 20000 + (os.Getpid()*97+int(ports.Add(1)))%12000
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err == nil {
 			return port, l.Close()
 		}
 	}
-	return 0, errors.New("bed: found no free port in 100 tries")
+	return 0, errors.New("bed: found no free port in 1000 tries")
 }
+
+// ports counts the ports that were given away: none is given twice, as it may
+// not be listened at yet; and each process begins elsewhere.
+var ports atomic.Int64

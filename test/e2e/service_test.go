@@ -8,12 +8,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -42,8 +42,8 @@ func wait(t testing.TB, what string, happened func() bool) {
 // killed service comes back.
 func freePort(t testing.TB) string {
 	t.Helper()
-	for range 100 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000)))
+	for range 1000 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+(os.Getpid()*97+int(ports.Add(1)))%10000))
 		if err != nil {
 			continue
 		}
@@ -53,6 +53,10 @@ func freePort(t testing.TB) string {
 	t.Fatal("no free port")
 	return ""
 }
+
+// ports counts the ports that were given away: none is given twice, as it may
+// not be listened at yet. Package bed has a range of its own.
+var ports atomic.Int64
 
 // A setup is the part of the configuration file that tests vary.
 type setup struct {
