@@ -42,7 +42,7 @@ func (p *Panel) serve(w http.ResponseWriter, r *http.Request) {
 	switch s.Trouble {
 	case Hang:
 		<-r.Context().Done()
-		return
+		panic(http.ErrAbortHandler) // to return would be an answer
 	case Garbage:
 		fmt.Fprint(w, "<html>Login</html>")
 		return
