@@ -19,9 +19,10 @@ test:
 	@./test/install.sh
 	@$(MAKE) --no-print-directory unit
 
+# One package after the other: each starts servers of its own, and measures how soon they answer.
 unit:
 	@race=; if [ "$$(go env CGO_ENABLED)" = 1 ]; then race=-race; else echo "left out: the race detector, which needs a C compiler"; fi; \
-	go test -json $$race -shuffle=on -timeout 15m ./... | go run ./test/report
+	go test -json -p 1 $$race -shuffle=on -timeout 15m ./... | go run ./test/report
 
 check: format vet staticcheck layers modules vulnerabilities
 
