@@ -81,22 +81,30 @@ func (x *Executor) loadMarks(ctx context.Context) error {
 // switchOn sets the switches of decisions that are in force, those of several
 // accounts at the same time. The steps are by index of the decision.
 func (x *Executor) switchOn(ctx context.Context, ds []rules.Decision) [][]Step {
-	steps := make([][]Step, len(ds))
 	if err := x.takeBoard(ctx); err != nil {
+		steps := make([][]Step, len(ds))
 		for i := range ds {
 			steps[i] = []Step{{What: "switches", Err: err}}
 		}
 		return steps
 	}
 	defer x.board.turn.give()
+	return x.setAll(ctx, ds)
+}
+
+// setAll is switchOn for who has the turn. What is in force by now counts: who
+// was released while others had the turn is not stopped again.
+func (x *Executor) setAll(ctx context.Context, ds []rules.Decision) [][]Step {
+	steps := make([][]Step, len(ds))
 	var g errgroup.Group
 	g.SetLimit(switchesOnce)
 	for i, d := range ds {
-		if d.Action < rules.Hold {
+		now := x.current(d.Subject)
+		if now.Action < rules.Hold {
 			continue
 		}
 		g.Go(func() error {
-			e := x.entry(d)
+			e := x.entry(now)
 			for _, s := range x.Switches {
 				if s.Covers(e) {
 					steps[i] = append(steps[i], Step{What: s.Name() + ": " + e.Action.String(), Err: x.set1(ctx, s, e)})
@@ -138,15 +146,11 @@ func (x *Executor) set1(ctx context.Context, s Switch, e Entry) error {
 	return x.putMark(ctx, m)
 }
 
-// switchOff clears everything that is set for a subject at or above an action,
-// what was set last first.
-func (x *Executor) switchOff(ctx context.Context, subject string, above rules.Action) []Step {
+// switchOff clears everything that is set for a subject, what was set last
+// first.
+func (x *Executor) switchOff(ctx context.Context, subject string) []Step {
 	var steps []Step
-	marks := x.board.of(subject)
-	for _, m := range slices.Backward(marks) {
-		if m.Action < above {
-			continue
-		}
+	for _, m := range slices.Backward(x.board.of(subject)) {
 		steps = append(steps, Step{What: m.Switch + ": " + m.Action.String() + " undone", Err: x.clear1(ctx, m)})
 	}
 	return steps
@@ -177,7 +181,7 @@ func (x *Executor) switchBack(ctx context.Context, subject string) []Step {
 	}
 	defer x.board.turn.give()
 	x.board.again(subject)
-	return x.switchOff(ctx, subject, rules.Observe)
+	return x.switchOff(ctx, subject)
 }
 
 // compareSwitches brings the switches to what is in force. A switch that is
@@ -186,10 +190,14 @@ func (x *Executor) compareSwitches(ctx context.Context) []Step {
 	if len(x.Switches) == 0 && x.Marks == nil {
 		return nil
 	}
-	active := x.inForce()
-	steps := x.switchOffOthers(ctx, active)
+	if err := x.takeBoard(ctx); err != nil {
+		return []Step{{What: "switches", Err: err}}
+	}
+	defer x.board.turn.give()
+	active := x.inForce() // in our turn: what others do is in force before they wait for theirs
+	steps := x.clearOthers(ctx, active)
 	missing := slices.DeleteFunc(active, func(d rules.Decision) bool { return !x.unset(d) })
-	for _, s := range x.switchOn(ctx, missing) {
+	for _, s := range x.setAll(ctx, missing) {
 		steps = append(steps, s...)
 	}
 	return steps
@@ -210,13 +218,9 @@ func (x *Executor) takeBoard(ctx context.Context) error {
 	return err
 }
 
-// switchOffOthers clears what is set for subjects with nothing in force, or
-// with less than was set.
-func (x *Executor) switchOffOthers(ctx context.Context, active []rules.Decision) (steps []Step) {
-	if err := x.takeBoard(ctx); err != nil {
-		return []Step{{What: "switches", Err: err}}
-	}
-	defer x.board.turn.give()
+// clearOthers clears what is set for subjects with nothing in force, or with
+// less than was set.
+func (x *Executor) clearOthers(ctx context.Context, active []rules.Decision) (steps []Step) {
 	now := make(map[string]rules.Action, len(active))
 	for _, d := range active {
 		now[d.Subject] = d.Action

@@ -284,6 +284,37 @@ func TestSwitchManyAtOnce(t *testing.T) {
 	}
 }
 
+// TestSwitchWaitsItsTurn: what was decided while a slow switch had the turn
+// counts, and not what was in force before it.
+func TestSwitchWaitsItsTurn(t *testing.T) {
+	p, b := &panel{name: "panel"}, &book{}
+	x := switched(p, b)
+	alice, bob := decided("alice@shop.test", rules.Block), decided("bob@shop.test", rules.Block)
+	x.Reconcile(t.Context(), wants())
+	if err := x.board.turn.take(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var late sync.WaitGroup
+	late.Go(func() { x.Do(t.Context(), alice) })
+	late.Go(func() { x.Reconcile(t.Context(), wants(alice)) })
+	for x.current(alice.Subject).Action == rules.Nothing {
+		time.Sleep(time.Millisecond)
+	}
+	late.Go(func() { x.Undo(t.Context(), alice.Subject) })
+	for x.current(alice.Subject).Action != rules.Nothing {
+		time.Sleep(time.Millisecond)
+	}
+	late.Go(func() { x.Do(t.Context(), bob) })
+	for x.current(bob.Subject).Action == rules.Nothing {
+		time.Sleep(time.Millisecond)
+	}
+	x.board.turn.give()
+	late.Wait()
+	if got, want := p.set(), []string{"bob@shop.test block"}; !slices.Equal(got, want) {
+		t.Errorf("set %v, want %v; done %v", got, want, p.did)
+	}
+}
+
 func TestPlan(t *testing.T) {
 	x := switched(&panel{name: "panel"}, &book{})
 	got := x.Plan(decided("alice@shop.test", rules.Block))
