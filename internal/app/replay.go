@@ -57,6 +57,7 @@ type replayStep struct {
 // Replay runs the detector and the rules over old logs in the logs' own
 // time. It acts on nothing.
 func Replay(ctx context.Context, o ReplayOptions) error {
+	useHugePages(replayHeap)
 	o.Config.Mode = config.ModeEnforce // what would have been done
 	aliases, err := loadAliases(ctx, o.Config.Accounts.Aliases)
 	if err != nil {
