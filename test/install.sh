@@ -1,7 +1,8 @@
 #!/bin/bash
 # install.sh   Puts what the tests need and Go does not bring on this machine:
 # on Debian, as root, with apt: Postfix and Dovecot (none is started, none is
-# configured), MariaDB's and PostgreSQL's servers (none is started; PostgreSQL's
+# configured), MariaDB's and PostgreSQL's servers (MariaDB's sets up its data
+# with a program of the client's package; none is started; PostgreSQL's
 # package makes its usual empty cluster), pflogsumm to compare with, and a C
 # compiler for the race detector. Exim, which cannot be installed beside Postfix, is unpacked with the
 # libraries that it lacks into vedetta-tests/exim of the user's cache directory.
@@ -12,12 +13,13 @@
 set -euo pipefail
 
 packages=(postfix dovecot-core dovecot-imapd dovecot-lmtpd dovecot-mysql dovecot-pgsql
-  mariadb-server-core postgresql pflogsumm gcc libc6-dev)
+  mariadb-server-core mariadb-client-core postgresql pflogsumm gcc libc6-dev)
 
 # apt would remove another server of MySQL's family to install MariaDB's.
 if dpkg-query -W -f '${db:Status-Status} ${Package} ${Provides}\n' 2>/dev/null |
   grep '^installed .*virtual-mysql-server-core' | grep -qv '^installed mariadb-server-core '; then
   packages=("${packages[@]/mariadb-server-core/}")
+  packages=("${packages[@]/mariadb-client-core/}")
 fi
 
 left_out() {

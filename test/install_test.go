@@ -27,7 +27,7 @@ case $1 in download) touch exim4.deb ;; esac`,
 	"debconf-set-selections": `cat >>"$FAKE/calls"`,
 }
 
-const all = "postfix\ndovecot-core\ndovecot-imapd\ndovecot-lmtpd\ndovecot-mysql\ndovecot-pgsql\nmariadb-server-core\npostgresql\npflogsumm\ngcc\nlibc6-dev\n"
+const all = "postfix\ndovecot-core\ndovecot-imapd\ndovecot-lmtpd\ndovecot-mysql\ndovecot-pgsql\nmariadb-server-core\nmariadb-client-core\npostgresql\npflogsumm\ngcc\nlibc6-dev\n"
 
 func TestInstall(t *testing.T) {
 	if _, err := os.Stat("/etc/debian_version"); err != nil {
@@ -64,7 +64,7 @@ func TestInstall(t *testing.T) {
 		{name: "another mail server", provides: "installed mawk awk\ninstalled exim4-daemon-light exim4-localscanapi-4.1, mail-transport-agent\n",
 			says: "A mail server is already set up here (the package exim4-daemon-light)"},
 		{name: "one that was removed", provides: "config-files exim4-daemon-light mail-transport-agent\n", says: "installing postfix ", calls: "apt-get update -qq\n"},
-		{name: "another MySQL", installed: strings.NewReplacer("mariadb-server-core\n", "", "gcc\n", "").Replace(all),
+		{name: "another MySQL", installed: strings.NewReplacer("mariadb-server-core\nmariadb-client-core\n", "", "gcc\n", "").Replace(all),
 			provides: "installed mysql-server-core-8.0 virtual-mysql-server-core\n", says: "installing gcc (nothing is started)", calls: "--no-install-recommends gcc\n"},
 		{name: "offline", env: []string{"FAKE_OFFLINE=1"}, says: "could not resolve deb.debian.org", calls: "apt-get update -qq\n", fails: true},
 		{name: "no Exim", installed: all, noExim: true, says: "unpacking Exim into ",
