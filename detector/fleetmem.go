@@ -12,6 +12,13 @@ type everyone struct {
 	n     uint32
 	size  uint32
 	dirty []bool // by page; generation 1 continues after generation 0
+	undo  []undo // what add changed, while somebody tries something; else nil
+}
+
+// An undo is a word of the current generation as it was.
+type undo struct {
+	word int
+	was  uint64
 }
 
 // pageWords is the size of a page in 64-bit words: 2 KiB.
@@ -43,12 +50,15 @@ func (e *everyone) add(h uint64) {
 	if covers(words, mask) {
 		return
 	}
-	if e.n >= e.size {
+	if e.n >= e.size && e.undo == nil {
 		e.rotate()
 		words = e.gen[0][line : line+8]
 	}
 	for i := range 5 {
 		bit := mask >> (9 * i) & 511
+		if e.undo != nil {
+			e.undo = append(e.undo, undo{line + int(bit>>6), words[bit>>6]})
+		}
 		words[bit>>6] |= 1 << (bit & 63)
 	}
 	e.n++

@@ -259,9 +259,13 @@ func (b *bench) run() benchResult {
 
 // attack injects a hijack after message i and takes it back afterwards.
 func (b *bench) attack(p *feeder, rnd *rand.Rand, i, from int, s style) outcome {
+	var o outcome
+	p.d.Try(p.account(from), func() { o = b.hijack(p, rnd, i, from, s) })
+	return o
+}
+
+func (b *bench) hijack(p *feeder, rnd *rand.Rand, i, from int, s style) outcome {
 	name := p.account(from)
-	saved, fleet := snapshot(b.t, p.d, name)
-	defer saved(fleet)
 	at := b.msgs[i].at + rnd.Int64N(6*3600)
 	own := i + 1
 	o := outcome{-1, -1, -1, -1}
@@ -366,43 +370,6 @@ func (r benchResult) hold(t *testing.T, title string, p50, p95 int) {
 			t.Errorf("%s: %v: stopped after %d messages (half) and %d (19 in 20), want %d and %d", title, style, half, most, p50, p95)
 		}
 	}
-}
-
-// snapshot returns a function that puts the account and the fleet's figures
-// back as they are now.
-func snapshot(t testing.TB, d *Detector, name mailq.Account) (func(fleet), fleet) {
-	a := d.accounts[name]
-	saved := clone(a)
-	return func(f fleet) {
-		*d.accounts[name] = *saved
-		d.fleet = f
-	}, d.fleet
-}
-
-func clone(a *account) *account {
-	c := *a
-	c.known.exact = slices.Clone(a.known.exact)
-	c.known.grown = slices.Clone(a.known.grown)
-	filters := []**filter{&c.known.taught, &c.ep.pending}
-	for i := range c.known.grown {
-		filters = append(filters, &c.known.grown[i])
-	}
-	for _, f := range filters {
-		if *f != nil {
-			g := **f
-			g.bits = slices.Clone(g.bits)
-			*f = &g
-		}
-	}
-	c.ring = slices.Clone(a.ring)
-	c.steps = slices.Clone(a.steps)
-	if a.rare != nil {
-		r := *a.rare
-		c.rare = &r
-	}
-	c.log.known = slices.Clone(a.log.known)
-	c.log.recent = slices.Clone(a.log.recent)
-	return &c
 }
 
 const dayS = 86400
