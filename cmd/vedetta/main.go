@@ -35,6 +35,7 @@ type std struct {
 type cli struct {
 	Serve    serveCmd    `cmd:"" help:"Watch: read logs, answer the gate, act, tell."`
 	Replay   replayCmd   `cmd:"" help:"Run the detector and the rules over old logs; acts on nothing."`
+	Eval     evalCmd     `cmd:"" help:"Measure on real traffic how much of a hijack gets out, and how often somebody honest is stopped."`
 	Demo     demoCmd     `cmd:"" help:"Show a hijack being found, blocked and reported, on this machine alone."`
 	Accounts accountsCmd `cmd:"" help:"List accounts, those with most evidence first."`
 	Why      whyCmd      `cmd:"" help:"Tell everything that led to where an account stands."`

@@ -35,6 +35,7 @@ var layers = map[string][]string{
 	"internal/gate":      {"rules", "mailauth"},
 	"internal/intake":    {"mailq", "mailauth"},
 	"internal/store":     {"rules", "mailq", "incident"},
+	"internal/eval":      {"detector", "mailq", "rules"},
 	"internal/hub":       {"rules", "mailq", "incident"},
 	"internal/web":       {"rules", "incident", "mailq", "detector"},
 	"internal/app":       {everything},

@@ -1,0 +1,43 @@
+package eval
+
+import "time"
+
+// A style is how an injected hijacker sends. Its recipients are all strangers
+// unless it says otherwise, and nothing but recipients, pace and outcomes gives
+// it away: it comes from where the owner comes from.
+type style struct {
+	name     string
+	gap      time.Duration // between messages
+	rcpts    int           // of a message
+	known    float64       // share of the recipients that somebody else here has written to
+	dead     float64       // share of the recipients that do not exist
+	probes   int           // messages before a silence …
+	silence  time.Duration // … of this
+	contacts bool          // to the victim's own contacts only; a throttle counts as a stop
+}
+
+// fewContacts is below what a victim's contacts are no blast.
+const fewContacts = 50
+
+// messagesOf is how many messages of the style are shown at most: enough for a
+// limit of 200 to speak.
+func (s style) messagesOf() int { return max(260/s.rcpts, 20) }
+
+var styles = []style{
+	{name: "one a second", gap: time.Second, rcpts: 1},
+	{name: "one in 10 seconds", gap: 10 * time.Second, rcpts: 1},
+	{name: "one a minute", gap: time.Minute, rcpts: 1},
+	{name: "one in 5 minutes", gap: 5 * time.Minute, rcpts: 1},
+	{name: "one in 10 minutes", gap: 10 * time.Minute, rcpts: 1},
+	{name: "slow: one in 20 minutes", gap: 20 * time.Minute, rcpts: 1},
+	{name: "slow: one in 2 hours", gap: 2 * time.Hour, rcpts: 1},
+	{name: "5 recipients each 10 seconds", gap: 10 * time.Second, rcpts: 5},
+	{name: "5 recipients each 5 minutes", gap: 5 * time.Minute, rcpts: 5},
+	{name: "50 recipients each 10 seconds", gap: 10 * time.Second, rcpts: 50},
+	{name: "50 recipients each 5 minutes", gap: 5 * time.Minute, rcpts: 50},
+	{name: "3 in 10 known to others here", gap: 10 * time.Second, rcpts: 1, known: .3},
+	{name: "2 in 10 addresses are dead", gap: 10 * time.Second, rcpts: 1, dead: .2},
+	{name: "2 probes, 8 hours' silence, burst", gap: time.Second, rcpts: 1, probes: 2, silence: 8 * time.Hour},
+	{name: "blast to own contacts, fast", gap: time.Second, rcpts: 1, contacts: true},
+	{name: "blast to own contacts, slower", gap: time.Minute, rcpts: 1, contacts: true},
+}
