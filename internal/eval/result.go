@@ -182,6 +182,9 @@ func short(all []style) (names []string) {
 }
 
 func (s Style) columns() string {
+	if s.Trials == 0 {
+		return "-\t-\t-\t-\t-\t" // nobody here can be hijacked in this style
+	}
 	if s.Stopped == 0 {
 		return "none\t-\t-\t-\t-\t"
 	}
