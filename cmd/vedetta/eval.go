@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/vedetta-watch/vedetta/internal/app"
-	"github.com/vedetta-watch/vedetta/internal/config"
 )
 
 type evalCmd struct {
@@ -22,13 +21,9 @@ func (cmd *evalCmd) Run(ctx context.Context, std std) error {
 	if cmd.Trials < 1 || cmd.Trials > 1_000_000 || cmd.WarmUp < 0 {
 		return fmt.Errorf("%w: --trials is from 1 to 1000000, and --warm-up not negative", errUsage)
 	}
-	c := config.Default()
-	if cmd.Config != "" {
-		loaded, err := config.Load(cmd.Config)
-		if err != nil {
-			return err
-		}
-		c = loaded
+	c, err := configOrDefault(cmd.Config)
+	if err != nil {
+		return err
 	}
 	o := app.EvalOptions{Config: c, Path: cmd.Trace, Trials: cmd.Trials, Seed: cmd.Seed, WarmUp: cmd.WarmUp, JSON: cmd.JSON, Out: std.out}
 	if terminal(std.err) {

@@ -20,19 +20,23 @@ type replayCmd struct {
 }
 
 func (cmd *replayCmd) Run(ctx context.Context, std std) error {
-	c := config.Default()
-	if cmd.Config != "" {
-		loaded, err := config.Load(cmd.Config)
-		if err != nil {
-			return err
-		}
-		c = loaded
+	c, err := configOrDefault(cmd.Config)
+	if err != nil {
+		return err
 	}
 	o := app.ReplayOptions{Config: c, Paths: cmd.Logs, JSON: cmd.JSON, Out: std.out, Err: std.err, Now: time.Now(), In: std.in}
 	if terminal(std.err) {
 		o.Progress = progress(std.err)
 	}
 	return app.Replay(ctx, o)
+}
+
+// configOrDefault is the configuration in the file, or the default for no file.
+func configOrDefault(path string) (config.Config, error) {
+	if path == "" {
+		return config.Default(), nil
+	}
+	return config.Load(path)
 }
 
 func terminal(w io.Writer) bool {
