@@ -12,7 +12,7 @@ func TestCanonical(t *testing.T) {
 	}{
 		{dir, "Alice", "alice@shop.test"}, {dir, "ALICE@Shop.Test", "alice@shop.test"}, {dir, "al", "alice@shop.test"}, {dir, "Sales", "alice@shop.test"},
 		{dir, "a@x.test", "c@x.test"}, {dir, "o@x.test", "p@x.test"}, {dir, "bob%blog.test", "bob@blog.test"}, {dir, "", ""},
-		{dir, "x\x00\ny", "xy@shop.test"}, {nil, "Alice", "alice"},
+		{dir, "x\x00\ny", "x??y@shop.test"}, {dir, "alice@shop.test\x00", "alice@shop.test?"}, {nil, "Alice", "alice"},
 	}
 	for _, tt := range tests {
 		if got := tt.dir.Canonical(tt.login); got != tt.want {

@@ -607,8 +607,9 @@ func place(b []byte) uint64 {
 	return h >> 40
 }
 
-// clean returns b as text: at most limit bytes, no control characters, and a
-// question mark for each byte that is not UTF-8.
+// clean returns b as text: at most limit bytes, and a question mark, as Postfix
+// has it, for each control character and each byte that is not UTF-8, so that
+// no two names become one that is neither's.
 func clean(b []byte, limit int) string {
 	plain := len(b) <= limit
 	for i := 0; plain && i < len(b); i++ {
@@ -620,7 +621,7 @@ func clean(b []byte, limit int) string {
 	out := make([]byte, 0, min(len(b), limit))
 	for _, r := range string(b[:min(len(b), 4*limit)]) {
 		if r < ' ' || r >= 0x7f && r < 0xa0 || r == '\u2028' || r == '\u2029' {
-			continue
+			r = '?'
 		}
 		if r == '\ufffd' {
 			r = '?'

@@ -54,7 +54,7 @@ func TestPostfixEach(t *testing.T) {
 		fmt.Sprintf("1795998C2C7 deferred %q -1 1 0 1795336818 false", strings.Repeat("x", 320)),
 		id(1) + " active alice@shop.test -1 1 0 1795336818 false",
 		id(2) + " deferred bob@shop.test -1 1 0 1795336818 false",
-		id(3) + ` hold "v@shop.test" -1 1 0 1795336818 true`,
+		id(3) + ` hold "v?@shop.test" -1 1 0 1795336818 true`,
 	}
 	if got := each(t, func(yield func(QueueHead) bool) error { return s.Each(t.Context(), yield) }); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)

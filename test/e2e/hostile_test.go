@@ -352,6 +352,9 @@ func (c *stage) innocent(when string) {
 		if action, err := ask(c.t, c.gate, login); err != nil || action != "DUNNO" {
 			c.t.Errorf("%s: %s: the gate says %q, %v", when, login, action, err)
 		}
+		if why, err := c.Why(c.t.Context(), login); err == nil && len(why.Findings) > 0 { // an error: nothing is known about it
+			c.t.Errorf("%s: %s was found to do something: %+v", when, login, why.Findings)
+		}
 		for _, key := range []string{login, name, strings.Replace(login, "@", "%", 1)} {
 			for _, table := range []string{"sasl_access", "submit_users"} {
 				if out, err := exec.Command("/usr/sbin/postmap", "-c", c.Config, "-q", key, "hash:"+c.path(table)).Output(); err == nil || len(out) > 0 {
