@@ -41,14 +41,15 @@ type account struct {
 	dirty  bool // changed since Changed last told
 	gone   bool // forgotten
 
-	ep    episode
-	known known
-	nov   novelty
-	spr   domains
-	rate  rate
-	fail  failures
-	log   logins
-	like  likeness
+	ep     episode
+	known  known
+	nov    novelty
+	spr    domains
+	rate   rate
+	series series
+	fail   failures
+	log    logins
+	like   likeness
 
 	ring  []message // latest messages
 	next  uint8
@@ -110,6 +111,7 @@ type message struct {
 	counted    uint16  // recipients, as the server counted or as they were named
 	named      uint16
 	fresh      uint16 // new recipients
+	others     uint8  // recipients that no message before it in about an hour had, at most copiesMost
 	blamed     bool   // a reply has called it spam
 	spared     bool   // a release let it pass
 }

@@ -225,7 +225,9 @@ func (d *Detector) advance(a *account, now int64) {
 			a.ep.peak[g] = max(a.ep.peak[g], p)
 		}
 	}
-	a.rate.turn(now, suspect, &d.fleet.norms[a.class])
+	if a.rate.turn(now, suspect, &d.fleet.norms[a.class]) && !suspect {
+		a.series.keep(now)
+	}
 }
 
 // fade lets an open episode's charts come to rest, and ends it when all have.
@@ -306,6 +308,7 @@ func (d *Detector) end(a *account) {
 	if a.ep.top < d.cfg.Verdict {
 		a.rate.accept(&a.ep.peak)
 		a.rate.reach.keep(a.ep.peak[reachPerHour], a.last)
+		a.series.keep(a.last)
 		a.learnPending()
 	}
 	slow, count, strangers := a.nov.slow, a.nov.count, a.nov.strangers
@@ -393,6 +396,8 @@ func (d *Detector) pace(a *account, now int64) {
 	s, _ := a.rate.speed(norms)
 	a.say(familyRate, s)
 	a.say(familyFanout, a.rate.fanout(norms))
+	a.series.decay(now)
+	a.say(familySeries, a.seriesScore())
 }
 
 // named takes recipients that became known after the message did.

@@ -3,6 +3,7 @@ package detector
 import (
 	"fmt"
 	"math"
+	"math/bits"
 )
 
 // reach counts the different recipients of about the last hour, and
@@ -26,8 +27,11 @@ const (
 	recordLife  = 60 * day
 )
 
-// to counts a recipient and reports whether it is another one.
-func (r *reach) to(h uint64, now int64) bool {
+// to counts a recipient. It gives 0 if it is none other than before, and else
+// for how many it stands: some of those that were not seen before look as if
+// they had been, the more the more there were (Whang et al. 1990, linear
+// counting).
+func (r *reach) to(h uint64, now int64) float32 {
 	half := now / (hour / 2)
 	switch {
 	case half == r.half+1:
@@ -38,17 +42,23 @@ func (r *reach) to(h uint64, now int64) bool {
 	r.half = half
 	bit := h * 0x9e3779b97f4a7c15 >> 57
 	word, mask := bit>>6, uint64(1)<<(bit&63)
-	another := (r.seen[0][word]|r.seen[1][word])&mask == 0
+	either := [2]uint64{r.seen[0][0] | r.seen[1][0], r.seen[0][1] | r.seen[1][1]}
 	r.seen[0][word] |= mask
-	return another
+	if either[word]&mask != 0 {
+		return 0
+	}
+	return 128 / float32(128-bits.OnesCount64(either[0])-bits.OnesCount64(either[1]))
 }
 
-// reached counts a recipient of the account.
-func (r *rate) reached(h uint64, now int64) {
-	if r.reach.to(h, now) {
+// reached counts a recipient of the account, and says for how many it stands
+// that none of about the last hour was.
+func (r *rate) reached(h uint64, now int64) float32 {
+	others := r.reach.to(h, now)
+	if others > 0 {
 		r.now[reachPerHour]++
 		r.peak[reachPerHour] = max(r.peak[reachPerHour], r.now[reachPerHour])
 	}
+	return others
 }
 
 // most is the record as it counts today.

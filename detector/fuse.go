@@ -17,6 +17,7 @@ const (
 	familySpread
 	familyRate
 	familyFanout
+	familySeries
 	familyHours
 	familyFailures
 	familyReplies
@@ -37,6 +38,7 @@ var kinds = [families]struct {
 	familySpread:   {"domains", groupWhom},
 	familyRate:     {"rate", groupPace},
 	familyFanout:   {"fanout", groupPace},
+	familySeries:   {"series", groupPace},
 	familyHours:    {"hours", groupPace},
 	familyFailures: {"failures", groupFailures},
 	familyReplies:  {"replies", groupReplies},
@@ -99,6 +101,7 @@ func (a *account) fuse() verdict { return fuse(a.ep.speak, a.ep.before.age) }
 // fuse is that of an account of which so many messages were known.
 func fuse(speak [families]float32, age float32) verdict {
 	v := verdict{share: speak}
+	v.share[familySeries] = 0
 	v.share[familySpread] = min(v.share[familySpread], v.share[familyNovelty]/2)
 	if v.share[familyRate] >= v.share[familyFanout] {
 		v.share[familyFanout] = 0
@@ -116,6 +119,11 @@ func fuse(speak [families]float32, age float32) verdict {
 	}
 	for _, s := range by {
 		v.score += s
+	}
+	if more := speak[familySeries] - v.score; more > 0 { // it lifts to what it says, and no further
+		v.share[familySeries], by[groupPace], v.score = more, by[groupPace]+more, v.score+more
+	}
+	for _, s := range by {
 		if s >= speaks {
 			v.families++
 		}
@@ -204,6 +212,8 @@ func (d *Detector) words(a *account, f family) string {
 		return a.rateText(&d.fleet)
 	case familyFanout:
 		return a.fanoutText(&d.fleet)
+	case familySeries:
+		return a.seriesText()
 	case familyHours:
 		return "at hours when this account hardly ever sends"
 	case familyFailures:

@@ -94,12 +94,19 @@ func (d *Detector) addressed(a *account, m *message, to []mailq.Recipient, now i
 	}
 	d.weigh(a, m, now)
 	a.say(familyFanout, a.rate.fanout(&d.fleet.norms[a.class]))
+	a.say(familySeries, a.seriesScore())
+	if a.ep.speak[familySeries] > 0 {
+		a.begin(m, now)
+	}
 }
 
 // recipient adds one recipient to the evidence of m, and learns it.
 func (d *Detector) recipient(a *account, m *message, to *mailq.Recipient, share, w float32, above bool) {
 	n := &a.nov
-	a.rate.reached(to.Hash, a.last)
+	if others := a.rate.reached(to.Hash, a.last); others > 0 && m.others < copiesMost {
+		m.others++
+		a.series.reached(m.others, others, a.last)
+	}
 	isNew := !n.known(a, to.Hash)
 	prior := d.fleet.newAt(a.class, n.age)
 	if !isNew {
@@ -147,12 +154,18 @@ func (n *novelty) repeats(again bool, w float32) {
 	n.sure = min(max(n.sure+w*x, sureLeast), sureMost)
 }
 
+// surely is how sure it is that the account is no list, as it was before what
+// is going on.
+func (a *account) surely() float32 {
+	if a.open() {
+		return a.ep.before.sure
+	}
+	return a.nov.before.sure
+}
+
 // convincing is the most that novelty may say of the account.
 func (a *account) convincing() float32 {
-	sure := a.nov.before.sure
-	if a.open() {
-		sure = a.ep.before.sure
-	}
+	sure := a.surely()
 	if sure >= 0 {
 		return noveltyTop
 	}

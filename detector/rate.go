@@ -91,11 +91,11 @@ func (r *rate) decay(now int64) {
 }
 
 // turn closes the account's day when now is in another one, and learns it
-// unless it was suspect.
-func (r *rate) turn(now int64, suspect bool, norms *[gauges]norm) {
+// unless it was suspect. It reports whether it did.
+func (r *rate) turn(now int64, suspect bool, norms *[gauges]norm) bool {
 	today := int32(now / day)
 	if today == r.today {
-		return
+		return false
 	}
 	if r.peak[perDay] > 0 && !suspect {
 		r.reach.keep(r.peak[reachPerHour], now)
@@ -110,6 +110,7 @@ func (r *rate) turn(now int64, suspect bool, norms *[gauges]norm) {
 	for g := range gauges {
 		r.quiet[g] = unsurprising(r.habit[g], r.days, &norms[g])
 	}
+	return true
 }
 
 // accept learns a day's peaks that were thought suspect and turned out not

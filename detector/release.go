@@ -80,6 +80,7 @@ func (d *Detector) teach(a *account, now int64) {
 		a.rate.habit[g].learn(2*peak, min(a.rate.days, 2))
 	}
 	a.rate.reach.keep(max(a.rate.peak[reachPerHour], a.ep.peak[reachPerHour]), now)
+	a.series.keep(now)
 	a.learnPending()
 	if f := &a.fail; f.s > 0 {
 		f.own.hits += float32(f.gone)
@@ -88,6 +89,7 @@ func (d *Detector) teach(a *account, now int64) {
 	}
 	a.log.adopt(now)
 	a.rate.now, a.rate.peak = [gauges]float32{}, [gauges]float32{}
+	a.series.now, a.series.peak = [tallies]float32{}, [tallies]float32{}
 	a.ring = a.ring[:0]
 	a.settle()
 }

@@ -18,7 +18,7 @@ import (
 // that was saved would have.
 
 // stateVersion is the first byte of every state.
-const stateVersion = 1
+const stateVersion = 2
 
 // ErrState means that a state was not written by this version of the
 // detector, or was damaged.
@@ -111,6 +111,7 @@ func (a *account) fields(c *codec) {
 	a.nov.fields(c)
 	a.spr.fields(c)
 	a.rate.fields(c)
+	a.series.fields(c)
 	a.fail.chart.fields(c)
 	c.share(&a.fail.own)
 	c.u16(&a.fail.gone)
@@ -223,6 +224,14 @@ func (r *rate) fields(c *codec) {
 	c.i64(&r.reach.at)
 }
 
+func (s *series) fields(c *codec) {
+	c.floats(s.now[:])
+	c.i64(&s.at)
+	c.floats(s.peak[:])
+	c.floats(s.record[:])
+	c.i64(&s.kept)
+}
+
 func (l *logins) fields(c *codec) {
 	l.chart.fields(c)
 	list(c, &l.known, knownNets, func(n *network, c *codec) {
@@ -285,6 +294,7 @@ func (m *message) fields(c *codec) {
 	c.u16(&m.counted)
 	c.u16(&m.named)
 	c.u16(&m.fresh)
+	c.u8(&m.others)
 	c.f32(&m.sum)
 	c.f32(&m.fast)
 	c.f32(&m.slow)

@@ -22,6 +22,7 @@ const (
 	Domains  = "domains"  // recipient domains never written to before
 	Rate     = "rate"     // faster than the account's own past
 	Fanout   = "fanout"   // more different recipients than in its own past
+	Series   = "series"   // one message after another, each to other people
 	Hours    = "hours"    // at hours at which it does not send
 	Failures = "failures" // recipients that do not exist
 	Replies  = "replies"  // what the recipients' servers answer
@@ -49,7 +50,7 @@ var ruleTable = [...]struct {
 }
 
 var familyNames = [...]string{
-	Novelty, Domains, Rate, Fanout, Hours, Failures, Replies, Logins, Sender, Likeness, Script, Queue, Coverage,
+	Novelty, Domains, Rate, Fanout, Series, Hours, Failures, Replies, Logins, Sender, Likeness, Script, Queue, Coverage,
 }
 
 // classNames are the values of [Finding.Class] that a condition may ask for.

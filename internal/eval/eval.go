@@ -269,7 +269,7 @@ func (h *hijack) recipients(contacts []uint64, n int) (to []mailq.Recipient, dea
 		to[i] = mailq.Recipient{Hash: h.rnd.Uint64(), Domain: domain}
 		switch {
 		case contacts != nil:
-			to[i].Hash = contacts[n%len(contacts)]
+			to[i].Hash = contacts[(n*len(to)+i)%len(contacts)]
 		case h.rnd.Float64() < h.style.known:
 			m := &h.Trace[h.rnd.IntN(h.of+1)]
 			to[i].Hash = mix(m.To[h.rnd.IntN(len(m.To))])

@@ -38,6 +38,10 @@ var styles = []style{
 	{name: "3 in 10 known to others here", gap: 10 * time.Second, rcpts: 1, known: .3},
 	{name: "2 in 10 addresses are dead", gap: 10 * time.Second, rcpts: 1, dead: .2},
 	{name: "2 probes, 8 hours' silence, burst", gap: time.Second, rcpts: 1, probes: 2, silence: 8 * time.Hour},
-	{name: "blast to own contacts, fast", gap: time.Second, rcpts: 1, contacts: true},
-	{name: "blast to own contacts, slower", gap: time.Minute, rcpts: 1, contacts: true},
+	{name: "to own contacts, one a second", gap: time.Second, rcpts: 1, contacts: true},
+	{name: "to own contacts, one in 10 seconds", gap: 10 * time.Second, rcpts: 1, contacts: true},
+	{name: "to own contacts, one a minute", gap: time.Minute, rcpts: 1, contacts: true},
+	{name: "to own contacts, one in 10 minutes", gap: 10 * time.Minute, rcpts: 1, contacts: true},
+	{name: "to own contacts, 5 each 10 seconds", gap: 10 * time.Second, rcpts: 5, contacts: true},
+	{name: "to own contacts, 20 each minute", gap: time.Minute, rcpts: 20, contacts: true},
 }
