@@ -68,6 +68,7 @@ type rare struct {
 	from  senders
 	scr   scripts
 	mercy mercy
+	spent *spent
 }
 
 // seldom returns the account's rare part, made if need be.
@@ -99,6 +100,15 @@ type episode struct {
 	fresh    float32 // new recipients, in messages
 	expected float32 // of which the account's past explains
 	peak     [gauges]float32
+}
+
+// spent is what a person who releases the account may still teach of an episode
+// that came to a verdict and has ended: it was not learnt.
+type spent struct {
+	pending         *filter
+	fresh, expected float32
+	peak            [gauges]float32
+	series          [tallies]float32
 }
 
 // A message is what is remembered of one of the account's latest messages,

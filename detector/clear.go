@@ -18,6 +18,7 @@ func (d *Detector) Clear(name mailq.Account, at time.Time) {
 	now := max(at.UnixNano(), a.last)
 	d.advance(a, now)
 	a.seldom().mercy.at = now
+	a.rare.spent = nil
 	a.rate.now, a.rate.peak = [gauges]float32{}, [gauges]float32{}
 	a.series.now, a.series.peak = [tallies]float32{}, [tallies]float32{}
 	a.ring = a.ring[:0]

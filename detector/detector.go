@@ -271,15 +271,22 @@ func (d *Detector) over(a *account, now int64) bool {
 		if now-a.ep.onset <= undecided {
 			return false
 		}
-		a.nov.before = a.nov.standing // by now it is known
 		return true
 	}
-	return score < d.cfg.Floor && now-int64(a.ep.toldAt)*second > undecided
+	return score < d.cfg.Floor && now-int64(a.ep.toldAt)*second > undecided || a.ordinary(&d.cfg, score, now)
+}
+
+// ordinary reports whether an episode that came to a verdict has gone on for so
+// long, below it, that it is how the account is: of a hijack that is not stopped
+// the score rises.
+func (a *account) ordinary(cfg *Config, score float32, now int64) bool {
+	return score < cfg.Verdict && now-a.ep.onset > settled
 }
 
 const (
 	atRest    = .1      // the score below which an episode is over
 	undecided = 2 * day // how long one may go on that does not come to a verdict
+	settled   = 7 * day // … and one that did
 
 	// spentAfter is the silence after which what led to a verdict is spent.
 	// A block has ended by then, and either its cause has been removed or new
@@ -292,7 +299,7 @@ func (a *account) speakAll() {
 	a.ep.speak[familyNovelty] = a.noveltyScore()
 	a.ep.speak[familySpread] = a.spr.s
 	a.ep.speak[familyHours] = a.rate.odd.s
-	a.ep.speak[familyFailures] = a.fail.s
+	a.ep.speak[familyFailures] = a.fail.says()
 	a.ep.speak[familyLogins] = a.log.s
 	a.ep.speak[familyLikeness] = min(a.ep.speak[familyLikeness], a.like.s)
 	if r := a.rare; r != nil {
@@ -305,11 +312,17 @@ func (a *account) speakAll() {
 // end closes an episode that came to rest by itself. What it did is learnt
 // as the account's own, unless it was as good as convicted.
 func (d *Detector) end(a *account) {
-	if a.ep.top < d.cfg.Verdict {
+	if a.ep.top < d.cfg.Verdict || a.ordinary(&d.cfg, a.fuse().score, a.last) {
 		a.rate.accept(&a.ep.peak)
 		a.rate.reach.keep(a.ep.peak[reachPerHour], a.last)
 		a.series.keep(a.last)
-		a.learnPending()
+		a.learnPending(&a.ep)
+		if a.last-a.ep.onset > undecided {
+			a.nov.before = a.nov.standing // by now it is known
+		}
+	} else {
+		a.seldom().spent = &spent{a.ep.pending, a.ep.fresh, a.ep.expected, a.ep.peak, a.series.peak}
+		a.series.drop()
 	}
 	slow, count, strangers := a.nov.slow, a.nov.count, a.nov.strangers
 	a.settle()
@@ -318,15 +331,15 @@ func (d *Detector) end(a *account) {
 	}
 }
 
-// learnPending makes the recipients of the episode the account's own.
-func (a *account) learnPending() {
-	if a.ep.pending == nil {
+// learnPending makes the recipients of an episode the account's own.
+func (a *account) learnPending(e *episode) {
+	if e.pending == nil {
 		return
 	}
-	a.known.teach(a.ep.pending)
-	a.nov.repeats(false, min(a.ep.fresh, 40))
-	a.nov.fresh.hits += a.ep.fresh
-	a.nov.fresh.of += a.ep.expected
+	a.known.teach(e.pending)
+	a.nov.repeats(false, min(e.fresh, 40))
+	a.nov.fresh.hits += e.fresh
+	a.nov.fresh.of += e.expected
 	a.nov.fresh.limit(60)
 }
 

@@ -22,6 +22,10 @@ const (
 	ownOutcomes = 40  // … so many outcomes
 	failStep    = 2.3
 	failuresTop = 12.0
+	oldListTop  = 5.0 // what failures say of a list that has no more dead addresses than an old one: …
+	oldShare    = .2  // … this share …
+	oldMargin   = 2.5 // … and so many by chance
+	boughtStep  = 2.0 // for each beyond
 	feedbackLag = day // a feedback chart forgets when nothing has spoken for so long
 )
 
@@ -69,7 +73,14 @@ func (d *Detector) failed(a *account, ev *mailq.Event, now int64) {
 	if unknown {
 		a.begin(a.find(ev.Message), now)
 	}
-	a.say(familyFailures, a.fail.s)
+	a.say(familyFailures, a.fail.says())
+}
+
+// says is what the failures say. An old list of the owner's has dead addresses
+// too, but not as many as one that was bought or guessed.
+func (f *failures) says() float32 {
+	beyond := float32(f.gone) - oldShare*float32(f.all) - oldMargin
+	return min(f.s, oldListTop+boughtStep*max(beyond, 0))
 }
 
 func (a *account) failuresText() string {

@@ -333,6 +333,27 @@ func TestSender(t *testing.T) {
 	}
 }
 
+// A script that appears where none should be is told with its first message, and
+// held after a few.
+func TestScriptInUploads(t *testing.T) {
+	w := newWorld(t, nil)
+	evening := w.office(10, 30)
+	script := mailq.Account("script:/home/u1/public_html/wp-content/uploads/x.php")
+	first, stopped := 0, 0
+	for i := range 20 {
+		w.send(script, evening.Add(time.Duration(i)*time.Second), mail{to: []string{fmt.Sprintf("victim%d@prey%d.test", i, i)}})
+		if first == 0 && w.worst(script) >= observed {
+			first = i + 1
+		}
+		if stopped == 0 && w.worst(script) >= held {
+			stopped = i + 1
+		}
+	}
+	if first != 1 || stopped == 0 || stopped > 8 {
+		t.Errorf("told with message %d and held after %d, want 1 and at most 8", first, stopped)
+	}
+}
+
 func TestOddPlace(t *testing.T) {
 	for path, want := range map[string]bool{
 		"/home/u/public_html/wp-content/uploads/2026/x.php": true,

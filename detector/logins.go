@@ -46,9 +46,11 @@ func (s *sighting) old(now int64) bool { return now-int64(s.at)*second > day }
 const (
 	knownNets    = 12
 	recentNets   = 24
-	spamNet      = .8 // a hijacker comes from an unknown network
-	ownNet       = .1 // prior share of days on which the owner does, worth …
-	ownNetDays   = 5  // … so many days
+	spamNet      = .8       // a hijacker comes from an unknown network
+	ownNet       = .1       // prior share of days on which the owner does, worth …
+	ownNetDays   = 5        // … so many days
+	youngNet     = .5       // … and this share more on an account's first day, less and less …
+	youngFor     = 14 * day // … until now: its second network is yet to be seen
 	netTop       = 2.5
 	moreNets     = 1.5 // each further unknown network of a day
 	guessStep    = 3.0
@@ -120,7 +122,8 @@ func (d *Detector) stranger(a *account, s *sighting, now int64) {
 	}
 	l.newDay = true
 	unknown, lands, sameASN := l.unknown(s, now)
-	p := min(max(l.days.mean(ownNet, ownNetDays), .02), .98)
+	young := youngNet * max(0, 1-float32(now-a.first)/float32(youngFor)) / (1 + l.days.of)
+	p := min(max(l.days.mean(ownNet+young, ownNetDays), .02), .98)
 	x := min(max(log(spamNet/p), 0), netTop)
 	if unknown > 0 {
 		x = 0

@@ -307,27 +307,52 @@ func TestVerdictIsSpent(t *testing.T) {
 	}
 }
 
+// A release on the next day teaches what the episode was, although it has ended.
+func TestReleaseOnTheNextDayTeaches(t *testing.T) {
+	w := newWorld(t, nil)
+	evening := w.office(10, 25)
+	mailing := func(at time.Time) level {
+		w.forget()
+		for i, to := range addresses("parent", 120) {
+			w.send(alice, at.Add(time.Duration(i/40)*time.Minute+time.Duration(i)*time.Second), mail{to: []string{to}, client: "10.1.1.5"})
+		}
+		return w.worst(alice)
+	}
+	if l := mailing(evening); l != held {
+		t.Fatalf("a mailing to 120 strangers: level %d, want a hold", l)
+	}
+	w.login(alice, evening.Add(26*time.Hour), "10.1.1.5", true)
+	w.d.Release(alice, evening.Add(28*time.Hour), "parents")
+	if l := mailing(evening.AddDate(0, 0, 9)); l > observed {
+		t.Errorf("the same mailing after its release: level %d: %s", l, short(w.last(alice).Evidence))
+	}
+	if n := w.burst(alice, evening.AddDate(0, 0, 14), 5*time.Second, 60, held, mail{client: "203.0.113.9"}); n == 0 || n > 25 {
+		t.Errorf("a hijack later is held after %d messages", n)
+	}
+}
+
 func TestHijackIsStopped(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		gap  time.Duration
 		m    mail
+		stop level // where nothing says that it is not the owner, a hold
 		want int
 	}{
-		{"a message a second from a foreign network", time.Second, mail{client: "203.0.113.9"}, 8},
-		{"a message a second from the owner's network", time.Second, mail{client: "10.1.1.5"}, 10},
-		{"a message a minute", time.Minute, mail{client: "10.1.1.5"}, 12},
-		{"five minutes apart", 5 * time.Minute, mail{client: "10.1.1.5"}, 15},
-		{"an hour apart from a foreign network", time.Hour, mail{client: "203.0.113.9"}, 15},
-		{"to recipients that do not exist", 10 * time.Second, mail{client: "10.1.1.5", fate: mailq.Bounced, reply: mailq.Reply{Class: mailq.RecipientUnknown, Code: 550}}, 5},
-		{"called spam", 10 * time.Second, mail{client: "10.1.1.5", fate: mailq.Bounced, reply: mailq.Reply{Class: mailq.Content, Code: 550, Provider: "google"}}, 4},
+		{"a message a second from a foreign network", time.Second, mail{client: "203.0.113.9"}, blocked, 8},
+		{"a message a second from the owner's network", time.Second, mail{client: "10.1.1.5"}, held, 8},
+		{"a message a minute", time.Minute, mail{client: "10.1.1.5"}, held, 10},
+		{"five minutes apart", 5 * time.Minute, mail{client: "10.1.1.5"}, held, 12},
+		{"an hour apart from a foreign network", time.Hour, mail{client: "203.0.113.9"}, blocked, 15},
+		{"to recipients that do not exist", 10 * time.Second, mail{client: "10.1.1.5", fate: mailq.Bounced, reply: mailq.Reply{Class: mailq.RecipientUnknown, Code: 550}}, blocked, 6},
+		{"called spam", 10 * time.Second, mail{client: "10.1.1.5", fate: mailq.Bounced, reply: mailq.Reply{Class: mailq.Content, Code: 550, Provider: "google"}}, blocked, 4},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, nil)
 			evening := w.office(20, 30)
-			n := w.burst(alice, evening, c.gap, 60, blocked, c.m)
+			n := w.burst(alice, evening, c.gap, 60, c.stop, c.m)
 			if n == 0 || n > c.want {
-				t.Errorf("blocked after %d messages, want at most %d", n, c.want)
+				t.Errorf("level %d after %d messages, want at most %d", c.stop, n, c.want)
 			}
 			if f := w.last(alice); f.Messages != n || f.Rcpts != n {
 				t.Errorf("the finding counts %d messages and %d recipients, want %d: %+v", f.Messages, f.Rcpts, n, f)

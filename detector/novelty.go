@@ -45,6 +45,7 @@ const (
 	newMin        = .02  // an owner's share of new recipients is never taken as less …
 	newMax        = .97  // … or more
 	ownWeight     = 20.0 // the prior of an account's own ratio, in expected new messages
+	againMost     = -.4  // what a recipient known before says at most, also of an account that knows few
 	messageMin    = -4.0
 	messageMax    = 2.4
 	crowd         = 1.1 // what a message may gain with each factor e of new recipients
@@ -53,6 +54,7 @@ const (
 	unseenWeight  = 6.0
 	fastIdle      = 6 * hour
 	credit        = 7.0         // what known recipients may weigh against new ones that follow …
+	creditEach    = .125        // … and this more for each message of a series to others …
 	creditFor     = 30 * minute // … without a pause of this
 	slowIdle      = 14 * day
 	slowExtra     = 4.0 // the slow chart speaks when it is this much higher
@@ -110,7 +112,7 @@ func (d *Detector) recipient(a *account, m *message, to *mailq.Recipient, share,
 	isNew := !n.known(a, to.Hash)
 	prior := d.fleet.newAt(a.class, n.age)
 	if !isNew {
-		m.sum += log((1 - spamNew) / (1 - share))
+		m.sum += min(log((1-spamNew)/(1-share)), againMost)
 	} else {
 		m.fresh++
 		m.sum += log(max(spamNew, share) / share)
@@ -208,9 +210,9 @@ func (d *Detector) weigh(a *account, m *message, now int64) {
 		return
 	}
 	n := &a.nov
-	most := a.convincing()
-	m.fast += n.fast.move(x-m.fast, -credit, most, now)
-	m.slow += n.slow.move(x-m.slow, -credit, most+slowExtra, now)
+	most, least := a.convincing(), -credit-creditEach*a.series.now[seriesHour]
+	m.fast += n.fast.move(x-m.fast, least, most, now)
+	m.slow += n.slow.move(x-m.slow, least, most+slowExtra, now)
 	if n.fast.s > 0 {
 		a.begin(m, now)
 	}

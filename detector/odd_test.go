@@ -125,3 +125,49 @@ func TestHonestButOdd(t *testing.T) {
 		})
 	}
 }
+
+// A newsletter's new readers come last, one after the other, and are still few.
+func TestNewslettersGrow(t *testing.T) {
+	w := newWorld(t, nil)
+	w.office(10, 30)
+	news := mailq.Account("news@club.test")
+	for week := range 6 {
+		w.forget()
+		for i, to := range addresses("reader", 300+10*week) {
+			w.send(news, monday.AddDate(0, 0, 31+7*week).Add(9*time.Hour+time.Duration(i)*2*time.Second), mail{to: []string{to}, client: "10.2.0.9", size: 30000})
+		}
+		if week < 2 {
+			w.d.Release(news, monday.AddDate(0, 0, 32+7*week), fmt.Sprint(week))
+			continue
+		}
+		if l := w.worst(news); l > observed {
+			t.Errorf("issue %d: level %d: %s", week, l, short(w.last(news).Evidence))
+		}
+	}
+}
+
+// What was taken for a hijack and goes on for a week, without getting any stranger,
+// is how the account is, and is learnt. What is as strange as before is not.
+func TestOrdinaryAfterAWeek(t *testing.T) {
+	for _, c := range []struct {
+		days    int
+		novelty float32
+		learnt  bool
+	}{{8, 10, true}, {6, 10, false}, {8, 14, false}} {
+		w := newWorld(t, nil)
+		evening := w.office(10, 20)
+		a := w.d.accounts[alice]
+		now := evening.UnixNano()
+		a.ep = episode{onset: now - int64(c.days)*day, top: 13, toldAt: seconds(now), before: a.nov.standing, pending: newFilter(512), fresh: 1, expected: 1}
+		a.ep.speak[familyNovelty], a.last = c.novelty, now
+		buyer := rcpt("buyer@mail.test").Hash
+		a.ep.pending.add(buyer)
+		if over := w.d.over(a, now); over != c.learnt {
+			t.Errorf("%+v: over: %v", c, over)
+		}
+		w.d.end(a)
+		if a.known.has(buyer) != c.learnt {
+			t.Errorf("%+v: learnt: %v", c, !c.learnt)
+		}
+	}
+}

@@ -67,21 +67,42 @@ func (d *Detector) Release(name mailq.Account, at time.Time, key string) {
 	y.next++
 	y.at, y.lasts = now, now+mercyFor
 	y.left = uint16(min(max(int(a.ep.msgs), mercyMin), mercyMax))
-	d.teach(a, now)
+	s := a.rare.spent
+	if s != nil {
+		a.series.peak = highest(a.series.peak, s.series)
+		d.teach(a, &episode{pending: s.pending, fresh: s.fresh, expected: s.expected, peak: s.peak}, now)
+		a.rare.spent = nil
+	}
+	if s == nil || a.open() {
+		d.teach(a, &a.ep, now)
+	}
+	a.adopt(now)
 	d.note(a, verdict{}, now)
 }
 
-// teach learns the episode as the account's own and clears the charts.
-func (d *Detector) teach(a *account, now int64) {
+// teach learns an episode as the account's own.
+func (d *Detector) teach(a *account, e *episode, now int64) {
 	a.nov.fresh.limit(10) // what it did before counts for less
-	a.ep.fresh, a.ep.expected = min(a.ep.fresh, 30), min(a.ep.expected, 30)
+	e.fresh, e.expected = min(e.fresh, 30), min(e.expected, 30)
 	for g := range gauges {
-		peak := max(a.rate.peak[g], a.ep.peak[g])
+		peak := max(a.rate.peak[g], e.peak[g])
 		a.rate.habit[g].learn(2*peak, min(a.rate.days, 2))
 	}
-	a.rate.reach.keep(max(a.rate.peak[reachPerHour], a.ep.peak[reachPerHour]), now)
+	a.rate.reach.keep(max(a.rate.peak[reachPerHour], e.peak[reachPerHour]), now)
 	a.series.keep(now)
-	a.learnPending()
+	a.learnPending(e)
+}
+
+func highest(a, b [tallies]float32) [tallies]float32 {
+	for t := range a {
+		a[t] = max(a[t], b[t])
+	}
+	return a
+}
+
+// adopt makes what the account's latest traffic showed beside recipients and
+// pace its own too, and clears the charts.
+func (a *account) adopt(now int64) {
 	if f := &a.fail; f.s > 0 {
 		f.own.hits += float32(f.gone)
 		f.own.of += float32(f.all)

@@ -19,10 +19,11 @@ type scripts struct {
 }
 
 const (
-	scriptOdd   = 2.0
+	scriptOdd   = 6.0 // told at once
+	scriptAgain = .5  // each further message of one that lies where no script should, …
+	scriptYoung = day // … so long after it first sent
 	scriptNew   = 1.0
-	scriptsTop  = 4.0
-	scriptYoung = day
+	scriptsTop  = 12.0
 	settledIn   = 7 * day // how long we must have watched before new means new
 )
 
@@ -39,6 +40,7 @@ func (d *Detector) ran(a *account, script string, now int64) {
 	h := hashOf(path)
 	for _, k := range s.known {
 		if k == h {
+			d.ranAgain(a, now)
 			return
 		}
 	}
@@ -59,6 +61,15 @@ func (d *Detector) ran(a *account, script string, now int64) {
 	s.add(x, scriptsTop, now)
 	a.begin(nil, now)
 	a.say(familyScript, s.s)
+}
+
+// ranAgain takes a further message of a script.
+func (d *Detector) ranAgain(a *account, now int64) {
+	s := &a.rare.scr
+	if s.odd && s.s > 0 && now-a.first < scriptYoung {
+		s.add(scriptAgain, scriptsTop, now)
+		a.say(familyScript, s.s)
+	}
 }
 
 // oddPlaces are directories that hold data, never programs.

@@ -23,7 +23,7 @@ type senders struct {
 const (
 	senderFirst = 1.0
 	senderVary  = 2.0
-	sendersTop  = 6.0
+	sendersTop  = 9.0
 	varies      = 3 // foreign senders in an hour
 )
 

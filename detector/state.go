@@ -137,6 +137,19 @@ func (r *rare) fields(c *codec) {
 	r.from.fields(c)
 	r.scr.fields(c)
 	r.mercy.fields(c)
+	is := r.spent != nil
+	c.flag(&is)
+	if !is {
+		return
+	}
+	if r.spent == nil {
+		r.spent = new(spent)
+	}
+	c.filter(&r.spent.pending)
+	c.count(&r.spent.fresh)
+	c.count(&r.spent.expected)
+	c.floats(r.spent.peak[:])
+	c.floats(r.spent.series[:])
 }
 
 func (e *episode) fields(c *codec) {

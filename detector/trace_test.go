@@ -95,9 +95,9 @@ const (
 
 func levelOf(f rules.Finding) level {
 	switch {
-	case f.Score >= 16 && f.Families >= 2, f.Hard != "":
+	case f.Score >= 16 && f.Families >= 2 && foreign(f) >= 2 && f.Class != "forward", f.Hard != "":
 		return blocked
-	case f.Score >= 12 && (f.Families >= 2 || f.Score >= 20):
+	case f.Class != "forward" && f.Score >= 12 && (f.Families >= 2 || f.Score >= 20):
 		return held
 	case f.Score >= 9:
 		return throttled
@@ -105,6 +105,19 @@ func levelOf(f rules.Finding) level {
 		return observed
 	}
 	return quiet
+}
+
+// foreign is what the rules call so.
+func foreign(f rules.Finding) (sum float64) {
+	for _, e := range f.Evidence {
+		switch e.Kind {
+		case rules.Logins, rules.Sender, rules.Replies, rules.Script:
+			sum += e.Score
+		case rules.Failures:
+			sum += max(e.Score-5, 0)
+		}
+	}
+	return sum
 }
 
 // A feeder renders messages as a server's log would tell them.

@@ -50,6 +50,11 @@ func (a *account) clone() *account {
 	c.log.known, c.log.recent = slices.Clone(a.log.known), slices.Clone(a.log.recent)
 	if a.rare != nil {
 		r := *a.rare
+		if r.spent != nil {
+			s := *r.spent
+			s.pending = s.pending.clone()
+			r.spent = &s
+		}
 		c.rare = &r
 	}
 	return &c

@@ -33,6 +33,7 @@ type environment struct {
 	Age        float64              `expr:"age"` // seconds
 	Backlog    bool                 `expr:"backlog"`
 	Evidence   func(string) float64 `expr:"evidence"`
+	Foreign    float64              `expr:"foreign"`
 	Second     float64              `expr:"second"`
 	Minute     float64              `expr:"minute"`
 	Hour       float64              `expr:"hour"`
@@ -40,7 +41,7 @@ type environment struct {
 
 // environmentNames are the names above, in the order of docs/rules.md.
 var environmentNames = [...]string{
-	"score", "families", "hard", "evidence", "messages", "recipients", "age", "class", "subject", "domain",
+	"score", "families", "hard", "evidence", "foreign", "messages", "recipients", "age", "class", "subject", "domain",
 	"shared", "backlog", "second", "minute", "hour",
 }
 
@@ -62,6 +63,7 @@ func newEnvironment(f *Finding) *environment {
 		Age:        f.age().Seconds(),
 		Backlog:    f.Backlog,
 		Evidence:   f.evidence,
+		Foreign:    f.foreign(),
 		Second:     1,
 		Minute:     60,
 		Hour:       3600,

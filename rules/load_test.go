@@ -94,7 +94,7 @@ func TestLoadNamesEveryMistake(t *testing.T) {
 			"a.yml:8: reset does not last: it has no for",
 		}},
 		{"condition", "rules:\n  - name: blind\n    ladder:\n      - do: observe\n        when: scroe >= 6\n", []string{
-			"a.yml:5: unknown name scroe; known names: score, families, hard, evidence, messages, recipients, age, class, subject, domain, shared, backlog, second, minute, hour, abs, ceil, floor, len, lower, max, min, round",
+			"a.yml:5: unknown name scroe; known names: score, families, hard, evidence, foreign, messages, recipients, age, class, subject, domain, shared, backlog, second, minute, hour, abs, ceil, floor, len, lower, max, min, round",
 		}},
 		{"condition over several lines", "rules:\n  - name: blind\n    ladder:\n      - do: observe\n        when: |\n          score >= 6 and\n          evidence(\"novelity\") > 1 and\n          class == \"logni\"\n", []string{
 			`a.yml:7: unknown family of evidence "novelity"; known: novelty, domains, rate, fanout, series, hours, failures, replies, logins, sender, likeness, script, queue, coverage`,

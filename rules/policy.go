@@ -281,3 +281,13 @@ func (f *Finding) evidence(family string) float64 {
 	}
 	return sum
 }
+
+// oldList is what failures may say of a mailing to an old list of the owner's.
+const oldList = 5
+
+// foreign is the evidence of somebody else's hand: what no mailing of the owner's
+// shows, be it to strangers, in haste, one text for all, or to an old list
+// with some dead addresses.
+func (f *Finding) foreign() float64 {
+	return f.evidence(Logins) + f.evidence(Sender) + f.evidence(Replies) + f.evidence(Script) + max(f.evidence(Failures)-oldList, 0)
+}

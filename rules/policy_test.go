@@ -99,7 +99,7 @@ func inShort(d Decision) string {
 func TestDecisionSaysWhy(t *testing.T) {
 	p := &Policy{Set: Shipped(), Mode: ModeEnforce}
 	d, _ := p.Decide(someFinding())
-	want := `five-countries, score 17.2, families 2, recipients 9: block when (score >= 16 && families >= 2) || hard != ""`
+	want := `five-countries, score 17.2, families 2, recipients 9: block when (score >= 16 && families >= 2 && foreign >= 2 && class != "forward") || hard != ""`
 	if got := d.Why; got != want {
 		t.Errorf("why:\n got %s\nwant %s", got, want)
 	}

@@ -71,7 +71,7 @@ cases:
     mode: enforce
     want: {do: throttle, enforce: true}
   - name: shipped rules can be tested too
-    finding: {rule: abused-script, subject: "script:/x.php", class: script, score: 16, families: 2}
+    finding: {rule: abused-script, subject: "script:/x.php", class: script, score: 16, families: 2, evidence: {script: 6}}
     mode: enforce
     want: {do: block, enforce: true}
 `)

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,8 +15,9 @@ import (
 // A past is what the log tells of the days before a test, so that accounts
 // have habits. Postfix writes the same lines in the traditional style.
 type past struct {
-	text strings.Builder
-	n    int
+	text   strings.Builder
+	n      int
+	client string // whence the mail came, as Postfix names it; empty: from this host, as the tests' own
 }
 
 // stamp is the style that names year and zone.
@@ -29,7 +31,7 @@ func (p *past) message(at time.Time, login string, to ...string) {
 		fmt.Fprintf(&p.text, "%s mx1 postfix/%s: ", at.Add(after).Format(stamp), daemon)
 		fmt.Fprintf(&p.text, format+"\n", args...)
 	}
-	line(0, "submission/smtpd[833]", "%s: client=localhost[127.0.0.1], sasl_method=PLAIN, sasl_username=%s", id, login)
+	line(0, "submission/smtpd[833]", "%s: client=%s, sasl_method=PLAIN, sasl_username=%s", id, cmp.Or(p.client, "localhost[127.0.0.1]"), login)
 	line(time.Millisecond, "cleanup[834]", "%s: message-id=<%d@shop.test>", id, p.n)
 	line(2*time.Millisecond, "qmgr[829]", "%s: from=<%s>, size=900, nrcpt=%d (queue active)", id, login, len(to))
 	for _, r := range to {
