@@ -3,51 +3,77 @@ package app
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/vedetta-watch/vedetta/detector"
 	"github.com/vedetta-watch/vedetta/internal/config"
 	"github.com/vedetta-watch/vedetta/internal/eval"
-	"github.com/vedetta-watch/vedetta/rules"
+	"github.com/vedetta-watch/vedetta/mailq"
+)
+
+type (
+	// EvalPart is one of several parts of the accounts.
+	EvalPart = eval.Part
+	// EvalProgress is how far an Eval has come.
+	EvalProgress = eval.Progress
 )
 
 // EvalOptions says what to measure with and where to write.
 type EvalOptions struct {
-	Config   config.Config // its rules count
-	Path     string        // a trace, see [eval.ReadTrace]
+	Config   config.Config // its rules and accounts count
+	Paths    []string      // a trace, see [eval.ReadTrace], or mail logs; "-" is a log on standard input
+	In       io.Reader     // standard input
+	Now      time.Time     // stamps without a year are not after this
 	Trials   int           // hijacks of each style
+	Odd      int           // honest but odd senders of each kind
 	Seed     uint64
-	WarmUp   time.Duration // of the trace, not counted
+	Part     EvalPart
+	WarmUp   time.Duration // of the traffic, not counted
+	Picture  string        // file for the picture; empty for none
 	JSON     bool
 	Out      io.Writer
-	Progress func(messages, of, trials int) // nil for none
+	Progress func(EvalProgress) // nil for none
 }
 
 // Eval measures on real traffic how much of a hijack gets out before the stop,
 // and how often somebody honest is stopped. It acts on nothing.
 func Eval(ctx context.Context, o EvalOptions) error {
-	set, err := loadRules(o.Config.Rules.Dir)
+	aliases, err := loadAliases(ctx, o.Config.Accounts.Aliases)
 	if err != nil {
 		return err
 	}
-	f, err := os.Open(o.Path)
+	dir := &directory{}
+	dir.set(buildDirectory(o.Config.Accounts, aliases))
+	o.Config.Mode = config.ModeEnforce // what would have been done
+	j, err := newJudge(o.Config, dir, o.Now)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	trace, err := eval.ReadTrace(f)
-	if err != nil {
-		return fmt.Errorf("%s: %w", o.Path, err)
+	run := eval.Options{
+		WarmUp: o.WarmUp, Trials: o.Trials, Odd: o.Odd, Seed: o.Seed, Part: o.Part, Owners: dir.Load(), Detector: detector.Default(), Policy: j.policy, Progress: o.Progress,
 	}
-	r, err := eval.Run(ctx, eval.Options{
-		Trace: trace, WarmUp: o.WarmUp, Trials: o.Trials, Seed: o.Seed, Detector: detector.Default(),
-		Policy: &rules.Policy{Set: set, Mode: rules.ModeEnforce}, Progress: o.Progress,
-	})
+	if o.isTrace() {
+		run.Traffic, err = readTrace(o.Paths[0])
+		run.Detector.Locate = eval.Locate
+	} else {
+		run.Traffic, err = o.readLogs(ctx, j.parser)
+	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", o.Path, err)
+		return err
+	}
+	r, err := eval.Run(ctx, run)
+	if err != nil {
+		return fmt.Errorf("%s: %w", strings.Join(o.Paths, " "), err)
+	}
+	if o.Picture != "" {
+		if err := writePicture(o.Picture, r); err != nil {
+			return err
+		}
 	}
 	if o.JSON {
 		e := json.NewEncoder(o.Out)
@@ -55,4 +81,67 @@ func Eval(ctx context.Context, o EvalOptions) error {
 		return e.Encode(r)
 	}
 	return r.Print(o.Out)
+}
+
+func writePicture(path string, r eval.Result) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(r.Picture(f), f.Close())
+}
+
+// isTrace reports whether what is to be read is a trace and not logs.
+func (o EvalOptions) isTrace() bool {
+	if len(o.Paths) != 1 || o.Paths[0] == "-" {
+		return false
+	}
+	f, err := os.Open(o.Paths[0])
+	if err != nil {
+		return false // reading it as a log says why
+	}
+	defer f.Close()
+	return eval.IsTrace(f)
+}
+
+func readTrace(path string) ([]eval.Message, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	all, err := eval.ReadTrace(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return all, nil
+}
+
+// errNoTraffic means that logs tell of no mail that somebody here answers for.
+var errNoTraffic = errors.New("neither a trace of lines time,sender,recipient nor a log of mail that an account here has sent")
+
+func (o EvalOptions) readLogs(ctx context.Context, parser *mailq.Parser) ([]eval.Message, error) {
+	var g eval.Gatherer
+	reader := &logReader{
+		paths: o.Paths, stdin: o.In, location: parser.Location, now: o.Now, progress: func() {
+			if o.Progress != nil {
+				o.Progress(EvalProgress{Messages: g.Len()})
+			}
+		},
+		line: func(line []byte) error {
+			var ev mailq.Event
+			if parser.ParseInto(&ev, line) {
+				g.Add(&ev)
+			}
+			return nil
+		},
+	}
+	if err := reader.run(ctx); err != nil {
+		return nil, err
+	}
+	all := g.Traffic()
+	if len(all) == 0 {
+		return nil, fmt.Errorf("%s: %w", strings.Join(o.Paths, " "), errNoTraffic)
+	}
+	return all, nil
 }

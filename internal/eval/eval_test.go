@@ -2,9 +2,12 @@ package eval
 
 import (
 	"bytes"
+	"encoding/xml"
 	"errors"
 	"fmt"
+	"io"
 	"math"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -19,9 +22,26 @@ import (
 
 func TestReadTrace(t *testing.T) {
 	got, err := ReadTrace(strings.NewReader("time,sender,recipient\n20,1,8\n10,1,7\n10,1,9\n10,2,9\n"))
-	want := []Message{{10, 1, []uint64{7, 9}}, {10, 2, []uint64{9}}, {20, 1, []uint64{8}}}
-	if diff := cmp.Diff(got, want); diff != "" || err != nil {
-		t.Errorf("%v %s", err, diff)
+	if err != nil || len(got) != 3 {
+		t.Fatalf("%d messages, %v", len(got), err)
+	}
+	for i, want := range []struct {
+		at      int64
+		account mailq.Account
+		to      []uint64
+	}{{10, "m1@mail.test", []uint64{7, 9}}, {10, "m2@mail.test", []uint64{9}}, {20, "m1@mail.test", []uint64{8}}} {
+		m := got[i]
+		var to []uint64
+		for _, n := range want.to {
+			to = append(to, mix(n))
+		}
+		var hashes []uint64
+		for _, r := range m.To {
+			hashes = append(hashes, r.Hash)
+		}
+		if m.Time != want.at || m.Account != want.account || !slices.Equal(hashes, to) || m.Kind != mailq.Submitted || m.From != string(m.Account) || !m.Client.IsPrivate() || m.Size == 0 {
+			t.Errorf("message %d: %+v, want %+v", i, m, want)
+		}
 	}
 	for _, bad := range []string{"", "time,sender,recipient\n", "1,2,3\nx,2,3\n", "1,2,3\n1,2\n", "1,2,3\n-1,2,3\n", "1,2,3\n9223372036854775807,2,3\n"} {
 		if _, err := ReadTrace(strings.NewReader(bad)); !errors.Is(err, ErrTrace) {
@@ -57,14 +77,17 @@ func TestAtMost(t *testing.T) {
 
 // A fixed rule fires with the message that exceeds it, within its span.
 func TestFixedRules(t *testing.T) {
-	fires := func(gap time.Duration, rcpts int) map[string]int {
-		p, at := past{seen: map[uint64]bool{}}, map[string]int{}
+	fires := func(gap time.Duration, rcpts, dead int) map[string]int {
+		p, at := *newPast(), map[string]int{}
 		for n := range 250 {
-			to := make([]mailq.Recipient, rcpts)
-			for i := range to {
-				to[i].Hash = uint64(n*rcpts + i)
+			m := Message{Time: int64(time.Duration(n) * gap / time.Second), To: make([]Recipient, rcpts)}
+			for i := range m.To {
+				m.To[i].Hash = uint64(n*rcpts + i)
+				if i*4 < dead*rcpts {
+					m.To[i].Fate = mailq.Bounced
+				}
 			}
-			p.take(time.Unix(0, 0).Add(time.Duration(n)*gap), to)
+			p.take(&m)
 			for _, l := range fixedRules {
 				if at[l.name] == 0 && p.exceeds(l) {
 					at[l.name] = n + 1
@@ -74,27 +97,31 @@ func TestFixedRules(t *testing.T) {
 		return at
 	}
 	csf, eximmon, csm, csm2, mox, mailu, uwu := fixedRules[0].name, fixedRules[1].name, fixedRules[2].name, fixedRules[3].name, fixedRules[4].name, fixedRules[5].name, fixedRules[6].name
+	cpanel := fixedRules[7].name
 	for _, c := range []struct {
 		gap   time.Duration
 		rcpts int
+		dead  int // quarters of the recipients
 		want  map[string]int
 	}{
-		{time.Second, 1, map[string]int{csf: 101, eximmon: 5, csm: 51, csm2: 101, mox: 201, mailu: 201}},
-		{10 * time.Second, 1, map[string]int{csf: 101, eximmon: 5, csm: 51, mox: 201, mailu: 201}},
-		{time.Minute, 1, map[string]int{mox: 201, mailu: 201}},
-		{10 * time.Minute, 50, map[string]int{mox: 5}},
-		{5 * time.Minute, 50, map[string]int{mox: 5, mailu: 201, uwu: 11}},
+		{time.Second, 1, 0, map[string]int{csf: 101, eximmon: 5, csm: 51, csm2: 101, mox: 201, mailu: 201}},
+		{10 * time.Second, 1, 0, map[string]int{csf: 101, eximmon: 5, csm: 51, mox: 201, mailu: 201}},
+		{time.Minute, 1, 0, map[string]int{mox: 201, mailu: 201}},
+		{10 * time.Minute, 50, 0, map[string]int{mox: 5}},
+		{5 * time.Minute, 50, 0, map[string]int{mox: 5, mailu: 201, uwu: 11}},
+		{10 * time.Minute, 4, 1, map[string]int{cpanel: 5, mox: 51}},
+		{20 * time.Minute, 4, 1, map[string]int{mox: 51}},
 	} {
-		if diff := cmp.Diff(fires(c.gap, c.rcpts), c.want); diff != "" {
+		if diff := cmp.Diff(fires(c.gap, c.rcpts, c.dead), c.want); diff != "" {
 			t.Errorf("%d recipients each %v: %s", c.rcpts, c.gap, diff)
 		}
 	}
 }
 
 func TestPastTriesWithoutTrace(t *testing.T) {
-	p := past{seen: map[uint64]bool{}}
-	p.take(time.Unix(0, 0), []mailq.Recipient{{Hash: 1}})
-	p.try(func(trial *past) { trial.take(time.Unix(1, 0), []mailq.Recipient{{Hash: 1}, {Hash: 2}}) })
+	p := newPast()
+	p.take(&Message{To: []Recipient{{Hash: 1}}})
+	p.try(func(trial *past) { trial.take(&Message{Time: 1, To: []Recipient{{Hash: 1}, {Hash: 2}}}) })
 	if len(p.day) != 1 || len(p.seen) != 1 || !p.seen[1] {
 		t.Errorf("after a try: %+v", p)
 	}
@@ -107,7 +134,9 @@ func office(days int) (all []Message) {
 		for who := range uint64(20) {
 			for k := range 1 + mix(uint64(day)*31+who)%5 {
 				h := mix(uint64(day)*7919 + who*131 + k)
-				all = append(all, Message{Time: int64(day)*86400 + 30000 + int64(k)*4000 + int64(h%3000), Sender: who, To: []uint64{who*1000 + h>>20%60}})
+				m := traced(int64(day)*86400+30000+int64(k)*4000+int64(h%3000), who)
+				m.To = []Recipient{{Hash: mix(who*1000 + h>>20%60), Domain: domain}}
+				all = append(all, m)
 			}
 		}
 	}
@@ -116,7 +145,7 @@ func office(days int) (all []Message) {
 }
 
 func options(trace []Message) Options {
-	return Options{Trace: trace, WarmUp: 30 * 24 * time.Hour, Trials: 8, Seed: 1, Detector: detector.Default(), Policy: &rules.Policy{Set: rules.Shipped(), Mode: rules.ModeEnforce}}
+	return Options{Traffic: trace, WarmUp: 30 * 24 * time.Hour, Trials: 4, Seed: 1, Detector: detector.Default(), Policy: &rules.Policy{Set: rules.Shipped(), Mode: rules.ModeEnforce}}
 }
 
 func TestRun(t *testing.T) {
@@ -133,8 +162,8 @@ func TestRun(t *testing.T) {
 		t.Errorf("the same options give another result: %s", diff)
 	}
 	// One mailbox sent on the first day only before the warm-up ended.
-	if r.MailboxDays != 15*20-1 || r.Mailboxes != 20 || r.Trials != o.Trials {
-		t.Errorf("%d mailbox-days of %d mailboxes, %d trials", r.MailboxDays, r.Mailboxes, r.Trials)
+	if r.MailboxDays != 15*20-1 || r.Accounts != 20 || r.Trials != o.Trials {
+		t.Errorf("%d mailbox-days of %d mailboxes, %d trials", r.MailboxDays, r.Accounts, r.Trials)
 	}
 	v := r.Systems[0]
 	if v.Wrong.Held+v.Wrong.Blocked != 0 {
@@ -155,6 +184,130 @@ func TestRun(t *testing.T) {
 	var out bytes.Buffer
 	if err := r.Print(&out); err != nil || !strings.Contains(out.String(), fmt.Sprintf("%d honest mailbox-days", r.MailboxDays)) {
 		t.Errorf("%v\n%s", err, out.String())
+	}
+}
+
+// Each account belongs to one part, and what is counted of the parts adds up.
+func TestParts(t *testing.T) {
+	o := options(office(40))
+	o.Trials = 0
+	whole, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	days := 0
+	for n := range 3 {
+		o.Part = Part{n + 1, 3}
+		r, err := Run(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.MailboxDays == 0 || r.MailboxDays == whole.MailboxDays {
+			t.Errorf("part %d has %d of %d mailbox-days", n+1, r.MailboxDays, whole.MailboxDays)
+		}
+		days += r.MailboxDays
+	}
+	if days != whole.MailboxDays {
+		t.Errorf("the parts have %d mailbox-days, the whole %d", days, whole.MailboxDays)
+	}
+}
+
+// The odd senders live for four months each, the first of which is told apart, and
+// after it nobody but the owner of an old list is stopped.
+func TestOddSenders(t *testing.T) {
+	o := options(office(150))
+	o.Odd, o.Trials = 1, 2
+	r, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Odd) != len(oddities) {
+		t.Fatalf("%d kinds, want %d", len(r.Odd), len(oddities))
+	}
+	for _, k := range r.Odd {
+		if k.Days == 0 || k.FirstDays == 0 || k.Days < k.FirstDays {
+			t.Errorf("%s: %d first mailbox-days and %d later", k.Name, k.FirstDays, k.Days)
+		}
+		if k.Wrong.Blocked > 0 || k.Wrong.Held > 0 && k.Name != "old customer lists, some addresses dead" {
+			t.Errorf("%s: %+v %+v", k.Name, k.Wrong, k.Stopped)
+		}
+	}
+	names := map[string]int{}
+	for _, s := range r.Systems[0].Styles {
+		names[s.Name] = s.Stopped
+	}
+	for _, name := range []string{"contact form abused", "newsletter taken over, from abroad", "by a new web script"} {
+		if names[name] != o.Trials {
+			t.Errorf("%s: %d of %d stopped", name, names[name], o.Trials)
+		}
+	}
+}
+
+// The picture is well-formed and has a mark for each fixed rule.
+func TestPicture(t *testing.T) {
+	r, err := Run(t.Context(), options(office(45)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := r.Picture(&out); err != nil {
+		t.Fatal(err)
+	}
+	marks := 0
+	for d := xml.NewDecoder(&out); ; {
+		token, err := d.Token()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e, ok := token.(xml.StartElement); ok && e.Name.Local == "circle" {
+			marks++
+		}
+	}
+	if marks < len(fixedRules)+2 {
+		t.Errorf("%d marks", marks)
+	}
+}
+
+// Logs become the messages that they tell of.
+func TestGather(t *testing.T) {
+	var g Gatherer
+	at := time.Date(2026, 3, 2, 9, 0, 0, 5e8, time.UTC)
+	to := func(h uint64) mailq.Recipient { return mailq.Recipient{Hash: h, Domain: "x.test"} }
+	for _, ev := range []mailq.Event{
+		{Time: at, Kind: mailq.Submitted, Message: 9, Sender: "in@x.test"}, // inbound mail
+		{Time: at, Kind: mailq.Submitted, Counts: true, Account: "a@y.test", Message: 1, Sender: "a@y.test", Size: 900, Subject: "S", Rcpts: 2},
+		{Time: at.Add(time.Second), Kind: mailq.Submitted, Counts: true, Account: "b@y.test", Message: 2, New: []mailq.Recipient{to(7)}},
+		{Time: at, Kind: mailq.Deferred, Account: "a@y.test", Message: 1, New: []mailq.Recipient{to(5)}, To: to(5), Reply: mailq.Reply{Class: mailq.Greylisted}},
+		{Time: at, Kind: mailq.Bounced, Account: "a@y.test", Message: 1, New: []mailq.Recipient{to(6)}, To: to(6), Reply: mailq.Reply{Class: mailq.RecipientUnknown}},
+		{Time: at.Add(time.Hour), Kind: mailq.Delivered, Account: "a@y.test", Message: 1, To: to(5), Reply: mailq.Reply{Class: mailq.OK}},
+		{Time: at, Kind: mailq.Removed, Account: "a@y.test", Message: 1},
+		{Time: at, Kind: mailq.Delivered, Account: "a@y.test", Message: 1, New: []mailq.Recipient{to(8)}, To: to(8)}, // of a message that is gone
+		{Time: at.Add(-time.Minute), Kind: mailq.LoginFailed, Account: "b@y.test"},
+	} {
+		g.Add(&ev)
+	}
+	want := []Message{
+		{Time: at.Unix() - 60, Kind: mailq.LoginFailed, Account: "b@y.test"},
+		{Time: at.Unix(), Kind: mailq.Submitted, Account: "a@y.test", From: "a@y.test", Subject: "S", Size: 900, To: []Recipient{
+			{5, "x.test", mailq.Delivered, mailq.OK}, {6, "x.test", mailq.Bounced, mailq.RecipientUnknown}}},
+		{Time: at.Unix() + 1, Kind: mailq.Submitted, Account: "b@y.test", To: []Recipient{{Hash: 7, Domain: "x.test"}}},
+	}
+	if diff := cmp.Diff(g.Traffic(), want, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestIsTrace(t *testing.T) {
+	for text, want := range map[string]bool{
+		"time,sender,recipient\n1,2,3\n": true, "1,2,3\n": true, "1,2,3": true, "": false, "x\ny\n1,2,3\n": false,
+		"Mar  2 00:00:01 mx1 postfix/qmgr[1]: 1,2,3\n": false, "\x1f\x8bxx": false,
+	} {
+		if got := IsTrace(strings.NewReader(text)); got != want {
+			t.Errorf("%q: %v, want %v", text, got, want)
+		}
 	}
 }
 

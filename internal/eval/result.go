@@ -16,11 +16,38 @@ import (
 // A Result is what a run came to. Its JSON is a contract.
 type Result struct {
 	Messages    int      `json:"messages"`     // of the trace
-	Mailboxes   int      `json:"mailboxes"`    // that sent them
+	Accounts    int      `json:"accounts"`     // that sent them
 	MailboxDays int      `json:"mailbox_days"` // on which one sent, after the warm-up
 	Trials      int      `json:"trials"`       // of each style; less where a style asks for certain victims
 	Seed        uint64   `json:"seed"`
 	Systems     []System `json:"systems"` // Vedetta first
+	Stopped     []Case   `json:"stopped"` // honest accounts that Vedetta held or blocked, the first 100
+	Odd         []Odd    `json:"odd"`     // honest but odd senders
+	Curve       []Point  `json:"curve"`   // what other thresholds would have come to, and the fixed rules
+}
+
+// mostCases bounds the honest accounts that are listed.
+const mostCases = 100
+
+// A Case is an honest account that was stopped.
+type Case struct {
+	Time     time.Time        `json:"time"`
+	Account  string           `json:"account"`
+	Done     rules.Action     `json:"done"`
+	Evidence []rules.Evidence `json:"evidence"`
+}
+
+// Odd is what was done to honest but odd senders of one kind: in their first 30
+// days, when they were new to everybody, and in the three months after.
+type Odd struct {
+	Name      string `json:"name"`
+	Senders   int    `json:"senders"`
+	FirstDays int    `json:"first_mailbox_days"`
+	First     Wrong  `json:"first_wrong"`
+	Days      int    `json:"mailbox_days"`
+	Wrong     Wrong  `json:"wrong"`
+	Fixed     []int  `json:"fixed_blocked"` // mailbox-days that each fixed rule blocks, in the order of the systems
+	Stopped   []Case `json:"stopped"`       // by Vedetta, the first 100 of the first days and of the others
 }
 
 // A System is Vedetta or a fixed rule, and how it did.
@@ -78,22 +105,58 @@ func (w *Wrong) of(a rules.Action) *int {
 	return nil
 }
 
-func (b *bench) result() Result {
-	r := Result{Messages: len(b.Trace), Mailboxes: len(b.pasts), MailboxDays: b.days, Trials: b.trials, Seed: b.Seed}
-	for s, w := range b.wrong {
-		sys := System{Name: "Vedetta", Wrong: w}
-		if s > 0 {
-			sys.Name = fixedRules[s-1].name
-		}
-		per := 1000 / float64(max(b.days, 1))
-		sys.Wrong.StoppedPerThousand = round3(per * float64(w.Held+w.Blocked))
-		sys.Wrong.StoppedAtMost = round3(per * atMost(w.Held+w.Blocked))
-		for i, all := range b.stops[s] {
-			sys.Styles = append(sys.Styles, fared(styles[i].name, all))
-		}
-		r.Systems = append(r.Systems, sys)
+func (p *pass) result() Result {
+	t := &p.tallies[0]
+	r := Result{Messages: len(p.traffic), Accounts: len(p.pasts), MailboxDays: t.days, Trials: p.trials, Seed: p.Seed, Stopped: t.cases}
+	for s := range p.stops {
+		r.Systems = append(r.Systems, System{Name: systemName(s), Wrong: t.wrong[s].per(t.days)})
 	}
+	r.addStyles(p)
+	r.Curve = p.curve()
 	return r
+}
+
+// systemName names Vedetta, which is system 0, and the fixed rules.
+func systemName(s int) string {
+	if s == 0 {
+		return "Vedetta"
+	}
+	return fixedRules[s-1].name
+}
+
+// addStyles adds the styles that the pass tried.
+func (r *Result) addStyles(p *pass) {
+	for i := range styles {
+		if !slices.Contains(p.of, styles[i].victim) {
+			continue
+		}
+		for s := range p.stops {
+			r.Systems[s].Styles = append(r.Systems[s].Styles, fared(styles[i].name, p.stops[s][i]))
+		}
+	}
+}
+
+// per says what the counts are of so many mailbox-days.
+func (w Wrong) per(days int) Wrong {
+	per := 1000 / float64(max(days, 1))
+	w.StoppedPerThousand = round3(per * float64(w.Held+w.Blocked))
+	w.StoppedAtMost = round3(per * atMost(w.Held+w.Blocked))
+	return w
+}
+
+// addOdd adds what was done to the odd senders, and the styles that hijack some of
+// them.
+func (r *Result) addOdd(p *pass) {
+	r.addStyles(p)
+	for k, odd := range oddities {
+		young, later := &p.tallies[1+2*k], &p.tallies[2+2*k]
+		o := Odd{Name: odd.name, Senders: p.Odd, FirstDays: young.days, First: young.wrong[0].per(young.days), Days: later.days, Wrong: later.wrong[0].per(later.days)}
+		o.Stopped = append(young.cases, later.cases...)
+		for s := range fixedRules {
+			o.Fixed = append(o.Fixed, young.wrong[1+s].Blocked+later.wrong[1+s].Blocked)
+		}
+		r.Odd = append(r.Odd, o)
+	}
 }
 
 func round3(x float64) float64 { return math.Round(x*1000) / 1000 }
@@ -144,7 +207,7 @@ func poissonUpTo(n int, mean float64) float64 {
 
 // Print writes the result for people.
 func (r Result) Print(out io.Writer) error {
-	fmt.Fprintf(out, "%d messages of %d mailboxes; %d honest mailbox-days after the warm-up; %d hijacks of each style, seed %d\n", r.Messages, r.Mailboxes, r.MailboxDays, r.Trials, r.Seed)
+	fmt.Fprintf(out, "%d messages of %d accounts; %d honest mailbox-days after the warm-up; %d hijacks of each style, seed %d\n", r.Messages, r.Accounts, r.MailboxDays, r.Trials, r.Seed)
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(t, "\nhijacks, stopped by Vedetta\ttrials\tstopped\trecipients before it: p50\tp95\tmax\tseconds p50\t\n")
 	for _, s := range r.Systems[0].Styles {
@@ -155,30 +218,50 @@ func (r Result) Print(out io.Writer) error {
 		w := s.Wrong
 		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%.3f\t%.3f\t\n", s.Name, w.Throttled, w.Held, w.Blocked, w.StoppedPerThousand, w.StoppedAtMost)
 	}
-	fmt.Fprint(t, "\nhijacks stopped, and recipients p50 / p95\t"+strings.Join(short(styles), "\t")+"\t\n")
+	fmt.Fprint(t, "\nhijacks stopped, and recipients p50 / p95\t")
+	for _, s := range styles[:paces] {
+		fmt.Fprintf(t, "%s\t", s.name)
+	}
+	fmt.Fprintln(t)
 	for _, s := range r.Systems {
 		fmt.Fprintf(t, "%s\t", s.Name)
-		for i := range s.Styles {
-			if compared(i) {
-				fmt.Fprintf(t, "%s\t", s.Styles[i].short())
-			}
+		for i := range min(paces, len(s.Styles)) {
+			fmt.Fprintf(t, "%s\t", s.Styles[i].short())
 		}
 		fmt.Fprintln(t)
 	}
-	return t.Flush()
-}
-
-// compared are the styles that the fixed rules are shown for: one recipient a
-// message, by pace.
-func compared(i int) bool { return i < 5 }
-
-func short(all []style) (names []string) {
-	for i, s := range all {
-		if compared(i) {
-			names = append(names, s.name)
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	r.printOdd(out)
+	for i, c := range r.Stopped {
+		if i == 0 {
+			fmt.Fprint(out, "\nhonest accounts that were stopped\n")
+		}
+		fmt.Fprintf(out, "  %s  %s  %s\n", c.Time.Format(time.DateTime), c.Account, c.Done)
+		for _, e := range c.Evidence {
+			fmt.Fprintf(out, "      %5.1f  %s: %s\n", e.Score, e.Kind, e.Text)
 		}
 	}
-	return names
+	return nil
+}
+
+func (r Result) printOdd(out io.Writer) {
+	if len(r.Odd) == 0 {
+		return
+	}
+	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintf(t, "\nhonest but odd, %d of each\tdays\tthrottled\theld\tblocked\tfirst 30 days\tthrottled\theld\tblocked\tfixed rules block\t\n", r.Odd[0].Senders)
+	for _, o := range r.Odd {
+		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t\n", o.Name, o.Days, o.Wrong.Throttled, o.Wrong.Held, o.Wrong.Blocked,
+			o.FirstDays, o.First.Throttled, o.First.Held, o.First.Blocked, strings.Trim(fmt.Sprint(o.Fixed), "[]"))
+	}
+	t.Flush()
+	fmt.Fprint(out, "fixed rules, in this order:")
+	for i := range fixedRules {
+		fmt.Fprintf(out, " %s;", fixedRules[i].name)
+	}
+	fmt.Fprintln(out)
 }
 
 func (s Style) columns() string {

@@ -11,15 +11,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
-)
 
-// A Message is one message of real traffic: who sent it when to whom. Numbers
-// stand for mailboxes and recipients; nothing else of it is known.
-type Message struct {
-	Time   int64 // seconds
-	Sender uint64
-	To     []uint64
-}
+	"github.com/vedetta-watch/vedetta/mailq"
+)
 
 // ErrTrace means that a file is no trace.
 var ErrTrace = errors.New("not a trace of lines time,sender,recipient")
@@ -31,15 +25,13 @@ const maxTrace = 50_000_000
 // and recipient as numbers, separated by commas, plain or gzip. Lines that
 // share time and sender are one message. The first line may be a heading. The
 // messages come back in the order of their times.
+//
+// What a trace does not tell is made up, always the same: all have one domain, each
+// mailbox is used from two networks, by the hour, and sizes are anything.
 func ReadTrace(r io.Reader) ([]Message, error) {
-	b := bufio.NewReader(r)
-	if magic, _ := b.Peek(2); bytes.Equal(magic, []byte{0x1f, 0x8b}) {
-		z, err := gzip.NewReader(b)
-		if err != nil {
-			return nil, err
-		}
-		defer z.Close()
-		b = bufio.NewReader(z)
+	b, err := unzipped(r)
+	if err != nil {
+		return nil, err
 	}
 	type key struct {
 		time   int64
@@ -64,9 +56,9 @@ func ReadTrace(r io.Reader) ([]Message, error) {
 		if !ok {
 			i = len(all)
 			index[k] = i
-			all = append(all, Message{Time: at, Sender: sender})
+			all = append(all, traced(at, sender))
 		}
-		all[i].To = append(all[i].To, to)
+		all[i].To = append(all[i].To, Recipient{Hash: mix(to), Domain: domain})
 	}
 	if err := s.Err(); err != nil {
 		return nil, err
@@ -76,6 +68,49 @@ func ReadTrace(r io.Reader) ([]Message, error) {
 	}
 	slices.SortStableFunc(all, func(x, y Message) int { return int(x.Time - y.Time) })
 	return all, nil
+}
+
+// unzipped reads what r has, unpacked if it is gzip.
+func unzipped(r io.Reader) (*bufio.Reader, error) {
+	b := bufio.NewReader(r)
+	if magic, _ := b.Peek(2); !bytes.Equal(magic, []byte{0x1f, 0x8b}) {
+		return b, nil
+	}
+	z, err := gzip.NewReader(b)
+	if err != nil {
+		return nil, err
+	}
+	return bufio.NewReader(z), nil
+}
+
+// IsTrace reports whether r begins like a trace and not like a log: one of its
+// first two lines is numbers.
+func IsTrace(r io.Reader) bool {
+	b, err := unzipped(r)
+	if err != nil {
+		return false
+	}
+	head, _ := b.Peek(1 << 10)
+	lines := bytes.SplitN(head, []byte("\n"), 3)
+	for _, line := range lines[:min(2, len(lines))] {
+		if _, _, _, err := parseLine(string(line)); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// domain is that of all mailboxes and recipients of a trace.
+const domain = "mail.test"
+
+func traced(at int64, sender uint64) Message {
+	name := fmt.Sprintf("m%d@%s", sender, domain)
+	h := mix(sender)
+	net := netAt(homeNets, byte(h%64), byte(h>>8))
+	if hour := at / 3600 % 24; hour < 7 || hour > 17 {
+		net = netAt(homeNets, 64+byte(h>>16%64), byte(h>>24))
+	}
+	return Message{Time: at, Kind: mailq.Submitted, Account: mailq.Account(name), From: name, Client: net, Size: 1000 + int(mix(uint64(at)^h)%60_000)}
 }
 
 // latest is the last second that a time in nanoseconds can hold, less a margin.
