@@ -120,7 +120,8 @@ type message struct {
 	fast, slow float32 // what of it moved the charts
 	counted    uint16  // recipients, as the server counted or as they were named
 	named      uint16
-	fresh      uint16 // new recipients
+	fresh      uint16 // new recipients …
+	unseen     uint16 // … that nobody here knows
 	others     uint8  // recipients that no message before it in about an hour had, at most copiesMost
 	blamed     bool   // a reply has called it spam
 	spared     bool   // a release let it pass

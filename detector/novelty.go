@@ -48,7 +48,7 @@ const (
 	againMost     = -.4  // what a recipient known before says at most, also of an account that knows few
 	messageMin    = -4.0
 	messageMax    = 2.4
-	crowd         = 1.1 // what a message may gain with each factor e of new recipients
+	crowd         = 1.1 // what a message may gain with each factor e of new recipients that nobody here knows
 	temper        = .8  // recipients are no independent draws: what they say is scaled by this
 	episodeWeight = .7  // what an episode has shown counts for this much of what its end will teach
 	unseenWeight  = 6.0
@@ -116,7 +116,11 @@ func (d *Detector) recipient(a *account, m *message, to *mailq.Recipient, share,
 	} else {
 		m.fresh++
 		m.sum += log(max(spamNew, share) / share)
-		m.sum += d.unseen(a, to, above)
+		unseen, stranger := d.unseen(a, to, above)
+		m.sum += unseen
+		if stranger {
+			m.unseen++
+		}
 		d.spread(a, to, above)
 	}
 	if above {
@@ -182,8 +186,8 @@ func (n *novelty) known(a *account, h uint64) bool {
 
 // unseen is what it says that a new recipient is, or is not, known to others
 // of the installation.
-func (d *Detector) unseen(a *account, to *mailq.Recipient, above bool) float32 {
-	stranger := !d.fleet.mem.has(to.Hash)
+func (d *Detector) unseen(a *account, to *mailq.Recipient, above bool) (says float32, stranger bool) {
+	stranger = !d.fleet.mem.has(to.Hash)
 	fleet := d.fleet.unseen[a.class].mean(spamUnseen, 100)
 	own := min(max(a.nov.unseen.mean(fleet, unseenWeight), .02), .98)
 	if !above {
@@ -194,16 +198,16 @@ func (d *Detector) unseen(a *account, to *mailq.Recipient, above bool) float32 {
 		d.fleet.mem.add(to.Hash)
 	}
 	if stranger {
-		return log(spamUnseen / own)
+		return log(spamUnseen / own), true
 	}
-	return log((1 - spamUnseen) / (1 - own))
+	return log((1 - spamUnseen) / (1 - own)), false
 }
 
 // weigh puts what the message's recipients say by now into the charts.
 func (d *Detector) weigh(a *account, m *message, now int64) {
 	top := float32(messageMax)
-	if m.fresh > 1 {
-		top += crowd * log(float32(m.fresh))
+	if m.unseen > 1 {
+		top += crowd * log(float32(m.unseen))
 	}
 	x := temper * min(max(m.sum, messageMin), top)
 	if a.spares(m) {

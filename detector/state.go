@@ -307,6 +307,7 @@ func (m *message) fields(c *codec) {
 	c.u16(&m.counted)
 	c.u16(&m.named)
 	c.u16(&m.fresh)
+	c.u16(&m.unseen)
 	c.u8(&m.others)
 	c.f32(&m.sum)
 	c.f32(&m.fast)
