@@ -16,15 +16,19 @@ import (
 type replayCmd struct {
 	Config string   `short:"c" help:"Configuration file; without one the shipped rules and no aliases are used." placeholder:"FILE"`
 	JSON   bool     `help:"Print one JSON object a step of the ladder."`
+	Learn  bool     `help:"Keep what the logs teach in the state directory of the configuration: for a new installation, before the first serve. Name the logs that serve will not read."`
 	Logs   []string `arg:"" name:"log" help:"Log files, oldest first or in any order; .gz and .zst too; - is standard input."`
 }
 
 func (cmd *replayCmd) Run(ctx context.Context, std std) error {
+	if cmd.Learn && cmd.Config == "" {
+		return fmt.Errorf("%w: --learn wants -c FILE, the configuration of the installation that is to learn", errUsage)
+	}
 	c, err := configOrDefault(cmd.Config)
 	if err != nil {
 		return err
 	}
-	o := app.ReplayOptions{Config: c, Paths: cmd.Logs, JSON: cmd.JSON, Out: std.out, Err: std.err, Now: time.Now(), In: std.in}
+	o := app.ReplayOptions{Learn: cmd.Learn, Config: c, Paths: cmd.Logs, JSON: cmd.JSON, Out: std.out, Err: std.err, Now: time.Now(), In: std.in}
 	if terminal(std.err) {
 		o.Progress = progress(std.err)
 	}

@@ -20,6 +20,7 @@ import (
 type ReplayOptions struct {
 	Config   config.Config
 	Paths    []string // "-" is standard input; .gz and .zst by content
+	Learn    bool     // keep what the logs teach in the state directory, for a new installation
 	JSON     bool
 	Out      io.Writer      // the steps
 	Err      io.Writer      // the summary
@@ -55,7 +56,7 @@ type replayStep struct {
 }
 
 // Replay runs the detector and the rules over old logs in the logs' own
-// time. It acts on nothing.
+// time. It acts on nothing, and keeps nothing unless it is to learn.
 func Replay(ctx context.Context, o ReplayOptions) error {
 	useHugePages(replayHeap)
 	o.Config.Mode = config.ModeEnforce // what would have been done
@@ -68,6 +69,16 @@ func Replay(ctx context.Context, o ReplayOptions) error {
 	j, err := newJudge(o.Config, dir, o.Now)
 	if err != nil {
 		return err
+	}
+	var l *learning
+	if o.Learn {
+		if l, err = openLearning(ctx, o.Config, o.Paths); err != nil {
+			return err
+		}
+		defer l.close()
+		if j.parser.Key, err = recipientKey(ctx, l.db); err != nil {
+			return err
+		}
 	}
 	out := bufio.NewWriter(o.Out)
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
@@ -83,7 +94,15 @@ func Replay(ctx context.Context, o ReplayOptions) error {
 	if o.Progress != nil {
 		o.Progress(Progress{Done: true})
 	}
-	return r.summary()
+	if err := r.summary(); err != nil || l == nil {
+		return err
+	}
+	n, err := l.save(ctx, j)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(o.Err, "learnt %d accounts into %s\n", n, l.dir)
+	return nil
 }
 
 type replay struct {

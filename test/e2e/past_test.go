@@ -83,3 +83,25 @@ func (p *past) write(t testing.TB) (path string) {
 	}
 	return path
 }
+
+// A new installation knows at its first start what old logs told.
+func TestLearnBeforeTheFirstStart(t *testing.T) {
+	t.Parallel()
+	p := past{client: "office[198.51.100.20]"}
+	p.calm(time.Now(), 20, alice)
+	old := p.write(t)
+	now := past{client: p.client, n: 1_000_000}
+	now.message(time.Now().Add(-time.Minute), alice, contact(alice, 1))
+	s := newService(t, setup{Logs: []string{now.write(t)}})
+	if out, errs, code := s.command("replay", "--learn", old); code != 0 || !strings.Contains(errs, "learnt 1 accounts") {
+		t.Fatalf("exit %d: %s%s", code, out, errs)
+	}
+	s.start()
+	wait(t, "the day's message to be read", func() bool {
+		why := s.must("why", alice)
+		return strings.Contains(why, "101 messages seen") && strings.Contains(why, "learnt from 20 days")
+	})
+	if _, errs, code := s.command("replay", "--learn", old); code == 0 || !strings.Contains(errs, "in use") {
+		t.Errorf("beside a running service: exit %d: %s", code, errs)
+	}
+}
