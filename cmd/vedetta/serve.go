@@ -45,7 +45,7 @@ func (cmd *configCheckCmd) Run(io std) error {
 	if err != nil {
 		return err
 	}
-	if err := app.CheckRules(c); err != nil {
+	if err := errors.Join(app.CheckRules(c), app.CheckPlaces(c)); err != nil {
 		return err
 	}
 	fmt.Fprintf(io.out, "%s is right; mode is %s\n", cmd.Config, c.Mode)

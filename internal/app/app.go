@@ -115,6 +115,9 @@ func newService(ctx context.Context, c config.Config, db *store.DB, o Options) (
 	if j.parser.Key, err = recipientKey(ctx, db); err != nil {
 		return nil, err
 	}
+	if err := j.places.load(); err != nil {
+		o.Log.Error("starting without knowing where clients are", "err", err) // keep tries again
+	}
 	j.blast = &rules.BlastLimit{Max: c.Rules.BlastMax, Per: time.Duration(c.Rules.BlastPer)}
 	m := newMetrics(o.Registry)
 	t, err := newTeller(c.Notify, c.Hostname, db, m, o.Log)
@@ -174,9 +177,14 @@ func newJudge(c config.Config, dir *directory, now time.Time) (*judge, error) {
 	if c.Mode == config.ModeEnforce {
 		mode = rules.ModeEnforce
 	}
+	settings, where := detector.Default(), newPlaces(c.GeoIP)
+	if len(where.files()) > 0 {
+		settings.Locate = where.Locate
+	}
 	return &judge{
 		parser:   &mailq.Parser{Directory: dir.Load(), Location: location, Now: now},
-		detector: detector.New(detector.Default(), dir),
+		detector: detector.New(settings, dir),
+		places:   where,
 		policy:   &rules.Policy{Set: set, Mode: mode, Exempt: c.Accounts.Exempt},
 	}, nil
 }
@@ -203,6 +211,14 @@ func loadRules(dir string) (*rules.Set, error) {
 		return nil, err
 	}
 	return set.Merge(own), nil
+}
+
+// CheckPlaces finds what is wrong with the databases of places.
+func CheckPlaces(c config.Config) error {
+	if err := newPlaces(c.GeoIP).load(); err != nil {
+		return fmt.Errorf("geoip: %w", err)
+	}
+	return nil
 }
 
 // CheckRules finds the mistakes in what a configuration says of rules: the

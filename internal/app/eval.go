@@ -61,6 +61,12 @@ func Eval(ctx context.Context, o EvalOptions) error {
 		run.Traffic, err = readTrace(o.Paths[0])
 		run.Detector.Locate = eval.Locate
 	} else {
+		if err := j.places.load(); err != nil {
+			return fmt.Errorf("geoip: %w", err)
+		}
+		if len(j.places.files()) > 0 {
+			run.Detector.Locate = j.places.Locate
+		}
 		run.Traffic, err = o.readLogs(ctx, j.parser)
 	}
 	if err != nil {

@@ -17,6 +17,7 @@ type judge struct {
 	parser   *mailq.Parser
 	detector *detector.Detector
 	policy   *rules.Policy
+	places   *places
 	blast    *rules.BlastLimit // nil: none
 
 	// stale is the time before which a finding is old news: it proposes and

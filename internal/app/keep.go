@@ -30,6 +30,7 @@ func (s *service) keep(ctx context.Context) error {
 
 func (s *service) keepOnce(ctx context.Context, minute int) error {
 	s.lookForLogs(ctx, s.files)
+	s.lookAtPlaces(ctx)
 	errs := []error{s.reconcile(ctx), s.measure(ctx)}
 	if minute%60 == 30 {
 		errs = append(errs, s.prune(ctx))

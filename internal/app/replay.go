@@ -70,6 +70,9 @@ func Replay(ctx context.Context, o ReplayOptions) error {
 	if err != nil {
 		return err
 	}
+	if err := j.places.load(); err != nil {
+		return fmt.Errorf("geoip: %w", err)
+	}
 	var l *learning
 	if o.Learn {
 		if l, err = openLearning(ctx, o.Config, o.Paths); err != nil {

@@ -16,6 +16,7 @@ type Config struct {
 	Hostname string   `yaml:"hostname"`
 	Logs     []Log    `yaml:"logs"`
 	Accounts Accounts `yaml:"accounts"`
+	GeoIP    GeoIP    `yaml:"geoip"`
 	Queue    Queue    `yaml:"queue"`
 	Gate     Gate     `yaml:"gate"`
 	Postfix  Postfix  `yaml:"postfix"`
@@ -53,6 +54,13 @@ func (l Log) Name() string {
 		return l.Path
 	}
 	return "journal"
+}
+
+// GeoIP names databases in MaxMind's format that say where clients are. Empty:
+// none; networks alone are told apart.
+type GeoIP struct {
+	Country string `yaml:"country"`
+	ASN     string `yaml:"asn"`
 }
 
 // Accounts says who is who.
