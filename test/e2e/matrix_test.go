@@ -476,6 +476,7 @@ func TestMatrix(t *testing.T) {
 	})
 	m.oneByOne("takes effect", (*cell).takesEffect)
 	m.twice()
+	nextSecond() // Dovecot looks at its passwd-file once a second: until then it may know the password before
 	m.kill()
 	m.holds("Vedetta killed", true, func(r *row) *string { return &r.killed })
 	m.restart()
