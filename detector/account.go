@@ -38,8 +38,9 @@ type account struct {
 	name   mailq.Account
 	class  class
 	shared bool
-	dirty  bool // changed since Changed last told
-	gone   bool // forgotten
+	dirty  bool  // changed since Changed last told
+	high   uint8 // the day's highest score, as it counts for a hold
+	gone   bool  // forgotten
 
 	ep     episode
 	known  known

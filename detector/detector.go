@@ -30,6 +30,10 @@ type Config struct {
 	// Verdict is the score from which an episode that fades by itself is
 	// taken for a hijack that was stopped, and not learnt.
 	Verdict float32
+	// WrongStops is how many ordinary mailbox-days in 100,000 may be held or
+	// blocked: scores are moved so that the rules' thresholds come to that. 0
+	// leaves them as they are.
+	WrongStops float32
 	// MaxAccounts bounds the accounts that are remembered. Only accounts
 	// that have been silent for Window make room for others.
 	MaxAccounts int
@@ -47,6 +51,7 @@ func Default() Config {
 	return Config{
 		Floor:           6,
 		Verdict:         12,
+		WrongStops:      1,
 		MaxAccounts:     2_000_000,
 		Window:          30 * 24 * time.Hour,
 		FleetRecipients: 1 << 20,
@@ -225,8 +230,11 @@ func (d *Detector) advance(a *account, now int64) {
 			a.ep.peak[g] = max(a.ep.peak[g], p)
 		}
 	}
-	if a.rate.turn(now, suspect, &d.fleet.norms[a.class]) && !suspect {
-		a.series.keep(now)
+	if a.rate.turn(now, suspect, &d.fleet.norms[a.class]) {
+		if !suspect {
+			a.series.keep(now)
+		}
+		d.closeDay(a, now)
 	}
 }
 
@@ -263,15 +271,13 @@ func (d *Detector) fade(a *account, now int64) {
 // over reports whether the episode has come to rest, has gone on for long
 // without coming to a verdict, or has calmed down after one.
 func (d *Detector) over(a *account, now int64) bool {
-	score := a.fuse().score
-	if score < atRest {
+	v := a.fuse()
+	if v.score < atRest {
 		return true
 	}
+	score := d.judged(v).score
 	if a.ep.top < d.cfg.Verdict {
-		if now-a.ep.onset <= undecided {
-			return false
-		}
-		return true
+		return now-a.ep.onset > undecided
 	}
 	return score < d.cfg.Floor && now-int64(a.ep.toldAt)*second > undecided || a.ordinary(&d.cfg, score, now)
 }
@@ -312,7 +318,7 @@ func (a *account) speakAll() {
 // end closes an episode that came to rest by itself. What it did is learnt
 // as the account's own, unless it was as good as convicted.
 func (d *Detector) end(a *account) {
-	if a.ep.top < d.cfg.Verdict || a.ordinary(&d.cfg, a.fuse().score, a.last) {
+	if a.ep.top < d.cfg.Verdict || a.ordinary(&d.cfg, d.judged(a.fuse()).score, a.last) {
 		a.rate.accept(&a.ep.peak)
 		a.rate.reach.keep(a.ep.peak[reachPerHour], a.last)
 		a.series.keep(a.last)
@@ -436,6 +442,8 @@ func (d *Detector) judge(a *account, now int64) (rules.Finding, bool) {
 		return rules.Finding{}, false
 	}
 	v := a.fuse()
+	a.highest(&v)
+	v = d.judged(v)
 	a.ep.top = max(a.ep.top, v.score)
 	d.note(a, v, now)
 	if v.score < d.cfg.Floor && a.ep.hard == hardNone {

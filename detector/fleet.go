@@ -10,6 +10,7 @@ type fleet struct {
 	same   share // messages that look like one just before
 	mem    *everyone
 	peers  peers
+	calib  calibration
 	dirty  bool
 }
 

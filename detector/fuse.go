@@ -2,6 +2,7 @@ package detector
 
 import (
 	"cmp"
+	"fmt"
 	"math"
 	"slices"
 	"time"
@@ -197,6 +198,10 @@ func (d *Detector) evidence(a *account, v verdict) []rules.Evidence {
 			continue
 		}
 		all = append(all, rules.Evidence{Kind: kinds[f].name, Score: round(s), Text: d.words(a, family(f))})
+	}
+	if moved := d.fleet.calib.moved; len(all) > 0 && max(moved, -moved) >= .05 {
+		text := fmt.Sprintf("moved, so that %.3g of 100,000 ordinary mailbox-days here come to a hold", d.cfg.WrongStops)
+		all = append(all, rules.Evidence{Kind: rules.Calibration, Score: round(-moved), Text: text})
 	}
 	slices.SortStableFunc(all, func(x, y rules.Evidence) int { return cmp.Compare(y.Score, x.Score) })
 	return all

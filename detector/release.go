@@ -63,6 +63,11 @@ func (d *Detector) Release(name mailq.Account, at time.Time, key string) {
 	}
 	now := max(at.UnixNano(), a.last)
 	d.advance(a, now)
+	if a.high > 0 || a.ep.top >= d.cfg.Verdict {
+		d.fleet.calib.add(max(a.high, uint8(min(a.ep.top, peaks-1))))
+		a.high = 0
+		d.move()
+	}
 	y.done[y.next%4] = h
 	y.next++
 	y.at, y.lasts = now, now+mercyFor

@@ -106,6 +106,7 @@ func (a *account) fields(c *codec) {
 	c.i64(&a.first)
 	c.i64(&a.last)
 	c.u32(&a.messages)
+	c.u8(&a.high)
 	a.ep.fields(c)
 	a.known.fields(c)
 	a.nov.fields(c)
@@ -357,6 +358,13 @@ func (d *Detector) fields(c *codec) {
 		}
 	}
 	c.share(&f.same)
+	c.count(&f.calib.days)
+	for i := range f.calib.above {
+		c.count(&f.calib.above[i])
+	}
+	if c.reading {
+		d.move()
+	}
 	c.u32(&f.mem.n)
 	size := f.mem.size
 	c.u32(&size)

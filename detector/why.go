@@ -101,10 +101,10 @@ func (d *Detector) Why(name mailq.Account) (Explanation, bool) {
 	if a == nil {
 		return Explanation{}, false
 	}
-	v := a.fuse()
+	v := d.judged(a.fuse())
 	norms := &d.fleet.norms[a.class]
 	e := Explanation{
-		Summary:  a.summary(),
+		Summary:  d.summary(a),
 		Highest:  round(a.ep.top),
 		Hard:     hardNames[a.ep.hard],
 		Accepted: int(a.ep.msgs),
@@ -130,8 +130,8 @@ func (d *Detector) Why(name mailq.Account) (Explanation, bool) {
 	return e, true
 }
 
-func (a *account) summary() Summary {
-	v := a.fuse()
+func (d *Detector) summary(a *account) Summary {
+	v := d.judged(a.fuse())
 	return Summary{
 		Account:    a.name,
 		Class:      a.name.Kind(),
@@ -149,7 +149,7 @@ func (a *account) summary() Summary {
 // were first seen as long as none was forgotten.
 func (d *Detector) Accounts(yield func(Summary) bool) {
 	for _, a := range d.order {
-		if !yield(a.summary()) {
+		if !yield(d.summary(a)) {
 			return
 		}
 	}

@@ -32,6 +32,8 @@ const (
 	Script   = "script"   // where a script lies and what drives it
 	Queue    = "queue"    // what waits in the queue
 	Coverage = "coverage" // what could not be read
+
+	Calibration = "calibration" // how far the score is moved on this installation
 )
 
 // ruleTable names every rule and the strongest action that a rule file may
@@ -50,7 +52,7 @@ var ruleTable = [...]struct {
 }
 
 var familyNames = [...]string{
-	Novelty, Domains, Rate, Fanout, Series, Hours, Failures, Replies, Logins, Sender, Likeness, Script, Queue, Coverage,
+	Novelty, Domains, Rate, Fanout, Series, Hours, Failures, Replies, Logins, Sender, Likeness, Script, Queue, Coverage, Calibration,
 }
 
 // classNames are the values of [Finding.Class] that a condition may ask for.

@@ -40,7 +40,7 @@ type configCmd struct {
 
 type configCheckCmd struct{ configFlag }
 
-func (cmd *configCheckCmd) Run(io std) error {
+func (cmd *configCheckCmd) Run(ctx context.Context, io std) error {
 	c, err := config.Load(cmd.Config)
 	if err != nil {
 		return err
@@ -49,6 +49,18 @@ func (cmd *configCheckCmd) Run(io std) error {
 		return err
 	}
 	fmt.Fprintf(io.out, "%s is right; mode is %s\n", cmd.Config, c.Mode)
+	if c.Rules.WrongStops == 0 {
+		return nil
+	}
+	k, err := app.Calibration(ctx, c)
+	switch {
+	case err != nil:
+		fmt.Fprintf(io.out, "where the thresholds came out cannot be read: %v\n", err)
+	case !k.Enough:
+		fmt.Fprintf(io.out, "thresholds are as shipped, a hold at %.1f: %d ordinary mailbox-days are known, 20000 are needed\n", k.Hold, k.MailboxDays)
+	default:
+		fmt.Fprintf(io.out, "a hold is at %.1f (as shipped 12), for %g wrong in 100000 mailbox-days; %d are known\n", k.Hold, k.Target, k.MailboxDays)
+	}
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -177,7 +178,7 @@ func newJudge(c config.Config, dir *directory, now time.Time) (*judge, error) {
 	if c.Mode == config.ModeEnforce {
 		mode = rules.ModeEnforce
 	}
-	settings, where := detector.Default(), newPlaces(c.GeoIP)
+	settings, where := detectorConfig(c), newPlaces(c.GeoIP)
 	if len(where.files()) > 0 {
 		settings.Locate = where.Locate
 	}
@@ -211,6 +212,34 @@ func loadRules(dir string) (*rules.Set, error) {
 		return nil, err
 	}
 	return set.Merge(own), nil
+}
+
+// detectorConfig is the detector's part of a configuration.
+func detectorConfig(c config.Config) detector.Config {
+	d := detector.Default()
+	d.WrongStops = float32(c.Rules.WrongStops)
+	return d
+}
+
+// Calibration says where the thresholds came out on this installation. Before its
+// first start nothing is known.
+func Calibration(ctx context.Context, c config.Config) (detector.Calibration, error) {
+	d := detector.New(detectorConfig(c), nil)
+	if _, err := os.Stat(c.Database()); errors.Is(err, fs.ErrNotExist) {
+		return d.Calibration(), nil
+	}
+	db, err := store.Open(ctx, c.Database())
+	if err != nil {
+		return detector.Calibration{}, err
+	}
+	defer db.Close()
+	err = db.LoadAccounts(ctx, func(a store.AccountState) error {
+		if a.Account == "" {
+			return d.Restore("", a.State)
+		}
+		return nil
+	})
+	return d.Calibration(), err
 }
 
 // CheckPlaces finds what is wrong with the databases of places.

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/vedetta-watch/vedetta/detector"
 	"github.com/vedetta-watch/vedetta/internal/config"
 	"github.com/vedetta-watch/vedetta/internal/eval"
 	"github.com/vedetta-watch/vedetta/mailq"
@@ -55,7 +54,7 @@ func Eval(ctx context.Context, o EvalOptions) error {
 		return err
 	}
 	run := eval.Options{
-		WarmUp: o.WarmUp, Trials: o.Trials, Odd: o.Odd, Seed: o.Seed, Part: o.Part, Owners: dir.Load(), Detector: detector.Default(), Policy: j.policy, Progress: o.Progress,
+		WarmUp: o.WarmUp, Trials: o.Trials, Odd: o.Odd, Seed: o.Seed, Part: o.Part, Owners: dir.Load(), Detector: detectorConfig(o.Config), Policy: j.policy, Progress: o.Progress,
 	}
 	if o.isTrace() {
 		run.Traffic, err = readTrace(o.Paths[0])

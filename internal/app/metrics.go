@@ -42,10 +42,13 @@ type metrics struct {
 type figures struct {
 	parser   mailq.ParserStats
 	detector detector.Stats
+	calib    detector.Calibration
 }
 
 // known notes what parser and detector count. It runs in observe.
-func (m *metrics) known(j *judge) { m.figures.Store(&figures{j.parser.Stats(), j.detector.Stats()}) }
+func (m *metrics) known(j *judge) {
+	m.figures.Store(&figures{j.parser.Stats(), j.detector.Stats(), j.detector.Calibration()})
+}
 
 func newMetrics(reg prometheus.Registerer) *metrics {
 	f := promauto.With(reg)
@@ -80,6 +83,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		func() float64 { return float64(m.figures.Load().parser.Open) })
 	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "vedetta_accounts", Help: "Accounts that something is known about."},
 		func() float64 { return float64(m.figures.Load().detector.Accounts) })
+	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "vedetta_hold_score", Help: "Score at which an account of two families of evidence is held by the shipped rules, on this installation."},
+		func() float64 { return m.figures.Load().calib.Hold })
+	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "vedetta_ordinary_mailbox_days", Help: "Mailbox-days that the thresholds follow from."},
+		func() float64 { return float64(m.figures.Load().calib.MailboxDays) })
 	for _, channel := range []string{"mail", "webhook"} {
 		for _, result := range []string{"sent", "failed", "refused"} {
 			m.told.WithLabelValues(channel, result)
@@ -90,7 +97,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		m.decisions.WithLabelValues(action.String(), "false")
 		m.failed.WithLabelValues(action.String())
 	}
-	for _, kind := range []string{"log", "queue", "aliases", "enforcement"} {
+	for _, kind := range []string{"log", "queue", "aliases", "enforcement", "places"} {
 		m.blind.WithLabelValues(kind)
 	}
 	return m

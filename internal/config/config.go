@@ -198,6 +198,7 @@ type Endpoint struct {
 // Rules are the operator's rule files and the limits around them.
 type Rules struct {
 	Dir        string   `yaml:"dir"`
+	WrongStops float64  `yaml:"wrong_blocks_per_100k_mailbox_days"`
 	BlastMax   int      `yaml:"blast_max"`
 	BlastPer   Duration `yaml:"blast_per"`
 	StaleAfter Duration `yaml:"stale_after"`
@@ -276,6 +277,7 @@ func Default() Config {
 			Sessions:   true,
 		},
 		Rules: Rules{
+			WrongStops: 1,
 			BlastMax:   20,
 			BlastPer:   Duration(time.Hour),
 			StaleAfter: Duration(15 * time.Minute),

@@ -187,6 +187,7 @@ func validListener(addr string) bool {
 }
 
 func (c Config) checkRules(p *problems) {
+	p.need(c.Rules.WrongStops >= 0 && c.Rules.WrongStops <= 1000, "rules.wrong_blocks_per_100k_mailbox_days", "must be from 0 to 1000")
 	p.need(c.Rules.BlastMax > 0, "rules.blast_max", "must be positive")
 	p.between("rules.blast_per", c.Rules.BlastPer, time.Minute, 24*time.Hour)
 	p.between("rules.stale_after", c.Rules.StaleAfter, time.Minute, 0)

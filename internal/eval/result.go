@@ -10,20 +10,22 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/vedetta-watch/vedetta/detector"
 	"github.com/vedetta-watch/vedetta/rules"
 )
 
 // A Result is what a run came to. Its JSON is a contract.
 type Result struct {
-	Messages    int      `json:"messages"`     // of the trace
-	Accounts    int      `json:"accounts"`     // that sent them
-	MailboxDays int      `json:"mailbox_days"` // on which one sent, after the warm-up
-	Trials      int      `json:"trials"`       // of each style; less where a style asks for certain victims
-	Seed        uint64   `json:"seed"`
-	Systems     []System `json:"systems"` // Vedetta first
-	Stopped     []Case   `json:"stopped"` // honest accounts that Vedetta held or blocked, the first 100
-	Odd         []Odd    `json:"odd"`     // honest but odd senders
-	Curve       []Point  `json:"curve"`   // what other thresholds would have come to, and the fixed rules
+	Messages    int                  `json:"messages"`     // of the trace
+	Accounts    int                  `json:"accounts"`     // that sent them
+	MailboxDays int                  `json:"mailbox_days"` // on which one sent, after the warm-up
+	Trials      int                  `json:"trials"`       // of each style; less where a style asks for certain victims
+	Seed        uint64               `json:"seed"`
+	Systems     []System             `json:"systems"`     // Vedetta first
+	Stopped     []Case               `json:"stopped"`     // honest accounts that Vedetta held or blocked, the first 100
+	Odd         []Odd                `json:"odd"`         // honest but odd senders
+	Calibration detector.Calibration `json:"calibration"` // where the traffic's own days put the thresholds
+	Curve       []Point              `json:"curve"`       // what other thresholds would have come to, and the fixed rules
 }
 
 // mostCases bounds the honest accounts that are listed.
@@ -107,12 +109,12 @@ func (w *Wrong) of(a rules.Action) *int {
 
 func (p *pass) result() Result {
 	t := &p.tallies[0]
-	r := Result{Messages: len(p.traffic), Accounts: len(p.pasts), MailboxDays: t.days, Trials: p.trials, Seed: p.Seed, Stopped: t.cases}
+	r := Result{Messages: len(p.traffic), Accounts: len(p.pasts), MailboxDays: t.days, Trials: p.trials, Seed: p.Seed, Stopped: append([]Case{}, t.cases...), Odd: []Odd{}}
 	for s := range p.stops {
 		r.Systems = append(r.Systems, System{Name: systemName(s), Wrong: t.wrong[s].per(t.days)})
 	}
 	r.addStyles(p)
-	r.Curve = p.curve()
+	r.Curve, r.Calibration = p.curve(), p.detector.Calibration()
 	return r
 }
 
@@ -232,6 +234,9 @@ func (r Result) Print(out io.Writer) error {
 	}
 	if err := t.Flush(); err != nil {
 		return err
+	}
+	if k := r.Calibration; k.Enough {
+		fmt.Fprintf(out, "\na hold came to be at %.1f (as shipped 12), for %g wrong in 100,000 mailbox-days\n", k.Hold, k.Target)
 	}
 	r.printOdd(out)
 	for i, c := range r.Stopped {
