@@ -18,17 +18,18 @@ type calibration struct {
 }
 
 const (
-	peaks         = 26 // scores by their whole part; the last one is all above
-	calibrateFrom = 6
-	shippedHold   = 12.0     // where the shipped rules hold, with two families
-	loneFamily    = 8.0      // one family alone has to say this much more
-	enoughDays    = 20_000   // with fewer, the thresholds stay as they are shipped
-	mostDays      = 2e6      // remembered
-	firstWeeks    = 14 * day // of an installation do not count: nobody is known yet
-	priorPeaks    = 2.0      // days as the prior has them, …
-	priorExcess   = 1.5      // … this far above on average
-	holdLeast     = 11.0
-	holdMost      = 18.0
+	peaks           = 26 // scores by their whole part; the last one is all above
+	calibrateFrom   = 6
+	shippedHold     = 12.0     // where the shipped rules hold, with two families, …
+	shippedThrottle = 9.0      // … and where they slow down
+	loneFamily      = 8.0      // one family alone has to say this much more
+	enoughDays      = 20_000   // with fewer, the thresholds stay as they are shipped
+	mostDays        = 2e6      // remembered
+	firstWeeks      = 14 * day // of an installation do not count: nobody is known yet
+	priorPeaks      = 2.0      // days as the prior has them, …
+	priorExcess     = 1.5      // … this far above on average
+	holdLeast       = 11.0
+	holdMost        = 18.0
 )
 
 // weight is the score as it counts for a hold.
@@ -87,10 +88,13 @@ func (d *Detector) move() {
 	d.fleet.calib.moved = d.fleet.calib.hold(d.cfg.WrongStops) - shippedHold
 }
 
-// judged is the verdict as the rules get it.
+// judged is the verdict as the rules get it. What slows an account down stays
+// where it is: only what is above is moved.
 func (d *Detector) judged(v verdict) verdict {
-	if v.score > 0 {
-		v.score = max(v.score-d.fleet.calib.moved, 0)
+	if v.score > shippedThrottle {
+		before := v.score
+		v.score = max(v.score-d.fleet.calib.moved, shippedThrottle)
+		v.moved = v.score - before
 	}
 	return v
 }

@@ -116,3 +116,14 @@ func TestCalibrationCountsOrdinaryDays(t *testing.T) {
 		t.Errorf("%v days at a hold, want the released one", high)
 	}
 }
+
+// The calibration moves what stops an account, not what slows it down.
+func TestCalibrationLeavesThrottlesAlone(t *testing.T) {
+	d := New(Default(), nil)
+	for _, tt := range []struct{ moved, score, want float32 }{{3, 7, 7}, {3, seriesSays, 9}, {3, 11, 9}, {3, 15, 12}, {-1, 8, 8}, {-1, 11, 12}, {0, 12, 12}} {
+		d.fleet.calib.moved = tt.moved
+		if v := d.judged(verdict{score: tt.score}); v.score != tt.want {
+			t.Errorf("%v moved by %v is %v, want %v", tt.score, tt.moved, v.score, tt.want)
+		}
+	}
+}

@@ -92,6 +92,7 @@ type verdict struct {
 	score    float32
 	families int
 	share    [families]float32 // what each family contributes
+	moved    float32           // by the calibration
 }
 
 // fuse takes all evidence together. It is the only place that does: the
@@ -199,9 +200,9 @@ func (d *Detector) evidence(a *account, v verdict) []rules.Evidence {
 		}
 		all = append(all, rules.Evidence{Kind: kinds[f].name, Score: round(s), Text: d.words(a, family(f))})
 	}
-	if moved := d.fleet.calib.moved; len(all) > 0 && max(moved, -moved) >= .05 {
+	if max(v.moved, -v.moved) >= .05 {
 		text := fmt.Sprintf("moved, so that %.3g of 100,000 ordinary mailbox-days here come to a hold", d.cfg.WrongStops)
-		all = append(all, rules.Evidence{Kind: rules.Calibration, Score: round(-moved), Text: text})
+		all = append(all, rules.Evidence{Kind: rules.Calibration, Score: round(v.moved), Text: text})
 	}
 	slices.SortStableFunc(all, func(x, y rules.Evidence) int { return cmp.Compare(y.Score, x.Score) })
 	return all
