@@ -106,6 +106,7 @@ type episode struct {
 // spent is what a person who releases the account may still teach of an episode
 // that came to a verdict and has ended: it was not learnt.
 type spent struct {
+	at              int64 // of its last message
 	pending         *filter
 	fresh, expected float32
 	peak            [gauges]float32

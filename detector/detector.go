@@ -279,14 +279,14 @@ func (d *Detector) over(a *account, now int64) bool {
 	if a.ep.top < d.cfg.Verdict {
 		return now-a.ep.onset > undecided
 	}
-	return score < d.cfg.Floor && now-int64(a.ep.toldAt)*second > undecided || a.ordinary(&d.cfg, score, now)
+	return score < d.cfg.Floor && now-int64(a.ep.toldAt)*second > undecided || a.ordinary(&d.cfg, score)
 }
 
 // ordinary reports whether an episode that came to a verdict has gone on for so
-// long, below it, that it is how the account is: of a hijack that is not stopped
-// the score rises.
-func (a *account) ordinary(cfg *Config, score float32, now int64) bool {
-	return score < cfg.Verdict && now-a.ep.onset > settled
+// long, with mail and below the verdict, that it is how the account is: of a hijack
+// that is not stopped the score rises, and of one that is stopped no mail comes.
+func (a *account) ordinary(cfg *Config, score float32) bool {
+	return score < cfg.Verdict && a.nov.lastMsg-a.ep.onset > settled
 }
 
 const (
@@ -318,7 +318,7 @@ func (a *account) speakAll() {
 // end closes an episode that came to rest by itself. What it did is learnt
 // as the account's own, unless it was as good as convicted.
 func (d *Detector) end(a *account) {
-	if a.ep.top < d.cfg.Verdict || a.ordinary(&d.cfg, d.judged(a.fuse()).score, a.last) {
+	if a.ep.top < d.cfg.Verdict || a.ordinary(&d.cfg, d.judged(a.fuse()).score) {
 		a.rate.accept(&a.ep.peak)
 		a.rate.reach.keep(a.ep.peak[reachPerHour], a.last)
 		a.series.keep(a.last)
@@ -327,7 +327,7 @@ func (d *Detector) end(a *account) {
 			a.nov.before = a.nov.standing // by now it is known
 		}
 	} else {
-		a.seldom().spent = &spent{a.ep.pending, a.ep.fresh, a.ep.expected, a.ep.peak, a.series.peak}
+		a.seldom().spent = &spent{a.nov.lastMsg, a.ep.pending, a.ep.fresh, a.ep.expected, a.ep.peak, a.series.peak}
 		a.series.drop()
 	}
 	slow, count, strangers := a.nov.slow, a.nov.count, a.nov.strangers

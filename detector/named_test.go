@@ -331,6 +331,21 @@ func TestReleaseOnTheNextDayTeaches(t *testing.T) {
 	}
 }
 
+// A release long after an episode has ended is about something else.
+func TestLateReleaseTeachesNothing(t *testing.T) {
+	w := newWorld(t, nil)
+	evening := w.office(10, 25)
+	first := w.burst(alice, evening, 5*time.Second, 60, held, mail{client: "10.1.1.5"})
+	w.send(alice, evening.AddDate(0, 0, 20), mail{to: []string{"contact1@client1.test"}, client: "10.1.1.5"})
+	w.d.Release(alice, evening.AddDate(0, 0, 21), "late")
+	if w.d.accounts[alice].known.taught != nil {
+		t.Error("it taught what was forgotten")
+	}
+	if first == 0 {
+		t.Fatal("the hijack was not found")
+	}
+}
+
 func TestHijackIsStopped(t *testing.T) {
 	for _, c := range []struct {
 		name string

@@ -152,14 +152,18 @@ func TestOrdinaryAfterAWeek(t *testing.T) {
 	for _, c := range []struct {
 		days    int
 		novelty float32
+		silent  bool // since the first day
 		learnt  bool
-	}{{8, 10, true}, {6, 10, false}, {8, 14, false}} {
+	}{{8, 10, false, true}, {6, 10, false, false}, {8, 14, false, false}, {30, 10, true, false}} {
 		w := newWorld(t, nil)
 		evening := w.office(10, 20)
 		a := w.d.accounts[alice]
 		now := evening.UnixNano()
 		a.ep = episode{onset: now - int64(c.days)*day, top: 13, toldAt: seconds(now), before: a.nov.standing, pending: newFilter(512), fresh: 1, expected: 1}
-		a.ep.speak[familyNovelty], a.last = c.novelty, now
+		a.ep.speak[familyNovelty], a.last, a.nov.lastMsg = c.novelty, now, now
+		if c.silent {
+			a.nov.lastMsg = a.ep.onset + hour
+		}
 		buyer := rcpt("buyer@mail.test").Hash
 		a.ep.pending.add(buyer)
 		if over := w.d.over(a, now); over != c.learnt {

@@ -21,7 +21,8 @@ const (
 	mercyFor  = day
 	mercyMin  = 10
 	mercyMax  = 200
-	queueLife = 5 * day // how long a message may stay in a queue
+	queueLife = 5 * day  // how long a message may stay in a queue
+	spentFor  = 14 * day // how long after its last message an episode may be released
 )
 
 // spares reports whether m is covered by a release, and uses it up.
@@ -73,6 +74,9 @@ func (d *Detector) Release(name mailq.Account, at time.Time, key string) {
 	y.at, y.lasts = now, now+mercyFor
 	y.left = uint16(min(max(int(a.ep.msgs), mercyMin), mercyMax))
 	s := a.rare.spent
+	if s != nil && now-s.at > spentFor {
+		s, a.rare.spent = nil, nil // not what the person has in mind
+	}
 	if s != nil {
 		a.series.peak = highest(a.series.peak, s.series)
 		d.teach(a, &episode{pending: s.pending, fresh: s.fresh, expected: s.expected, peak: s.peak}, now)

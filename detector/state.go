@@ -146,6 +146,7 @@ func (r *rare) fields(c *codec) {
 	if r.spent == nil {
 		r.spent = new(spent)
 	}
+	c.i64(&r.spent.at)
 	c.filter(&r.spent.pending)
 	c.count(&r.spent.fresh)
 	c.count(&r.spent.expected)
