@@ -41,7 +41,12 @@ type EvalOptions struct {
 
 // Eval measures on real traffic how much of a hijack gets out before the stop,
 // and how often somebody honest is stopped. It acts on nothing.
-func Eval(ctx context.Context, o EvalOptions) error {
+func Eval(ctx context.Context, o EvalOptions) (err error) {
+	picture, err := newPicture(o.Picture)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, picture.close(err == nil)) }()
 	aliases, err := loadAliases(ctx, o.Config.Accounts.Aliases)
 	if err != nil {
 		return err
@@ -75,8 +80,8 @@ func Eval(ctx context.Context, o EvalOptions) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", strings.Join(o.Paths, " "), err)
 	}
-	if o.Picture != "" {
-		if err := writePicture(o.Picture, r); err != nil {
+	if picture.f != nil {
+		if err := r.Picture(picture.f); err != nil {
 			return err
 		}
 	}
@@ -88,12 +93,26 @@ func Eval(ctx context.Context, o EvalOptions) error {
 	return r.Print(o.Out)
 }
 
-func writePicture(path string, r eval.Result) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
+// A picture is the file for it, made before the work begins so that a wrong path
+// is known at once. The zero picture is none.
+type picture struct{ f *os.File }
+
+func newPicture(path string) (p picture, err error) {
+	if path != "" {
+		p.f, err = os.Create(path)
 	}
-	return errors.Join(r.Picture(f), f.Close())
+	return p, err
+}
+
+// close keeps the file only if it was drawn.
+func (p picture) close(drawn bool) error {
+	switch {
+	case p.f == nil:
+		return nil
+	case !drawn:
+		return errors.Join(p.f.Close(), os.Remove(p.f.Name()))
+	}
+	return p.f.Close()
 }
 
 // isTrace reports whether what is to be read is a trace and not logs.
@@ -125,6 +144,9 @@ func readTrace(path string) ([]eval.Message, error) {
 // errNoTraffic means that logs tell of no mail that somebody here answers for.
 var errNoTraffic = errors.New("neither a trace of lines time,sender,recipient nor a log of mail that an account here has sent")
 
+// mostTraffic bounds what is kept of logs, some 200 bytes each.
+const mostTraffic = 20_000_000
+
 func (o EvalOptions) readLogs(ctx context.Context, parser *mailq.Parser) ([]eval.Message, error) {
 	var g eval.Gatherer
 	reader := &logReader{
@@ -137,6 +159,9 @@ func (o EvalOptions) readLogs(ctx context.Context, parser *mailq.Parser) ([]eval
 			var ev mailq.Event
 			if parser.ParseInto(&ev, line) {
 				g.Add(&ev)
+			}
+			if g.Len() > mostTraffic {
+				return fmt.Errorf("more than %d messages and logins: name fewer logs", mostTraffic)
 			}
 			return nil
 		},
