@@ -40,6 +40,7 @@ type account struct {
 	shared bool
 	dirty  bool  // changed since Changed last told
 	high   uint8 // the day's highest score, as it counts for a hold
+	mailed bool  // sent something today
 	gone   bool  // forgotten
 
 	ep     episode

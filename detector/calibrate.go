@@ -74,9 +74,9 @@ func (a *account) highest(v *verdict) {
 
 // closeDay counts the account's day that is over.
 func (d *Detector) closeDay(a *account, now int64) {
-	high := a.high
-	a.high = 0
-	if a.ep.top >= d.cfg.Verdict || now-d.fleet.first < firstWeeks {
+	high, mailed := a.high, a.mailed
+	a.high, a.mailed = 0, false
+	if !mailed || a.ep.top >= d.cfg.Verdict || now-d.fleet.first < firstWeeks {
 		return
 	}
 	d.fleet.calib.add(high)

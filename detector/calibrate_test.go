@@ -105,6 +105,13 @@ func TestCalibrationCountsOrdinaryDays(t *testing.T) {
 	if before < 100 {
 		t.Fatalf("%d mailbox-days", before)
 	}
+	for day := range 5 { // days without mail are none of a mailbox's
+		w.login(alice, evening.AddDate(0, 0, day), "10.1.1.5", true)
+	}
+	if n := w.d.Calibration().MailboxDays; n > before+1 {
+		t.Errorf("%d of five days with logins alone count", n-before)
+	}
+	evening = evening.AddDate(0, 0, 6)
 	w.burst(alice, evening, 5e9, 60, held, mail{client: "10.1.1.5"})
 	w.d.Release(alice, evening.Add(3600e9), "mailing")
 	c := &w.d.fleet.calib

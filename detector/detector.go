@@ -372,6 +372,7 @@ func (d *Detector) take(a *account, ev *mailq.Event, now int64) {
 // submitted takes a new message.
 func (d *Detector) submitted(a *account, ev *mailq.Event, now int64) {
 	a.messages++
+	a.mailed = true
 	m := a.push(ev.Message, now, max(ev.Rcpts, len(ev.New)))
 	if a.open() {
 		a.ep.msgs++

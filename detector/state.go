@@ -107,6 +107,7 @@ func (a *account) fields(c *codec) {
 	c.i64(&a.last)
 	c.u32(&a.messages)
 	c.u8(&a.high)
+	c.flag(&a.mailed)
 	a.ep.fields(c)
 	a.known.fields(c)
 	a.nov.fields(c)
