@@ -1,6 +1,7 @@
 package detector
 
 import (
+	"math"
 	"time"
 
 	"github.com/vedetta-watch/vedetta/mailq"
@@ -43,25 +44,59 @@ type account struct {
 	mailed bool  // sent something today
 	gone   bool  // forgotten
 
+	filled uint8 // messages in the ring …
+	next   uint8 // … and where the next one goes
+
+	ring *[ringMax]message // latest messages; nil before the first
+
 	ep     episode
-	known  known
 	nov    novelty
-	spr    domains
+	known  known
 	rate   rate
 	series series
-	fail   failures
 	log    logins
+	spr    domains
+	fail   failures
 	like   likeness
 
-	ring  []message // latest messages
-	next  uint8
-	steps []step // latest steps that led somewhere
+	rare  *rare   // nil for most
+	steps *[]step // latest steps that led somewhere; nil for most
 
-	asSelf uint32 // the latest sender that belongs to the account
-	rare   *rare  // nil for most
+	asSelf   uint32 // the latest sender that belongs to the account
+	messages uint32 // submitted in all
+	first    uint32 // in seconds
+	last     int64  // last in memory: what is new is written at both of its ends, see newEveryone
+}
 
-	messages    uint32 // submitted in all
-	first, last int64  // last in memory: what is new is written at both of its ends, see newEveryone
+// accountBlock is how many accounts are allocated at once: side by side they
+// are not rounded up, each, to the next size of the allocator.
+const accountBlock = 256
+
+// A room is where accounts are kept.
+type room struct {
+	block []account  // not used yet
+	free  []*account // used by accounts that were forgotten
+}
+
+// take returns room for an account.
+func (r *room) take() *account {
+	if n := len(r.free); n > 0 {
+		a := r.free[n-1]
+		r.free = r.free[:n-1]
+		return a
+	}
+	if len(r.block) == 0 {
+		r.block = make([]account, accountBlock)
+	}
+	a := &r.block[0]
+	r.block = r.block[1:]
+	return a
+}
+
+// give takes back the room of an account that was forgotten.
+func (r *room) give(a *account) {
+	*a = account{}
+	r.free = append(r.free, a)
 }
 
 // rare is what most accounts never need.
@@ -87,37 +122,57 @@ func (a *account) seldom() *rare {
 type episode struct {
 	onset       int64 // 0: at rest
 	msgs, rcpts uint32
-	before      standing // of the account when it began
-	told        float32  // highest score told
-	toldAt      uint32   // in seconds
-	toldFam     uint8
 	top         float32 // highest score
+	told        float32 // highest score told …
+	toldAt      uint32  // … when, in seconds …
+	toldFam     uint8   // … and from how many families
 	hard        hardRule
-	speak       [families]float32
 	rose        bool // by the event at hand
+	speak       [families]said
 
-	// What the account did above the floor is learnt only when the
-	// episode fades or is released.
+	doubt *doubt // nil below the floor
+}
+
+// A doubt is what the account did above the floor: it is learnt only when the
+// episode fades or is released.
+type doubt struct {
 	pending  *filter
 	fresh    float32 // new recipients, in messages
 	expected float32 // of which the account's past explains
 	peak     [gauges]float32
 }
 
+// noDoubt is that of an episode below the floor.
+var noDoubt doubt
+
+// doubted is what the episode did above the floor; it is to be read only.
+func (e *episode) doubted() *doubt {
+	if e.doubt == nil {
+		return &noDoubt
+	}
+	return e.doubt
+}
+
+// doubting returns what the episode did above the floor, made if need be.
+func (e *episode) doubting() *doubt {
+	if e.doubt == nil {
+		e.doubt = new(doubt)
+	}
+	return e.doubt
+}
+
 // spent is what a person who releases the account may still teach of an episode
 // that came to a verdict and has ended: it was not learnt.
 type spent struct {
-	at              int64 // of its last message
-	pending         *filter
-	fresh, expected float32
-	peak            [gauges]float32
-	series          [tallies]float32
+	at uint32 // of its last message, in seconds
+	doubt
+	series [tallies]float32
 }
 
 // A message is what is remembered of one of the account's latest messages,
 // so that its parts, which a log may tell one by one, count as one.
 type message struct {
-	at         int64
+	at         uint32 // in seconds
 	id         uint32
 	sum        float32 // uncapped evidence of novelty
 	fast, slow float32 // what of it moved the charts
@@ -134,28 +189,39 @@ const ringMax = 6
 
 // find returns the message with this id, if it is one of the latest.
 func (a *account) find(id uint64) *message {
-	for i := range a.ring {
-		if a.ring[i].id == fold(id) && id != 0 {
-			return &a.ring[i]
+	if id == 0 || a.ring == nil {
+		return nil
+	}
+	want := fold(id)
+	for i := range a.filled { // the latest first
+		if m := &a.ring[(a.next+ringMax-1-i)%ringMax]; m.id == want {
+			return m
 		}
 	}
 	return nil
 }
 
+// latest are the account's latest messages.
+func (a *account) latest() []message {
+	if a.ring == nil {
+		return nil
+	}
+	return a.ring[:a.filled]
+}
+
 // push makes room for a new message and returns it.
 func (a *account) push(id uint64, at int64, rcpts int) *message {
-	m := message{id: fold(id), at: at, counted: uint16(min(max(rcpts, 0), 1<<16-1))}
-	if n := len(a.ring); n < ringMax {
-		if n == cap(a.ring) { // grow by what is needed: memory is counted
-			a.ring = append(make([]message, 0, min(2*n+2, ringMax)), a.ring...)
-		}
-		a.ring = append(a.ring, m)
-		return &a.ring[n]
+	if a.ring == nil {
+		a.ring = new([ringMax]message)
 	}
-	a.next %= ringMax
-	a.ring[a.next] = m
-	a.next++
-	return &a.ring[a.next-1]
+	if a.filled < ringMax {
+		a.next = a.filled
+		a.filled++
+	}
+	m := &a.ring[a.next%ringMax]
+	*m = message{id: fold(id), at: seconds(at), counted: uint16(min(max(rcpts, 0), 1<<16-1))}
+	a.next = (a.next + 1) % ringMax
+	return m
 }
 
 func fold(id uint64) uint32 { return uint32(id) ^ uint32(id>>32) }
@@ -169,30 +235,42 @@ func (a *account) begin(m *message, now int64) {
 	if a.open() {
 		return
 	}
-	a.ep.onset, a.ep.before = now, a.nov.before
-	if m != nil {
-		a.ep.onset = m.at
+	a.ep.onset = now
+	if m != nil && m.at != seconds(now) {
+		a.ep.onset = int64(m.at) * second
 	}
 	if a.nov.slow.s <= 0 {
 		a.nov.count, a.nov.strangers = 0, 0
 	}
-	for i := range a.ring {
-		if a.ring[i].at >= a.ep.onset {
+	for _, m := range a.latest() {
+		if a.ep.has(&m) {
 			a.ep.msgs++
-			a.ep.rcpts += uint32(a.ring[i].counted)
-			a.nov.count += a.ring[i].named
-			a.nov.strangers += a.ring[i].fresh
+			a.ep.rcpts += uint32(m.counted)
+			a.nov.count += m.named
+			a.nov.strangers += m.fresh
 		}
 	}
 }
 
+// has reports whether the message is of the episode.
+func (e *episode) has(m *message) bool { return e.onset != 0 && m.at >= seconds(e.onset) }
+
 // say sets what family f now contributes; a rise is noted.
 func (a *account) say(f family, score float32) {
-	if score > a.ep.speak[f] {
+	s := saying(score)
+	if s > a.ep.speak[f] {
 		a.ep.rose = true
 	}
-	a.ep.speak[f] = score
+	a.ep.speak[f] = s
 }
+
+// A said is what a family says, in 1024ths: no score is too high for it, and
+// memory is counted.
+type said uint16
+
+func saying(score float32) said { return said(min(max(score, 0)*1024+.5, math.MaxUint16)) }
+
+func (s said) score() float32 { return float32(s) / 1024 }
 
 // A chart is a cumulative sum with a floor, mostly zero, and a top.
 type chart struct {
@@ -215,13 +293,16 @@ func (c *chart) move(x, floor, top float32, now int64) float32 {
 
 // rest resets a chart that has not risen for so long.
 func (c *chart) rest(idle, now int64) {
-	if c.s > 0 && now-int64(c.at)*second >= idle {
+	if c.s > 0 && since(c.at, now) >= idle {
 		c.s = 0
 	}
 }
 
 // seconds shortens a time to what fits in 32 bits until 2106.
 func seconds(now int64) uint32 { return uint32(now / second) }
+
+// since is how long ago at, in seconds, was.
+func since(at uint32, now int64) int64 { return now - int64(at)*second }
 
 // hashOf is FNV-1a, folded; for text that is compared, never looked up in a
 // table that a stranger could fill.

@@ -20,8 +20,8 @@ func (d *Detector) Clear(name mailq.Account, at time.Time) {
 	a.seldom().mercy.at = now
 	a.rare.spent = nil
 	a.rate.now, a.rate.peak = [gauges]float32{}, [gauges]float32{}
-	a.series.now, a.series.peak = [tallies]float32{}, [tallies]float32{}
-	a.ring = a.ring[:0]
+	a.series.clear()
+	a.filled = 0
 	a.settle()
 	d.note(a, verdict{}, now)
 }

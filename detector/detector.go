@@ -65,6 +65,7 @@ type Detector struct {
 	dir      Directory
 	accounts map[mailq.Account]*account
 	order    []*account // for eviction, in order of arrival
+	room     room
 	hand     int
 	changed  []*account
 	fleet    fleet
@@ -75,7 +76,7 @@ type Detector struct {
 	stats    Stats
 
 	before struct { // what the account at hand said before the event
-		speak [families]float32
+		speak [families]said
 		age   float32
 	}
 }
@@ -155,7 +156,7 @@ func (d *Detector) guessed(ev *mailq.Event, now int64) {
 		return
 	}
 	net := networkOf(ev.Client)
-	if !a.log.knows(net, now) {
+	if !a.log.knows(net) {
 		d.fleet.dirty = true
 		d.fails.note(a.name, net, now)
 	}
@@ -172,15 +173,16 @@ func (d *Detector) account(name mailq.Account, now int64) *account {
 	if d.fleet.first == 0 {
 		d.fleet.first = now
 	}
-	a := &account{name: name, key: hashOf(string(name)), class: classOf(name), first: now, last: now}
-	a.shared = d.dir != nil && d.dir.IsShared(name)
-	d.insert(a)
-	return a
+	return d.insert(account{name: name, key: hashOf(string(name)), class: classOf(name), first: seconds(now), last: now})
 }
 
-func (d *Detector) insert(a *account) {
+func (d *Detector) insert(v account) *account {
+	a := d.room.take()
+	*a = v
+	a.shared = d.dir != nil && d.dir.IsShared(a.name)
 	d.accounts[a.name] = a
 	d.order = append(d.order, a)
+	return a
 }
 
 // evict forgets one account that has been silent for the window. It looks
@@ -211,6 +213,7 @@ func (d *Detector) evict(now int64) bool {
 // closed, an episode fades.
 func (d *Detector) advance(a *account, now int64) {
 	another := now/minute != a.last/minute
+	a.decay(now)
 	a.last = now
 	a.ep.rose = false
 	if !a.dirty {
@@ -220,14 +223,15 @@ func (d *Detector) advance(a *account, now int64) {
 	if another && a.open() {
 		d.fade(a, now)
 	}
-	d.before.speak = [families]float32{}
+	d.before.speak = [families]said{}
 	if a.open() {
-		d.before.speak, d.before.age = a.ep.speak, a.ep.before.age
+		d.before.speak, d.before.age = a.ep.speak, a.nov.before.age
 	}
 	suspect := a.ep.top >= d.cfg.Floor
 	if suspect {
 		for g, p := range a.rate.peak {
-			a.ep.peak[g] = max(a.ep.peak[g], p)
+			peak := &a.ep.doubting().peak[g]
+			*peak = max(*peak, p)
 		}
 	}
 	if a.rate.turn(now, suspect, &d.fleet.norms[a.class]) {
@@ -240,11 +244,11 @@ func (d *Detector) advance(a *account, now int64) {
 
 // fade lets an open episode's charts come to rest, and ends it when all have.
 func (d *Detector) fade(a *account, now int64) {
-	if now-a.nov.lastMsg >= fastIdle {
+	if since(a.nov.lastMsg, now) >= fastIdle {
 		a.nov.fast.s = 0
 	}
 	a.nov.slow.rest(slowIdle, now)
-	if a.ep.top >= d.cfg.Verdict && now-a.nov.lastMsg >= spentAfter {
+	if a.ep.top >= d.cfg.Verdict && since(a.nov.lastMsg, now) >= spentAfter {
 		a.nov.slow.s = min(a.nov.slow.s, d.cfg.Floor/2)
 		a.ep.told, a.ep.toldFam = 0, 0 // what comes next is told anew
 	}
@@ -258,7 +262,7 @@ func (d *Detector) fade(a *account, now int64) {
 		r.from.rest(feedbackLag, now)
 		r.scr.rest(feedbackLag, now)
 	}
-	if a.ep.hard != hardNone && now-int64(a.ep.toldAt)*second >= feedbackLag {
+	if a.ep.hard != hardNone && since(a.ep.toldAt, now) >= feedbackLag {
 		a.ep.hard = hardNone
 	}
 	d.pace(a, now)
@@ -279,14 +283,14 @@ func (d *Detector) over(a *account, now int64) bool {
 	if a.ep.top < d.cfg.Verdict {
 		return now-a.ep.onset > undecided
 	}
-	return score < d.cfg.Floor && now-int64(a.ep.toldAt)*second > undecided || a.ordinary(&d.cfg, score)
+	return score < d.cfg.Floor && since(a.ep.toldAt, now) > undecided || a.ordinary(&d.cfg, score)
 }
 
 // ordinary reports whether an episode that came to a verdict has gone on for so
 // long, with mail and below the verdict, that it is how the account is: of a hijack
 // that is not stopped the score rises, and of one that is stopped no mail comes.
 func (a *account) ordinary(cfg *Config, score float32) bool {
-	return score < cfg.Verdict && a.nov.lastMsg-a.ep.onset > settled
+	return score < cfg.Verdict && int64(a.nov.lastMsg)*second-a.ep.onset > settled
 }
 
 const (
@@ -302,16 +306,17 @@ const (
 
 // speakAll sets what every family says from its chart.
 func (a *account) speakAll() {
-	a.ep.speak[familyNovelty] = a.noveltyScore()
-	a.ep.speak[familySpread] = a.spr.s
-	a.ep.speak[familyHours] = a.rate.odd.s
-	a.ep.speak[familyFailures] = a.fail.says()
-	a.ep.speak[familyLogins] = a.log.s
-	a.ep.speak[familyLikeness] = min(a.ep.speak[familyLikeness], a.like.s)
+	say := &a.ep.speak
+	say[familyNovelty] = saying(a.noveltyScore())
+	say[familySpread] = saying(a.spr.s)
+	say[familyHours] = saying(a.rate.odd.s)
+	say[familyFailures] = saying(a.fail.says())
+	say[familyLogins] = saying(a.log.s)
+	say[familyLikeness] = min(say[familyLikeness], saying(a.like.s))
 	if r := a.rare; r != nil {
-		a.ep.speak[familyReplies] = r.reply.s
-		a.ep.speak[familySender] = r.from.s
-		a.ep.speak[familyScript] = r.scr.s
+		say[familyReplies] = saying(r.reply.s)
+		say[familySender] = saying(r.from.s)
+		say[familyScript] = saying(r.scr.s)
 	}
 }
 
@@ -319,15 +324,16 @@ func (a *account) speakAll() {
 // as the account's own, unless it was as good as convicted.
 func (d *Detector) end(a *account) {
 	if a.ep.top < d.cfg.Verdict || a.ordinary(&d.cfg, d.judged(a.fuse()).score) {
-		a.rate.accept(&a.ep.peak)
-		a.rate.reach.keep(a.ep.peak[reachPerHour], a.last)
+		e := a.ep.doubted()
+		a.rate.accept(&e.peak)
+		a.rate.reach.keep(e.peak[reachPerHour], a.last)
 		a.series.keep(a.last)
-		a.learnPending(&a.ep)
+		a.learnPending(e)
 		if a.last-a.ep.onset > undecided {
 			a.nov.before = a.nov.standing // by now it is known
 		}
 	} else {
-		a.seldom().spent = &spent{a.nov.lastMsg, a.ep.pending, a.ep.fresh, a.ep.expected, a.ep.peak, a.series.peak}
+		a.seldom().spent = &spent{a.nov.lastMsg, *a.ep.doubted(), a.series.peak()}
 		a.series.drop()
 	}
 	slow, count, strangers := a.nov.slow, a.nov.count, a.nov.strangers
@@ -338,7 +344,7 @@ func (d *Detector) end(a *account) {
 }
 
 // learnPending makes the recipients of an episode the account's own.
-func (a *account) learnPending(e *episode) {
+func (a *account) learnPending(e *doubt) {
 	if e.pending == nil {
 		return
 	}
@@ -382,7 +388,7 @@ func (d *Detector) submitted(a *account, ev *mailq.Event, now int64) {
 	d.sentAs(a, ev.Sender, now)
 	d.ran(a, ev.Script, now)
 	d.resembles(a, ev.Size, ev.Subject, now)
-	a.rate.sent(now)
+	a.rate.sent()
 	d.pace(a, now)
 	if a.ep.speak[familyRate] > 0 {
 		a.begin(m, now)
@@ -398,25 +404,22 @@ func (d *Detector) submitted(a *account, ev *mailq.Event, now int64) {
 	if a.ep.top < d.cfg.Floor {
 		a.rate.hours.learn(now)
 	}
-	if now-a.nov.lastMsg > creditFor {
+	if since(a.nov.lastMsg, now) > creditFor {
 		a.nov.fast.s, a.nov.slow.s = max(a.nov.fast.s, 0), max(a.nov.slow.s, 0)
 	}
-	if now-a.nov.lastMsg > calm && a.ep.speak[familyNovelty] < speaks {
+	if since(a.nov.lastMsg, now) > calm && a.ep.speak[familyNovelty].score() < speaks {
 		a.nov.before = a.nov.standing
-		a.ep.before = a.nov.before
 	}
-	a.nov.lastMsg = now
+	a.nov.lastMsg = seconds(now)
 	d.addressed(a, m, ev.New, now)
 }
 
 // pace sets what the account's speed says now.
 func (d *Detector) pace(a *account, now int64) {
-	a.rate.decay(now)
 	norms := &d.fleet.norms[a.class]
 	s, _ := a.rate.speed(norms)
 	a.say(familyRate, s)
-	a.say(familyFanout, a.rate.fanout(norms))
-	a.series.decay(now)
+	a.say(familyFanout, a.rate.fanout(norms, now))
 	a.say(familySeries, a.seriesScore())
 }
 
@@ -451,7 +454,7 @@ func (d *Detector) judge(a *account, now int64) (rules.Finding, bool) {
 		return rules.Finding{}, false
 	}
 	higher := v.score > a.ep.told || uint8(v.families) > a.ep.toldFam
-	if !higher && now-int64(a.ep.toldAt)*second < tellAgain {
+	if !higher && since(a.ep.toldAt, now) < tellAgain {
 		return rules.Finding{}, false
 	}
 	a.ep.told, a.ep.toldFam = max(a.ep.told, v.score), max(a.ep.toldFam, uint8(v.families))
@@ -469,9 +472,9 @@ const tellAgain = 10 * minute
 
 // mark remembers the networks that a convicted account was used from.
 func (d *Detector) mark(a *account, now int64) {
-	for i := range a.log.recent {
-		if r := &a.log.recent[i]; r.unknown && r.sent {
-			d.marks.add(r.net, now)
+	for i := range a.log.nets {
+		if n := &a.log.nets[i]; !n.own && n.sent {
+			d.marks.add(n.net, now)
 		}
 	}
 }

@@ -45,7 +45,7 @@ func TestKnownIsBounded(t *testing.T) {
 		k.add(recipientHash(i))
 	}
 	bytes := 0
-	for _, g := range k.grown {
+	for _, g := range k.more.grown {
 		bytes += 8 * len(g.bits)
 	}
 	if bytes > 27<<10 {
@@ -105,7 +105,7 @@ func TestHabitSurprise(t *testing.T) {
 	var h habit
 	days := float32(0)
 	for _, peak := range []float32{3, 4, 2, 3, 5, 3, 2, 4, 3, 3} {
-		h.learn(peak, days)
+		h.learn(peakLog(peak), days)
 		days++
 	}
 	var before float32
@@ -122,7 +122,8 @@ func TestHabitSurprise(t *testing.T) {
 	if s := surprise(100, h, days, &n); s < 5 {
 		t.Errorf("thirty times the usual surprises by %v only", s)
 	}
-	if limit := unsurprising(h, days, &n); surprise(limit*.99, h, days, &n) > 0 || surprise(limit*1.05, h, days, &n) == 0 {
+	limit := float32(unsurprising(&[gauges]habit{h}, days, &[gauges]norm{n})[0])
+	if surprise(limit, h, days, &n) > 0 || surprise(limit+1, h, days, &n) == 0 {
 		t.Errorf("unsurprising up to %v is not where surprise begins", limit)
 	}
 }
@@ -195,7 +196,7 @@ func TestFailures(t *testing.T) {
 				w.send(alice, evening.Add(time.Duration(i)*time.Minute), mail{to: []string{"contact1@client1.test"}, client: "10.1.1.5", fate: c.fate, reply: mailq.Reply{Class: c.class, Code: 550}})
 			}
 			a := w.d.accounts[alice]
-			if got := a.ep.speak[familyFailures] >= speaks; got != c.speaks {
+			if got := a.ep.speak[familyFailures].score() >= speaks; got != c.speaks {
 				t.Errorf("speaks %v: %v", got, a.fail)
 			}
 		})
@@ -209,7 +210,7 @@ func TestRepliesBlameOnceAMessage(t *testing.T) {
 	for i := range 10 { // the same message, tried again and again
 		w.outcome(alice, evening.Add(time.Duration(i)*time.Minute), id, "contact1@client1.test", mailq.Deferred, mailq.Reply{Class: mailq.Content, Provider: "google"}, false)
 	}
-	if s := w.d.accounts[alice].ep.speak[familyReplies]; s != contentStep {
+	if s := w.d.accounts[alice].ep.speak[familyReplies].score(); s != contentStep {
 		t.Errorf("one message called spam ten times weighs %v, want %v", s, contentStep)
 	}
 }
@@ -228,7 +229,7 @@ func TestReputationIsShared(t *testing.T) {
 	for _, who := range []mailq.Account{alice, bob} {
 		w.send(who, evening.Add(time.Minute), mail{to: []string{"contact1@client1.test"}, client: "10.1.1.5", fate: mailq.Deferred, reply: mailq.Reply{Class: mailq.AddressReputation, Provider: "google"}})
 	}
-	a, b := w.d.accounts[alice].ep.speak[familyReplies], w.d.accounts[bob].ep.speak[familyReplies]
+	a, b := w.d.accounts[alice].ep.speak[familyReplies].score(), w.d.accounts[bob].ep.speak[familyReplies].score()
 	if a < .5 || b > .3 || a > reputationStep {
 		t.Errorf("a complaint about the address weighs %v for who sent most, %v for who sent little", a, b)
 	}
@@ -286,7 +287,7 @@ func TestLogins(t *testing.T) {
 			w := newWorld(t, nil)
 			evening := w.office(5, 25)
 			c.f(w, evening)
-			if s := w.d.accounts[alice].ep.speak[familyLogins]; s < c.lo || s > c.hi {
+			if s := w.d.accounts[alice].ep.speak[familyLogins].score(); s < c.lo || s > c.hi {
 				t.Errorf("weighs %v, want %v to %v", s, c.lo, c.hi)
 			}
 		})
@@ -299,7 +300,7 @@ func TestNetworksOfTheHijackedAreMarked(t *testing.T) {
 	w.burst(alice, evening, 5*time.Second, 40, blocked, mail{client: "203.0.113.9"})
 	w.send("user3@office.test", evening.Add(time.Hour), mail{to: []string{"contact1@client3.test"}, client: "203.0.113.12"})
 	w.send("user4@office.test", evening.Add(time.Hour), mail{to: []string{"contact1@client4.test"}, client: "203.0.99.12"})
-	marked, other := w.d.accounts["user3@office.test"].ep.speak[familyLogins], w.d.accounts["user4@office.test"].ep.speak[familyLogins]
+	marked, other := w.d.accounts["user3@office.test"].ep.speak[familyLogins].score(), w.d.accounts["user4@office.test"].ep.speak[familyLogins].score()
 	if marked < other+guessStep-.5 {
 		t.Errorf("coming from a hijacker's network weighs %v, from any new one %v", marked, other)
 	}
@@ -319,13 +320,13 @@ func TestSender(t *testing.T) {
 	w := newWorld(t, &mailq.Directory{})
 	evening := w.office(5, 20)
 	w.send(alice, evening, mail{to: []string{"contact1@client1.test"}, from: "ceo@bank.test", client: "10.1.1.5"})
-	if s := w.d.accounts[alice].ep.speak[familySender]; s != senderFirst {
+	if s := w.d.accounts[alice].ep.speak[familySender].score(); s != senderFirst {
 		t.Errorf("a first foreign sender weighs %v, want %v", s, senderFirst)
 	}
 	for i := range 4 {
 		w.send(alice, evening.Add(time.Duration(i)*time.Minute), mail{to: []string{"contact1@client1.test"}, from: fmt.Sprintf("x%d@bank.test", i), client: "10.1.1.5"})
 	}
-	if s := w.d.accounts[alice].ep.speak[familySender]; s < 4 {
+	if s := w.d.accounts[alice].ep.speak[familySender].score(); s < 4 {
 		t.Errorf("five foreign senders in an hour weigh %v", s)
 	}
 	if text := w.d.accounts[alice].senderText(); !strings.Contains(text, "5 addresses") {

@@ -12,9 +12,9 @@ import (
 // nothing else, so fan-out alone may slow an account down; it never stops it.
 type reach struct {
 	seen   [2][2]uint64 // by recipient; of this half hour and the one before
-	half   int64
-	record float32 // most in an hour, halved in 60 days
-	at     int64   // of the record
+	half   uint32       // number of the half hour
+	record float32      // most in an hour, halved in 60 days
+	at     uint32       // of the record, in seconds
 }
 
 const (
@@ -32,7 +32,7 @@ const (
 // they had been, the more the more there were (Whang et al. 1990, linear
 // counting).
 func (r *reach) to(h uint64, now int64) float32 {
-	half := now / (hour / 2)
+	half := uint32(now / (hour / 2))
 	switch {
 	case half == r.half+1:
 		r.seen[1], r.seen[0] = r.seen[0], [2]uint64{}
@@ -63,22 +63,22 @@ func (r *rate) reached(h uint64, now int64) float32 {
 
 // most is the record as it counts today.
 func (r *reach) most(now int64) float32 {
-	return r.record * float32(math.Exp2(-float64(now-r.at)/float64(recordLife)))
+	return r.record * float32(math.Exp2(-float64(since(r.at, now))/float64(recordLife)))
 }
 
 // keep takes a day's peak into the record.
 func (r *reach) keep(peak float32, now int64) {
-	r.record, r.at = max(r.most(now), peak), now
+	r.record, r.at = max(r.most(now), peak), seconds(now)
 }
 
 // fanout is what the number of recipients in an hour says.
-func (r *rate) fanout(norms *[gauges]norm) float32 {
+func (r *rate) fanout(norms *[gauges]norm, now int64) float32 {
 	c := r.now[reachPerHour]
-	if c <= min(r.quiet[reachPerHour], fanFew) {
+	if c <= min(float32(r.quiet[reachPerHour]), fanFew) {
 		return 0
 	}
 	s := min(fanScale*surprise(c, r.habit[reachPerHour], r.days, &norms[reachPerHour]), fanSurprise)
-	limit := max(fanFew, fanOver*r.reach.most(r.at))
+	limit := max(fanFew, fanOver*r.reach.most(now))
 	if c > limit {
 		s = max(s, fanFirst+3*log(c/limit)/log(1.5))
 	}

@@ -98,11 +98,14 @@ type verdict struct {
 // fuse takes all evidence together. It is the only place that does: the
 // score is the sum of what the groups say, as natural log-likelihoods; of
 // families that belong together the strongest speaks.
-func (a *account) fuse() verdict { return fuse(a.ep.speak, a.ep.before.age) }
+func (a *account) fuse() verdict { return fuse(&a.ep.speak, a.nov.before.age) }
 
 // fuse is that of an account of which so many messages were known.
-func fuse(speak [families]float32, age float32) verdict {
-	v := verdict{share: speak}
+func fuse(speak *[families]said, age float32) verdict {
+	var v verdict
+	for f, s := range speak {
+		v.share[f] = s.score()
+	}
 	v.share[familySeries] = 0
 	v.share[familySpread] = min(v.share[familySpread], v.share[familyNovelty]/2)
 	if v.share[familyRate] >= v.share[familyFanout] {
@@ -122,7 +125,7 @@ func fuse(speak [families]float32, age float32) verdict {
 	for _, s := range by {
 		v.score += s
 	}
-	if more := speak[familySeries] - v.score; more > 0 { // it lifts to what it says, and no further
+	if more := speak[familySeries].score() - v.score; more > 0 { // it lifts to what it says, and no further
 		v.share[familySeries], by[groupPace], v.score = more, by[groupPace]+more, v.score+more
 	}
 	for _, s := range by {
@@ -239,11 +242,3 @@ func (d *Detector) words(a *account, f family) string {
 }
 
 func round(x float32) float64 { return math.Round(float64(x)*100) / 100 }
-
-// decayed is what is left of 1 after dt, with the time constant span.
-func decayed(dt, span int64) float32 {
-	if dt <= 0 {
-		return 1
-	}
-	return float32(math.Exp(-float64(dt) / float64(span)))
-}

@@ -29,9 +29,9 @@ func (s *share) mean(prior, k float32) float32 { return (k*prior + s.hits) / (k 
 // variance of the logarithm of each day's peak.
 type habit struct{ mean, vari float32 }
 
-// learn takes one more day's peak; n is how many days were learnt before.
-func (h *habit) learn(peak, n float32) {
-	y := float32(math.Log(float64(max(peak, 1))))
+// learn takes one more day's peak, as its logarithm y; n is how many days were
+// learnt before.
+func (h *habit) learn(y, n float32) {
 	w := 1 / (n + 1)
 	d := y - h.mean
 	h.mean += w * d
@@ -47,9 +47,9 @@ type norm struct {
 	days    float32
 }
 
-// learn takes one account's day: its peak and the account's own mean before it.
-func (p *norm) learn(peak float32, h habit, n float32) {
-	y := float32(math.Log(float64(max(peak, 1))))
+// learn takes one account's day: its peak, as its logarithm y, and the account's own
+// mean before it.
+func (p *norm) learn(y float32, h habit, n float32) {
 	w := 1 / (min(p.days, 5000) + 200)
 	p.days++
 	d := y - p.mean
@@ -90,12 +90,19 @@ func expected(h habit, n float32, p *norm) (mean, vari, dof float32) {
 	return mean, max(vari, variMin), variDays + min(n, 12)
 }
 
-// unsurprising is the count up to which [surprise] is zero.
-func unsurprising(h habit, n float32, p *norm) float32 {
-	mean, vari, dof := expected(h, n, p)
-	z := math.Sqrt(math.Expm1(2*float64(surpriseFree)/float64(dof+1)) * float64(vari*dof))
-	return float32(math.Exp(float64(mean) + z))
+// unsurprising are the counts up to which [surprise] is zero, in whole numbers.
+func unsurprising(habits *[gauges]habit, n float32, norms *[gauges]norm) (counts [gauges]uint16) {
+	_, _, dof := expected(habits[0], n, &norms[0]) // the same for all
+	wide := math.Expm1(2*float64(surpriseFree)/float64(dof+1)) * float64(dof)
+	for g := range gauges {
+		mean, vari, _ := expected(habits[g], n, &norms[g])
+		counts[g] = uint16(min(math.Exp(float64(mean)+math.Sqrt(wide*float64(vari))), math.MaxUint16))
+	}
+	return counts
 }
+
+// peakLog is the logarithm of a day's peak.
+func peakLog(peak float32) float32 { return log(max(peak, 1)) }
 
 // surpriseFree is the part of a surprise that every account has now and then.
 const surpriseFree = .6

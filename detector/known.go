@@ -17,7 +17,12 @@ const (
 // it. When the largest is full, all but it are forgotten, so that at least
 // the latest recipients, as many as it held, are remembered.
 type known struct {
-	exact  []uint32
+	exact []uint32
+	more  *filters // nil for most
+}
+
+// filters is the memory of an account that knows many.
+type filters struct {
 	grown  []*filter
 	taught *filter // what an episode that was none, or an operator's release, declared the account's own
 }
@@ -31,18 +36,28 @@ func (k *known) has(h uint64) bool {
 			return true
 		}
 	}
-	for _, g := range k.grown {
+	return k.more.has(h)
+}
+
+func (m *filters) has(h uint64) bool {
+	if m == nil {
+		return false
+	}
+	for _, g := range m.grown {
 		if g.has(h) {
 			return true
 		}
 	}
-	return k.taught.has(h)
+	return m.taught.has(h)
 }
 
 // add remembers h, which must not be known yet.
 func (k *known) add(h uint64) {
-	if len(k.grown) == 0 {
-		if len(k.exact) < exactMax {
+	if k.more == nil || len(k.more.grown) == 0 {
+		if n := len(k.exact); n < exactMax {
+			if n == cap(k.exact) { // grow by little: memory is counted
+				k.exact = append(make([]uint32, 0, n+max(2, n/4)), k.exact...)
+			}
 			k.exact = append(k.exact, uint32(h))
 			return
 		}
@@ -50,42 +65,58 @@ func (k *known) add(h uint64) {
 		for _, e := range k.exact {
 			first.add(uint64(e))
 		}
-		k.exact, k.grown = nil, []*filter{first}
+		k.exact, k.filters().grown = nil, []*filter{first}
 	}
-	last := k.grown[len(k.grown)-1]
+	k.more.add(h)
+}
+
+// filters returns the account's filters, made if need be.
+func (k *known) filters() *filters {
+	if k.more == nil {
+		k.more = new(filters)
+	}
+	return k.more
+}
+
+func (m *filters) add(h uint64) {
+	last := m.grown[len(m.grown)-1]
 	if last.full() {
 		if last.size == filterMax {
-			k.grown = k.grown[len(k.grown)-1:]
+			m.grown = m.grown[len(m.grown)-1:]
 		}
 		last = newFilter(min(4*last.size, filterMax))
-		k.grown = append(k.grown, last)
+		m.grown = append(m.grown, last)
 	}
 	last.add(h)
 }
 
 // teach makes everything in f known.
 func (k *known) teach(f *filter) {
-	t := k.taught
+	m := k.filters()
+	t := m.taught
 	switch {
 	case t == nil:
-		k.taught = f
+		m.taught = f
 	case len(t.bits) == len(f.bits) && t.n+f.n <= t.size:
 		for i, word := range f.bits {
 			t.bits[i] |= word
 		}
 		t.n += f.n
 	default:
-		k.grown = append([]*filter{t}, k.grown...)
-		k.grown = k.grown[max(0, len(k.grown)-filtersMax):]
-		k.taught = f
+		m.grown = append([]*filter{t}, m.grown...)
+		m.grown = m.grown[max(0, len(m.grown)-filtersMax):]
+		m.taught = f
 	}
 }
 
 // len is about how many recipients are remembered.
 func (k *known) len() int {
-	n := len(k.exact) + k.taught.len()
-	for _, g := range k.grown {
-		n += g.len()
+	n := len(k.exact)
+	if k.more != nil {
+		n += k.more.taught.len()
+		for _, g := range k.more.grown {
+			n += g.len()
+		}
 	}
 	return n
 }

@@ -14,38 +14,29 @@ import (
 // happens to its owner. Several in a day say more.
 type logins struct {
 	chart
-	known   []network
-	recent  []sighting // of the last 24 hours
-	days    share      // hits: days with an unknown network
+	nets    []network
+	days    share // hits: days with an unknown network
 	today   int32
 	newDay  bool  // today had one
-	most    uint8 // most networks of one day in ordinary times
+	most    uint8 // most networks of a day in ordinary times
 	guessed bool  // a wrong password came first
 }
 
 // A network is one that the account was used from.
 type network struct {
-	net  uint32
-	asn  uint32
-	last int32 // day number
-}
-
-// A sighting is a network used in the last 24 hours.
-type sighting struct {
 	net     uint32
 	asn     uint32
-	at      uint32 // in seconds
+	at      uint32 // last used, in seconds
 	country uint16
-	unknown bool
-	sent    bool
+	own     bool // the account's own; the others are unknown
+	sent    bool // mail, on its latest day
 }
 
-// old reports whether the sighting is more than a day ago.
-func (s *sighting) old(now int64) bool { return now-int64(s.at)*second > day }
+// old reports whether the network was last used more than a day ago.
+func (n *network) old(now int64) bool { return since(n.at, now) > day }
 
 const (
-	knownNets    = 12
-	recentNets   = 24
+	netsMost     = 24       // of an account's own, and of others
 	spamNet      = .8       // a hijacker comes from an unknown network
 	ownNet       = .1       // prior share of days on which the owner does, worth …
 	ownNetDays   = 5        // … so many days
@@ -86,24 +77,26 @@ func (d *Detector) used(a *account, client netip.Addr, sent bool, now int64) {
 	l := &a.log
 	net := networkOf(client)
 	l.turn(now, a.ep.top >= d.cfg.Floor)
-	for i := range l.recent {
-		if r := &l.recent[i]; r.net == net {
-			r.at = max(r.at, seconds(now))
-			r.sent = r.sent || sent
-			d.hardNets(a, now)
-			return
+	n := l.find(net)
+	if n == nil {
+		n = l.sight(network{net: net, own: len(l.nets) == 0})
+		d.locate(n, client)
+		if !n.own {
+			d.stranger(a, n, sent, now)
 		}
+	} else if n.old(now) {
+		d.locate(n, client)
+		n.sent = false
 	}
-	s := sighting{net: net, at: seconds(now), sent: sent}
-	if d.cfg.Locate != nil {
-		s.country, s.asn = located(d.cfg.Locate(client))
-	}
-	s.unknown = !l.knows(net, now)
-	if s.unknown {
-		d.stranger(a, &s, now)
-	}
-	l.sight(s, now)
+	n.at, n.sent = max(n.at, seconds(now)), n.sent || sent
 	d.hardNets(a, now)
+}
+
+// locate notes where on earth the network is, if that can be known.
+func (d *Detector) locate(n *network, client netip.Addr) {
+	if d.cfg.Locate != nil {
+		n.country, n.asn = located(d.cfg.Locate(client))
+	}
 }
 
 // located packs a country's two letters.
@@ -115,14 +108,11 @@ func located(country string, asn uint32) (uint16, uint32) {
 }
 
 // stranger weighs a network that the account was never used from.
-func (d *Detector) stranger(a *account, s *sighting, now int64) {
+func (d *Detector) stranger(a *account, n *network, sent bool, now int64) {
 	l := &a.log
-	if len(l.known) == 0 {
-		return // the first use of all
-	}
 	l.newDay = true
-	unknown, lands, sameASN := l.unknown(s, now)
-	young := youngNet * max(0, 1-float32(now-a.first)/float32(youngFor)) / (1 + l.days.of)
+	unknown, lands, sameASN := l.unknown(n, now)
+	young := youngNet * max(0, 1-float32(since(a.first, now))/float32(youngFor)) / (1 + l.days.of)
 	p := min(max(l.days.mean(ownNet+young, ownNetDays), .02), .98)
 	x := min(max(log(spamNet/p), 0), netTop)
 	if unknown > 0 {
@@ -134,7 +124,7 @@ func (d *Detector) stranger(a *account, s *sighting, now int64) {
 	if sameASN {
 		x /= 4 // the same carrier's next network
 	}
-	if !s.sent {
+	if !sent {
 		x /= 2 // reading mail is what people do everywhere
 	}
 	switch {
@@ -143,104 +133,98 @@ func (d *Detector) stranger(a *account, s *sighting, now int64) {
 	case lands > 1:
 		x += furtherLands
 	}
-	if d.fails.from(a.name, s.net, now) >= guesses {
+	if d.fails.from(a.name, n.net, now) >= guesses {
 		x += guessStep
 		l.guessed = true
 	}
-	if d.marks.has(s.net, now) {
+	if d.marks.has(n.net, now) {
 		x += guessStep
 	}
 	if x <= 0 {
 		return
 	}
 	l.add(x, loginsTop, now)
-	if s.sent {
+	if sent {
 		a.begin(nil, now)
 	}
 	a.say(familyLogins, l.s)
 }
 
-// unknown counts the unknown networks of the last 24 hours, the further
-// countries that s makes (0: none, 1: a second one, …), and tells
+// unknown counts the unknown networks of the last 24 hours other than n, the
+// further countries that n makes (0: none, 1: a second one, …), and tells
 // whether its operator is one that the account uses.
-func (l *logins) unknown(s *sighting, now int64) (n, lands int, sameASN bool) {
+func (l *logins) unknown(n *network, now int64) (count, lands int, sameASN bool) {
 	var seen []uint16
-	for i := range l.recent {
-		r := &l.recent[i]
+	for i := range l.nets {
+		r := &l.nets[i]
+		if r == n {
+			continue
+		}
+		sameASN = sameASN || (n.asn != 0 && r.asn == n.asn)
 		if r.old(now) {
 			continue
 		}
-		if r.unknown {
-			n++
+		if !r.own {
+			count++
 		}
 		if r.country != 0 && !slices.Contains(seen, r.country) {
 			seen = append(seen, r.country)
 		}
-		sameASN = sameASN || (s.asn != 0 && r.asn == s.asn)
 	}
-	for i := range l.known {
-		sameASN = sameASN || (s.asn != 0 && l.known[i].asn == s.asn)
-	}
-	if s.country != 0 && len(seen) > 0 && !slices.Contains(seen, s.country) {
+	if n.country != 0 && len(seen) > 0 && !slices.Contains(seen, n.country) {
 		lands = len(seen)
 	}
-	return n, lands, sameASN
+	return count, lands, sameASN
 }
 
-func (l *logins) knows(net uint32, now int64) bool {
-	for i := range l.known {
-		if l.known[i].net == net {
-			l.known[i].last = int32(now / day)
-			return true
+func (l *logins) find(net uint32) *network {
+	for i := range l.nets {
+		if l.nets[i].net == net {
+			return &l.nets[i]
 		}
 	}
-	return false
+	return nil
 }
 
-// sight notes a network as used; the oldest of those more than a day old,
-// or of all, makes room.
-func (l *logins) sight(s sighting, now int64) {
-	if len(l.known) == 0 {
-		s.unknown = false
-		l.learn(s, now)
-	}
-	if len(l.recent) < recentNets {
-		for i := range l.recent {
-			if l.recent[i].old(now) {
-				l.recent[i] = s
-				return
-			}
-		}
-		l.recent = append(l.recent, s)
-		return
-	}
-	oldest := 0
-	for i := range l.recent {
-		if l.recent[i].at < l.recent[oldest].at {
-			oldest = i
-		}
-	}
-	l.recent[oldest] = s
+// knows reports whether the network is one of the account's own.
+func (l *logins) knows(net uint32) bool {
+	n := l.find(net)
+	return n != nil && n.own
 }
 
-// learn makes the network one of the account's own.
-func (l *logins) learn(s sighting, now int64) {
-	n := network{net: s.net, asn: s.asn, last: int32(now / day)}
-	oldest := 0
-	for i := range l.known {
-		if l.known[i].net == s.net {
-			l.known[i].last = n.last
-			return
-		}
-		if l.known[i].last < l.known[oldest].last {
-			oldest = i
+// owned is how many networks are the account's own.
+func (l *logins) owned() (n int) {
+	for i := range l.nets {
+		if l.nets[i].own {
+			n++
 		}
 	}
-	if len(l.known) < knownNets {
-		l.known = append(l.known, n)
-		return
+	return n
+}
+
+// sight notes a network as used; of too many unknown ones the oldest makes room,
+// so that a flood of them drives none of the account's own out.
+func (l *logins) sight(n network) *network {
+	if !n.own && len(l.nets)-l.owned() >= netsMost {
+		oldest := l.oldest(func(r *network) bool { return !r.own })
+		*oldest = n
+		return oldest
 	}
-	l.known[oldest] = n
+	if len(l.nets) == cap(l.nets) { // grow by little: memory is counted
+		l.nets = append(make([]network, 0, len(l.nets)+1+len(l.nets)/4), l.nets...)
+	}
+	l.nets = append(l.nets, n)
+	return &l.nets[len(l.nets)-1]
+}
+
+// oldest is the one of them that was used longest ago.
+func (l *logins) oldest(of func(*network) bool) (oldest *network) {
+	for i := range l.nets {
+		if n := &l.nets[i]; of(n) && (oldest == nil || n.at < oldest.at) {
+			oldest = n
+		}
+	}
+	return oldest
 }
 
 // turn closes a day of use; what was seen on it becomes the account's own
@@ -253,26 +237,34 @@ func (l *logins) turn(now int64, suspect bool) {
 	if l.today != 0 && !suspect {
 		l.days.add(l.newDay, 1)
 		l.days.limit(60)
-		l.adopt(now)
+		l.adopt()
 	}
 	l.today, l.newDay = today, false
 }
 
 // adopt makes every network in sight the account's own.
-func (l *logins) adopt(now int64) {
-	l.most = max(l.most, uint8(len(l.recent)))
-	for i := range l.recent {
-		if l.recent[i].unknown {
-			l.recent[i].unknown = false
-			l.learn(l.recent[i], now)
+func (l *logins) adopt() {
+	latest, today := uint32(0), 0
+	for i := range l.nets {
+		latest = max(latest, l.nets[i].at)
+	}
+	for i := range l.nets {
+		n := &l.nets[i]
+		n.own = true
+		if latest-n.at <= uint32(day/second) {
+			today++
 		}
 	}
-	l.recent = slices.DeleteFunc(l.recent, func(s sighting) bool { return s.old(now) })
+	l.most = max(l.most, uint8(today))
+	for len(l.nets) > netsMost {
+		*l.oldest(func(*network) bool { return true }) = l.nets[len(l.nets)-1]
+		l.nets = l.nets[:len(l.nets)-1]
+	}
 }
 
 // hardNets fires the hard rules of distributed use.
 func (d *Detector) hardNets(a *account, now int64) {
-	if len(a.log.recent) < hardLands {
+	if len(a.log.nets) < hardLands {
 		return
 	}
 	nets, lands := a.log.senders(now)
@@ -288,8 +280,8 @@ func (d *Detector) hardNets(a *account, now int64) {
 // that are not the account's usual ones.
 func (l *logins) senders(now int64) (nets, lands int) {
 	var seen []uint16
-	for i := range l.recent {
-		r := &l.recent[i]
+	for i := range l.nets {
+		r := &l.nets[i]
 		if !r.sent || r.old(now) {
 			continue
 		}
@@ -302,7 +294,7 @@ func (l *logins) senders(now int64) (nets, lands int) {
 }
 
 func (a *account) loginsText() string {
-	n, _, _ := a.log.unknown(&sighting{}, a.last)
+	n, _, _ := a.log.unknown(&network{}, a.last)
 	nets, lands := a.log.senders(a.last)
 	text := fmt.Sprintf("used from %d networks that it was never used from before", n)
 	if n == 1 {

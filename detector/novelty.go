@@ -19,9 +19,9 @@ import (
 // ordinary in a company and rare among a spammer's victims.
 type novelty struct {
 	fast, slow chart
-	lastMsg    int64
+	lastMsg    uint32 // in seconds
 	standing
-	before    standing // the latest burst of messages
+	before    standing // … the latest burst of messages
 	fresh     share    // hits: messages to new recipients; of: what accounts of that age would have sent to new ones
 	unseen    share    // of new recipients, those that nobody here knows
 	count     uint16   // recipients of the episode: all …
@@ -67,8 +67,8 @@ const (
 // part, so that a young account that writes to nobody twice is not
 // convicted by that alone.
 func (a *account) newShare(f *fleet) float32 {
-	prior := f.newAt(a.class, a.nov.age)
-	own := (ownWeight + a.nov.fresh.hits + episodeWeight*a.ep.fresh) / (ownWeight + a.nov.fresh.of + episodeWeight*a.ep.expected)
+	prior, e := f.newAt(a.class, a.nov.age), a.ep.doubted()
+	own := (ownWeight + a.nov.fresh.hits + episodeWeight*e.fresh) / (ownWeight + a.nov.fresh.of + episodeWeight*e.expected)
 	return min(max(prior*own, newMin), newMax)
 }
 
@@ -89,13 +89,13 @@ func (d *Detector) addressed(a *account, m *message, to []mailq.Recipient, now i
 		a.nov.strangers = uint16(min(int(a.nov.strangers)+int(m.fresh-fresh), math.MaxUint16))
 	}
 	if m.named > m.counted {
-		if a.open() && m.at >= a.ep.onset {
+		if a.ep.has(m) {
 			a.ep.rcpts += uint32(m.named - m.counted)
 		}
 		m.counted = m.named
 	}
 	d.weigh(a, m, now)
-	a.say(familyFanout, a.rate.fanout(&d.fleet.norms[a.class]))
+	a.say(familyFanout, a.rate.fanout(&d.fleet.norms[a.class], now))
 	a.say(familySeries, a.seriesScore())
 	if a.ep.speak[familySeries] > 0 {
 		a.begin(m, now)
@@ -107,7 +107,7 @@ func (d *Detector) recipient(a *account, m *message, to *mailq.Recipient, share,
 	n := &a.nov
 	if others := a.rate.reached(to.Hash, a.last); others > 0 && m.others < copiesMost {
 		m.others++
-		a.series.reached(m.others, others, a.last)
+		a.series.reached(m.others, others)
 	}
 	isNew := !n.known(a, to.Hash)
 	prior := d.fleet.newAt(a.class, n.age)
@@ -124,7 +124,7 @@ func (d *Detector) recipient(a *account, m *message, to *mailq.Recipient, share,
 		d.spread(a, to, above)
 	}
 	if above {
-		a.ep.learn(to.Hash, isNew, w, prior)
+		a.ep.doubting().learn(to.Hash, isNew, w, prior)
 		return
 	}
 	if isNew {
@@ -150,24 +150,25 @@ const (
 	listSlope = 2.0  // … less this much for each unit that speaks for a list
 )
 
+// What a recipient says of that who is new, and who is not.
+var (
+	saysList   = log(personNew / listNew)
+	saysPerson = log((1 - personNew) / (1 - listNew))
+)
+
 // repeats takes one more recipient's word on whether the account writes to
 // people again.
 func (n *novelty) repeats(again bool, w float32) {
-	x := log(personNew / listNew)
+	x := saysList
 	if again {
-		x = log((1 - personNew) / (1 - listNew))
+		x = saysPerson
 	}
 	n.sure = min(max(n.sure+w*x, sureLeast), sureMost)
 }
 
 // surely is how sure it is that the account is no list, as it was before what
 // is going on.
-func (a *account) surely() float32 {
-	if a.open() {
-		return a.ep.before.sure
-	}
-	return a.nov.before.sure
-}
+func (a *account) surely() float32 { return a.nov.before.sure }
 
 // convincing is the most that novelty may say of the account.
 func (a *account) convincing() float32 {
@@ -181,7 +182,7 @@ func (a *account) convincing() float32 {
 // known reports whether the recipient is one of the account's own, or was
 // already counted in the episode at hand.
 func (n *novelty) known(a *account, h uint64) bool {
-	return a.known.has(h) || a.ep.pending.has(h)
+	return a.known.has(h) || a.ep.doubted().pending.has(h)
 }
 
 // unseen is what it says that a new recipient is, or is not, known to others
@@ -226,7 +227,7 @@ func (d *Detector) weigh(a *account, m *message, now int64) {
 func (a *account) noveltyScore() float32 { return max(a.nov.fast.s, a.nov.slow.s-slowExtra, 0) }
 
 // learn notes what the episode did above the floor.
-func (e *episode) learn(h uint64, isNew bool, w, prior float32) {
+func (e *doubt) learn(h uint64, isNew bool, w, prior float32) {
 	if isNew {
 		if e.pending == nil {
 			e.pending = newFilter(512)

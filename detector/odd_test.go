@@ -159,13 +159,14 @@ func TestOrdinaryAfterAWeek(t *testing.T) {
 		evening := w.office(10, 20)
 		a := w.d.accounts[alice]
 		now := evening.UnixNano()
-		a.ep = episode{onset: now - int64(c.days)*day, top: 13, toldAt: seconds(now), before: a.nov.standing, pending: newFilter(512), fresh: 1, expected: 1}
-		a.ep.speak[familyNovelty], a.last, a.nov.lastMsg = c.novelty, now, now
+		a.ep = episode{onset: now - int64(c.days)*day, top: 13, toldAt: seconds(now), doubt: &doubt{pending: newFilter(512), fresh: 1, expected: 1}}
+		a.nov.before = a.nov.standing
+		a.ep.speak[familyNovelty], a.last, a.nov.lastMsg = saying(c.novelty), now, seconds(now)
 		if c.silent {
-			a.nov.lastMsg = a.ep.onset + hour
+			a.nov.lastMsg = seconds(a.ep.onset + hour)
 		}
 		buyer := rcpt("buyer@mail.test").Hash
-		a.ep.pending.add(buyer)
+		a.ep.doubt.pending.add(buyer)
 		if over := w.d.over(a, now); over != c.learnt {
 			t.Errorf("%+v: over: %v", c, over)
 		}

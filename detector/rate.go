@@ -11,13 +11,12 @@ import (
 // like, and speaks when today's is out of proportion. It never
 // argues for innocence: a slow spammer is not cleared by being slow.
 type rate struct {
-	at    int64           // of the counters
-	now   [gauges]float32 // decayed counts
+	now   [gauges]float32 // decayed counts, see account.decay
 	today int32           // day number of the peaks
 	peak  [gauges]float32
 	days  float32 // days learnt
 	habit [gauges]habit
-	quiet [gauges]float32 // counts up to here say nothing today
+	quiet [gauges]uint16 // counts up to here say nothing today
 	hours clock
 	reach reach
 	odd   chart // messages at hours unusual for the account
@@ -37,15 +36,15 @@ const (
 )
 
 var spans = [gauges]struct {
-	span int64
+	span span
 	text string
 }{
-	{minute, "a minute"},
-	{10 * minute, "10 minutes"},
-	{hour, "an hour"},
-	{6 * hour, "6 hours"},
-	{day, "a day"},
-	{hour, "an hour"},
+	{overMinute, "a minute"},
+	{overTenMinutes, "10 minutes"},
+	{overHour, "an hour"},
+	{overQuarter, "6 hours"},
+	{overDay, "a day"},
+	{overHour, "an hour"},
 }
 
 // firstNorms are the habits of accounts before the installation has taught
@@ -66,27 +65,12 @@ const (
 )
 
 // sent counts one more message.
-func (r *rate) sent(now int64) {
-	r.decay(now)
+func (r *rate) sent() {
 	for g := range reachPerHour {
 		r.now[g]++
 	}
 	for g := range gauges {
 		r.peak[g] = max(r.peak[g], r.now[g])
-	}
-}
-
-// decay brings the counters to now.
-func (r *rate) decay(now int64) {
-	dt := now - r.at
-	r.at = max(r.at, now)
-	if dt <= 0 {
-		return
-	}
-	for g := range gauges {
-		if r.now[g] != 0 {
-			r.now[g] *= float32(math.Exp(-float64(dt) / float64(spans[g].span)))
-		}
 	}
 }
 
@@ -100,16 +84,14 @@ func (r *rate) turn(now int64, suspect bool, norms *[gauges]norm) bool {
 	if r.peak[perDay] > 0 && !suspect {
 		r.reach.keep(r.peak[reachPerHour], now)
 		for g := range gauges {
-			norms[g].learn(r.peak[g], r.habit[g], r.days)
-			r.habit[g].learn(r.peak[g], r.days)
+			y := peakLog(r.peak[g])
+			norms[g].learn(y, r.habit[g], r.days)
+			r.habit[g].learn(y, r.days)
 		}
 		r.days = min(r.days+1, habitDays)
 	}
-	r.decay(now)
 	r.today, r.peak = today, r.now
-	for g := range gauges {
-		r.quiet[g] = unsurprising(r.habit[g], r.days, &norms[g])
-	}
+	r.quiet = unsurprising(&r.habit, r.days, norms)
 	return true
 }
 
@@ -120,7 +102,7 @@ func (r *rate) accept(peak *[gauges]float32) {
 		return
 	}
 	for g := range gauges {
-		r.habit[g].learn(peak[g], r.days)
+		r.habit[g].learn(peakLog(peak[g]), r.days)
 	}
 	r.days = min(r.days+1, habitDays)
 }
@@ -129,7 +111,7 @@ func (r *rate) accept(peak *[gauges]float32) {
 func (r *rate) speed(norms *[gauges]norm) (float32, gauge) {
 	best, which := float32(0), perMinute
 	for g := range reachPerHour {
-		if r.now[g] <= r.quiet[g] {
+		if r.now[g] <= float32(r.quiet[g]) {
 			continue
 		}
 		if s := surprise(r.now[g], r.habit[g], r.days, &norms[g]); s > best {
@@ -149,7 +131,7 @@ func (a *account) rateText(f *fleet) string {
 	norms := &f.norms[a.class]
 	_, g := a.rate.speed(norms)
 	text := fmt.Sprintf("about %d messages in %s", int(math.Round(float64(a.rate.now[g]))), spans[g].text)
-	if span := time.Duration(a.last - a.ep.onset); a.ep.msgs > 1 && int64(span) <= spans[g].span {
+	if span := time.Duration(a.last - a.ep.onset); a.ep.msgs > 1 && int64(span) <= spanOf[spans[g].span] {
 		text = fmt.Sprintf("%d messages in %s", a.ep.msgs, inWords(span))
 	}
 	return fmt.Sprintf("%s; this account's usual busiest %s is %d", text, spanName[g], a.rate.usual(g, norms))

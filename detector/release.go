@@ -30,7 +30,7 @@ func (a *account) spares(m *message) bool {
 	if a.rare == nil || a.rare.mercy.left == 0 || a.last > a.rare.mercy.lasts {
 		return false
 	}
-	if a.fuse().families > 0 && a.ep.speak[familyRate] < speaks && a.ep.speak[familyFanout] < speaks {
+	if a.fuse().families > 0 && a.ep.speak[familyRate].score() < speaks && a.ep.speak[familyFanout].score() < speaks {
 		return false // something else than the pace speaks: not the same traffic
 	}
 	if m.fresh > 0 && !m.spared {
@@ -74,39 +74,32 @@ func (d *Detector) Release(name mailq.Account, at time.Time, key string) {
 	y.at, y.lasts = now, now+mercyFor
 	y.left = uint16(min(max(int(a.ep.msgs), mercyMin), mercyMax))
 	s := a.rare.spent
-	if s != nil && now-s.at > spentFor {
+	if s != nil && since(s.at, now) > spentFor {
 		s, a.rare.spent = nil, nil // not what the person has in mind
 	}
 	if s != nil {
-		a.series.peak = highest(a.series.peak, s.series)
-		d.teach(a, &episode{pending: s.pending, fresh: s.fresh, expected: s.expected, peak: s.peak}, now)
+		a.series.remember(s.series)
+		d.teach(a, &s.doubt, now)
 		a.rare.spent = nil
 	}
 	if s == nil || a.open() {
-		d.teach(a, &a.ep, now)
+		d.teach(a, a.ep.doubting(), now)
 	}
 	a.adopt(now)
 	d.note(a, verdict{}, now)
 }
 
 // teach learns an episode as the account's own.
-func (d *Detector) teach(a *account, e *episode, now int64) {
+func (d *Detector) teach(a *account, e *doubt, now int64) {
 	a.nov.fresh.limit(10) // what it did before counts for less
 	e.fresh, e.expected = min(e.fresh, 30), min(e.expected, 30)
 	for g := range gauges {
 		peak := max(a.rate.peak[g], e.peak[g])
-		a.rate.habit[g].learn(2*peak, min(a.rate.days, 2))
+		a.rate.habit[g].learn(peakLog(2*peak), min(a.rate.days, 2))
 	}
 	a.rate.reach.keep(max(a.rate.peak[reachPerHour], e.peak[reachPerHour]), now)
 	a.series.keep(now)
 	a.learnPending(e)
-}
-
-func highest(a, b [tallies]float32) [tallies]float32 {
-	for t := range a {
-		a[t] = max(a[t], b[t])
-	}
-	return a
 }
 
 // adopt makes what the account's latest traffic showed beside recipients and
@@ -117,9 +110,9 @@ func (a *account) adopt(now int64) {
 		f.own.of += float32(f.all)
 		f.own.limit(300)
 	}
-	a.log.adopt(now)
+	a.log.adopt()
 	a.rate.now, a.rate.peak = [gauges]float32{}, [gauges]float32{}
-	a.series.now, a.series.peak = [tallies]float32{}, [tallies]float32{}
-	a.ring = a.ring[:0]
+	a.series.clear()
+	a.filled = 0
 	a.settle()
 }

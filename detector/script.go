@@ -66,7 +66,7 @@ func (d *Detector) ran(a *account, script string, now int64) {
 // ranAgain takes a further message of a script.
 func (d *Detector) ranAgain(a *account, now int64) {
 	s := &a.rare.scr
-	if s.odd && s.s > 0 && now-a.first < scriptYoung {
+	if s.odd && s.s > 0 && since(a.first, now) < scriptYoung {
 		s.add(scriptAgain, scriptsTop, now)
 		a.say(familyScript, s.s)
 	}

@@ -12,11 +12,15 @@ import (
 // adds nothing to what other evidence says. Who has sent such a series before
 // may do so again.
 type series struct {
-	now    [tallies]float32 // decayed counts
-	at     int64            // of them
+	now  [tallies]float32 // decayed counts, see account.decay
+	past *seriesPast      // nil for most, who never came near a series
+}
+
+// A seriesPast is what series an account has sent.
+type seriesPast struct {
 	peak   [tallies]float32 // most since the record was last kept
 	record [tallies]float32 // most ever, halved in recordLife
-	kept   int64            // when
+	kept   uint32           // when, in seconds
 }
 
 // A tally is a span and how much of one message counts in it: of its
@@ -32,14 +36,14 @@ const (
 )
 
 var seriesOf = [tallies]struct {
-	span  int64
+	span  span
 	most  uint8   // that one message counts
 	limit float32 // up to here nothing is a series
 }{
-	seriesHour:    {hour, 1, 25},
-	seriesQuarter: {6 * hour, 1, 30},
-	seriesDay:     {day, 1, 34},
-	seriesCopies:  {hour, copiesMost, 32},
+	seriesHour:    {overHour, 1, 25},
+	seriesQuarter: {overQuarter, 1, 30},
+	seriesDay:     {overDay, 1, 34},
+	seriesCopies:  {overHour, copiesMost, 32},
 }
 
 const (
@@ -51,90 +55,110 @@ const (
 
 // reached counts the nth recipient of a message that none before it in about
 // an hour had, and that stands for so many.
-func (s *series) reached(n uint8, others float32, now int64) {
-	s.decay(now)
+func (s *series) reached(n uint8, others float32) {
 	for t := range tallies {
-		if n <= seriesOf[t].most {
-			s.now[t] += others
-			s.peak[t] = max(s.peak[t], s.now[t])
+		if n > seriesOf[t].most {
+			continue
 		}
-	}
-}
-
-// decay brings the counts to now.
-func (s *series) decay(now int64) {
-	dt := now - s.at
-	s.at = max(s.at, now)
-	if dt <= 0 {
-		return
-	}
-	for t := range tallies {
-		if s.now[t] != 0 {
-			s.now[t] *= decayed(dt, seriesOf[t].span)
+		s.now[t] += others
+		if s.past == nil && s.now[t] > seriesOf[t].limit/seriesOver {
+			s.past = new(seriesPast) // less is no record worth keeping
+		}
+		if s.past != nil {
+			s.past.peak[t] = max(s.past.peak[t], s.now[t])
 		}
 	}
 }
 
 // most is the record as it counts today.
-func (s *series) most(t tally) float32 {
-	return s.record[t] * float32(math.Exp2(-float64(s.at-s.kept)/float64(recordLife)))
+func (s *series) most(t tally, now int64) float32 {
+	if s.past == nil {
+		return 0
+	}
+	return s.past.record[t] * float32(math.Exp2(-float64(since(s.past.kept, now))/float64(recordLife)))
 }
 
 // keep takes what there was since the last time into the record.
 func (s *series) keep(now int64) {
-	s.decay(now)
-	for t := range tallies {
-		s.record[t] = max(s.most(t), s.peak[t])
+	if s.past == nil {
+		return
 	}
-	s.kept = s.at
+	for t := range tallies {
+		s.past.record[t] = max(s.most(t, now), s.past.peak[t])
+	}
+	s.past.kept = seconds(now)
 	s.drop()
 }
 
 // drop forgets what there was since the record was last kept: it was not the
 // account's own.
-func (s *series) drop() { s.peak = s.now }
+func (s *series) drop() {
+	if s.past != nil {
+		s.past.peak = s.now
+	}
+}
+
+// peak is the most since the record was last kept.
+func (s *series) peak() [tallies]float32 {
+	if s.past == nil {
+		return s.now
+	}
+	return s.past.peak
+}
+
+// remember takes the peaks of a series that was dropped back.
+func (s *series) remember(peak [tallies]float32) {
+	if s.past == nil {
+		s.past = &seriesPast{peak: s.now}
+	}
+	for t := range tallies {
+		s.past.peak[t] = max(s.past.peak[t], peak[t])
+	}
+}
+
+// clear forgets what is going on.
+func (s *series) clear() {
+	s.now = [tallies]float32{}
+	s.drop()
+}
 
 // longest is the tally that is furthest above what it may come to.
-func (s *series) longest() (longest tally, times float32) {
+func (s *series) longest(now int64) (longest tally, times float32) {
 	for t := range tallies {
 		if s.now[t] <= seriesOf[t].limit {
 			continue
 		}
-		if x := s.now[t] / max(seriesOf[t].limit, seriesOver*s.most(t)); x > times {
+		if x := s.now[t] / max(seriesOf[t].limit, seriesOver*s.most(t, now)); x > times {
 			longest, times = t, x
 		}
 	}
 	return longest, times
 }
 
-// says is what the series says of an account of which so many days are known.
-func (s *series) says(days float32) float32 {
-	if days < seriesYoung {
+// seriesScore is what the account's series says. Of one that writes to nobody
+// twice, as shops and newsletters do, it says nothing.
+func (a *account) seriesScore() float32 {
+	if a.rate.days < seriesYoung || a.surely() < 0 {
 		return 0
 	}
-	if _, times := s.longest(); times <= 1 {
+	if _, times := a.series.longest(a.last); times <= 1 {
 		return 0
 	}
 	return seriesSays
 }
 
-// seriesScore is what the account's series says. Of one that writes to nobody
-// twice, as shops and newsletters do, it says nothing.
-func (a *account) seriesScore() float32 {
-	if a.surely() < 0 {
-		return 0
-	}
-	return a.series.says(a.rate.days)
-}
-
 func (a *account) seriesText() string {
 	s := &a.series
-	t, _ := s.longest()
+	t, _ := s.longest(a.last)
 	what := "messages, each to other people,"
 	if t == seriesCopies {
 		what = "recipients of small messages, each to other people,"
 	}
-	return fmt.Sprintf("about %.0f %s in %s; the most so far were %.0f", s.now[t], what, seriesSpan[t], s.most(t))
+	text := fmt.Sprintf("about %.0f %s in %s", s.now[t], what, seriesSpan[t])
+	if most := s.most(t, a.last); most >= 1 {
+		return fmt.Sprintf("%s; the most so far were %.0f", text, most)
+	}
+	return text + "; this account never did so before"
 }
 
 var seriesSpan = [tallies]string{"an hour", "6 hours", "a day", "an hour"}

@@ -105,12 +105,12 @@ func TestSeriesSparesShopsAndTheNew(t *testing.T) {
 // A series lifts the score to a throttle. To what is higher it adds nothing.
 func TestSeriesAddsToNothing(t *testing.T) {
 	for _, c := range []struct{ novelty, want float32 }{{0, seriesSays}, {3, seriesSays}, {9.1, seriesSays}, {15, 15}} {
-		var speak [families]float32
-		speak[familyNovelty] = c.novelty
-		alone := fuse(speak, 100)
-		speak[familySeries] = seriesSays
-		v := fuse(speak, 100)
-		if v.score != c.want {
+		var speak [families]said
+		speak[familyNovelty] = saying(c.novelty)
+		alone := fuse(&speak, 100)
+		speak[familySeries] = saying(seriesSays)
+		v := fuse(&speak, 100)
+		if math.Abs(float64(v.score-c.want)) > .001 {
 			t.Errorf("with %v of novelty: %v, want %v", c.novelty, v.score, c.want)
 		}
 		if c.novelty > seriesSays && v.families != alone.families {

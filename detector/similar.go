@@ -6,10 +6,9 @@ package detector
 // and only as far as the account's own mail is not like that.
 type likeness struct {
 	chart
-	sizes    [4]int32
-	subjects [4]uint32
-	next     uint8
-	own      share
+	marks [4]uint32 // of the latest messages
+	next  uint8
+	own   share
 }
 
 const (
@@ -24,11 +23,7 @@ func (d *Detector) resembles(a *account, size int, subject string, now int64) {
 	if size == 0 && subject == "" {
 		return
 	}
-	h := uint32(0)
-	if subject != "" {
-		h = template(subject)
-	}
-	like := l.has(int32(min(size, 1<<30)), h)
+	like := l.has(markOf(size, subject))
 	prior := min(max(d.fleet.same.mean(.2, 50), .02), .98)
 	p := min(max(l.own.mean(prior, 6), .02), .98)
 	if a.open() {
@@ -47,26 +42,33 @@ func (d *Detector) resembles(a *account, size int, subject string, now int64) {
 	}
 }
 
-func (l *likeness) has(size int32, subject uint32) bool {
-	found := false
-	for i := range l.sizes {
-		if subject != 0 && l.subjects[i] == subject {
-			found = true
-		}
-		if s := l.sizes[i]; subject == 0 && s != 0 && size != 0 && abs(s-size) <= size/100+4 {
-			found = true
-		}
+// A message's mark is its subject's template, or its size where the log has
+// no subject.
+const subjectMark = 1 << 31
+
+func markOf(size int, subject string) uint32 {
+	if subject != "" {
+		return template(subject) | subjectMark
 	}
-	l.sizes[l.next%4], l.subjects[l.next%4] = size, subject
-	l.next = (l.next + 1) % 4
-	return found
+	return uint32(min(max(size, 0), subjectMark-1))
 }
 
-func abs(n int32) int32 {
-	if n < 0 {
-		return -n
+// has reports whether one of the latest messages is like this one, and
+// remembers this one.
+func (l *likeness) has(mark uint32) bool {
+	found := false
+	for _, m := range l.marks {
+		switch {
+		case m == 0 || (m^mark)&subjectMark != 0:
+		case mark&subjectMark != 0:
+			found = found || m == mark
+		default:
+			found = found || max(m, mark)-min(m, mark) <= mark/100+4
+		}
 	}
-	return n
+	l.marks[l.next%4] = mark
+	l.next = (l.next + 1) % 4
+	return found
 }
 
 // template hashes a subject without what a macro varies: digits, and the
@@ -83,7 +85,7 @@ func template(subject string) uint32 {
 		}
 		h = (h ^ uint64(c)) * 1099511628211
 	}
-	return uint32(h^h>>32) | 1
+	return uint32(h ^ h>>32)
 }
 
 func (a *account) likenessText() string {

@@ -12,7 +12,7 @@ import (
 // not two.
 type domains struct {
 	chart
-	last  [8]uint32 // domains written to, latest first out
+	last  [8]uint16 // hashes of domains written to, latest first out
 	next  uint8
 	fresh share
 }
@@ -27,7 +27,7 @@ const (
 // spread takes a recipient that is new to the account.
 func (d *Detector) spread(a *account, to *mailq.Recipient, above bool) {
 	s := &a.spr
-	h := hashOf(to.Domain)
+	h := uint16(hashOf(to.Domain))
 	known := s.has(h)
 	p := min(max(s.fresh.mean(domainPrior, 6), .05), .95)
 	x := log((1 - spamNewDomain) / (1 - p))
@@ -43,7 +43,7 @@ func (d *Detector) spread(a *account, to *mailq.Recipient, above bool) {
 	}
 }
 
-func (s *domains) has(h uint32) bool {
+func (s *domains) has(h uint16) bool {
 	for _, e := range s.last {
 		if e == h {
 			return true

@@ -18,7 +18,7 @@ import (
 // that was saved would have.
 
 // stateVersion is the first byte of every state.
-const stateVersion = 2
+const stateVersion = 3
 
 // ErrState means that a state was not written by this version of the
 // detector, or was damaged.
@@ -42,9 +42,12 @@ func (d *Detector) Changed(yield func(account mailq.Account, state []byte)) {
 		a.dirty = false
 		if !a.gone {
 			yield(a.name, encode(a.fields))
-		} else if d.accounts[a.name] == nil {
+			continue
+		}
+		if d.accounts[a.name] == nil {
 			yield(a.name, nil)
 		}
+		d.room.give(a)
 	}
 	clear(d.changed)
 	d.changed = d.changed[:0]
@@ -75,13 +78,13 @@ func (d *Detector) Restore(name mailq.Account, state []byte) error {
 		d.fleet, d.fails, d.marks, d.lost, d.queue = fresh.fleet, fresh.fails, fresh.marks, fresh.lost, fresh.queue
 		return nil
 	}
-	a := &account{name: name, key: hashOf(string(name)), class: classOf(name)}
+	a := account{name: name, key: hashOf(string(name)), class: classOf(name)}
 	if err := decode(state, a.fields); err != nil {
 		return fmt.Errorf("%w: of %q", err, clip(string(name), 128))
 	}
-	a.shared = d.dir != nil && d.dir.IsShared(name)
 	if old := d.accounts[name]; old != nil {
-		*old = *a
+		a.shared = old.shared
+		*old = a
 		return nil
 	}
 	d.insert(a)
@@ -103,7 +106,7 @@ func (d *Detector) restorePage(number string, state []byte) error {
 
 // fields names everything of an account that is kept.
 func (a *account) fields(c *codec) {
-	c.i64(&a.first)
+	c.u32(&a.first)
 	c.i64(&a.last)
 	c.u32(&a.messages)
 	c.u8(&a.high)
@@ -120,15 +123,31 @@ func (a *account) fields(c *codec) {
 	c.u16(&a.fail.all)
 	a.log.fields(c)
 	a.like.fields(c)
-	list(c, &a.ring, ringMax, (*message).fields)
+	latest := a.latest()
+	list(c, &latest, ringMax, (*message).fields)
 	c.u8(&a.next)
-	list(c, &a.steps, stepsMax, (*step).fields)
-	c.u32(&a.asSelf)
-	is := a.rare != nil
-	c.flag(&is)
-	if is {
-		a.seldom().fields(c)
+	if c.reading && len(latest) > 0 {
+		a.ring, a.filled = new([ringMax]message), uint8(len(latest))
+		copy(a.ring[:], latest)
 	}
+	if optional(c, &a.steps) {
+		list(c, a.steps, stepsMax, (*step).fields)
+	}
+	c.u32(&a.asSelf)
+	if optional(c, &a.rare) {
+		a.rare.fields(c)
+	}
+}
+
+// optional keeps whether there is a value at all, makes it when it is read, and
+// reports whether its fields follow.
+func optional[T any](c *codec, v **T) bool {
+	is := *v != nil
+	c.flag(&is)
+	if is && *v == nil {
+		*v = new(T)
+	}
+	return is
 }
 
 func (r *rare) fields(c *codec) {
@@ -139,37 +158,35 @@ func (r *rare) fields(c *codec) {
 	r.from.fields(c)
 	r.scr.fields(c)
 	r.mercy.fields(c)
-	is := r.spent != nil
-	c.flag(&is)
-	if !is {
-		return
+	if optional(c, &r.spent) {
+		c.u32(&r.spent.at)
+		r.spent.doubt.fields(c)
+		c.floats(r.spent.series[:])
 	}
-	if r.spent == nil {
-		r.spent = new(spent)
-	}
-	c.i64(&r.spent.at)
-	c.filter(&r.spent.pending)
-	c.count(&r.spent.fresh)
-	c.count(&r.spent.expected)
-	c.floats(r.spent.peak[:])
-	c.floats(r.spent.series[:])
+}
+
+func (e *doubt) fields(c *codec) {
+	c.filter(&e.pending)
+	c.count(&e.fresh)
+	c.count(&e.expected)
+	c.floats(e.peak[:])
 }
 
 func (e *episode) fields(c *codec) {
 	c.i64(&e.onset)
 	c.u32(&e.msgs)
 	c.u32(&e.rcpts)
-	e.before.fields(c)
-	c.floats(e.peak[:])
 	c.f32(&e.told)
 	c.u32(&e.toldAt)
 	c.u8(&e.toldFam)
 	c.f32(&e.top)
 	c.u8((*uint8)(&e.hard))
-	c.floats(e.speak[:])
-	c.filter(&e.pending)
-	c.count(&e.fresh)
-	c.count(&e.expected)
+	for f := range e.speak {
+		c.u16((*uint16)(&e.speak[f]))
+	}
+	if optional(c, &e.doubt) {
+		e.doubt.fields(c)
+	}
 	if int(e.hard) >= len(hardNames) {
 		c.fail()
 	}
@@ -177,19 +194,21 @@ func (e *episode) fields(c *codec) {
 
 func (k *known) fields(c *codec) {
 	list(c, &k.exact, exactMax, func(h *uint32, c *codec) { c.u32(h) })
-	list(c, &k.grown, filtersMax, func(f **filter, c *codec) {
-		c.filter(f)
-		if *f == nil {
-			c.fail()
-		}
-	})
-	c.filter(&k.taught)
+	if optional(c, &k.more) {
+		list(c, &k.more.grown, filtersMax, func(f **filter, c *codec) {
+			c.filter(f)
+			if *f == nil {
+				c.fail()
+			}
+		})
+		c.filter(&k.more.taught)
+	}
 }
 
 func (n *novelty) fields(c *codec) {
 	n.fast.fields(c)
 	n.slow.fields(c)
-	c.i64(&n.lastMsg)
+	c.u32(&n.lastMsg)
 	n.standing.fields(c)
 	n.before.fields(c)
 	c.share(&n.fresh)
@@ -206,19 +225,20 @@ func (s *standing) fields(c *codec) {
 func (s *domains) fields(c *codec) {
 	s.chart.fields(c)
 	for i := range s.last {
-		c.u32(&s.last[i])
+		c.u16(&s.last[i])
 	}
 	c.u8(&s.next)
 	c.share(&s.fresh)
 }
 
 func (r *rate) fields(c *codec) {
-	c.i64(&r.at)
 	c.floats(r.now[:])
 	c.i32(&r.today)
 	c.floats(r.peak[:])
 	c.count(&r.days)
-	c.floats(r.quiet[:])
+	for g := range r.quiet {
+		c.u16(&r.quiet[g])
+	}
 	for g := range r.habit {
 		c.f32(&r.habit[g].mean)
 		c.count(&r.habit[g].vari)
@@ -235,33 +255,29 @@ func (r *rate) fields(c *codec) {
 			c.u64(&r.reach.seen[h][w])
 		}
 	}
-	c.i64(&r.reach.half)
+	c.u32(&r.reach.half)
 	c.count(&r.reach.record)
-	c.i64(&r.reach.at)
+	c.u32(&r.reach.at)
 }
 
 func (s *series) fields(c *codec) {
 	c.floats(s.now[:])
-	c.i64(&s.at)
-	c.floats(s.peak[:])
-	c.floats(s.record[:])
-	c.i64(&s.kept)
+	if optional(c, &s.past) {
+		c.floats(s.past.peak[:])
+		c.floats(s.past.record[:])
+		c.u32(&s.past.kept)
+	}
 }
 
 func (l *logins) fields(c *codec) {
 	l.chart.fields(c)
-	list(c, &l.known, knownNets, func(n *network, c *codec) {
+	list(c, &l.nets, 2*netsMost, func(n *network, c *codec) {
 		c.u32(&n.net)
 		c.u32(&n.asn)
-		c.i32(&n.last)
-	})
-	list(c, &l.recent, recentNets, func(s *sighting, c *codec) {
-		c.u32(&s.net)
-		c.u32(&s.asn)
-		c.u32(&s.at)
-		c.u16(&s.country)
-		c.flag(&s.unknown)
-		c.flag(&s.sent)
+		c.u32(&n.at)
+		c.u16(&n.country)
+		c.flag(&n.own)
+		c.flag(&n.sent)
 	})
 	c.share(&l.days)
 	c.i32(&l.today)
@@ -286,9 +302,8 @@ func (s *senders) fields(c *codec) {
 
 func (l *likeness) fields(c *codec) {
 	l.chart.fields(c)
-	for i := range l.sizes {
-		c.i32(&l.sizes[i])
-		c.u32(&l.subjects[i])
+	for i := range l.marks {
+		c.u32(&l.marks[i])
 	}
 	c.u8(&l.next)
 	c.share(&l.own)
@@ -306,7 +321,7 @@ func (s *scripts) fields(c *codec) {
 
 func (m *message) fields(c *codec) {
 	c.u32(&m.id)
-	c.i64(&m.at)
+	c.u32(&m.at)
 	c.u16(&m.counted)
 	c.u16(&m.named)
 	c.u16(&m.fresh)

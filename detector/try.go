@@ -13,6 +13,7 @@ import (
 // show events of other accounts, nor queue samples.
 func (d *Detector) Try(name mailq.Account, f func()) {
 	saved, mem, n := *d, d.fleet.mem, d.fleet.mem.n
+	d.room = room{}
 	d.cfg.MaxAccounts = math.MaxInt // nobody is forgotten for it
 	d.fails.slot = slices.Clone(d.fails.slot)
 	d.marks.nets = slices.Clone(d.marks.nets)
@@ -40,31 +41,47 @@ func (d *Detector) Try(name mailq.Account, f func()) {
 // clone copies the account with everything that it points to.
 func (a *account) clone() *account {
 	c := *a
+	c.ring, c.series.past = copied(a.ring), copied(a.series.past)
 	c.known.exact = slices.Clone(a.known.exact)
-	c.known.grown = slices.Clone(a.known.grown)
-	for i, f := range c.known.grown {
-		c.known.grown[i] = f.clone()
-	}
-	c.known.taught, c.ep.pending = a.known.taught.clone(), a.ep.pending.clone()
-	c.ring, c.steps = slices.Clone(a.ring), slices.Clone(a.steps)
-	c.log.known, c.log.recent = slices.Clone(a.log.known), slices.Clone(a.log.recent)
-	if a.rare != nil {
-		r := *a.rare
-		if r.spent != nil {
-			s := *r.spent
-			s.pending = s.pending.clone()
-			r.spent = &s
+	c.known.more = copied(a.known.more)
+	if m := c.known.more; m != nil {
+		m.grown, m.taught = slices.Clone(m.grown), m.taught.clone()
+		for i, f := range m.grown {
+			m.grown[i] = f.clone()
 		}
-		c.rare = &r
+	}
+	c.ep.doubt = copied(a.ep.doubt)
+	if e := c.ep.doubt; e != nil {
+		e.pending = e.pending.clone()
+	}
+	c.log.nets = slices.Clone(a.log.nets)
+	if a.steps != nil {
+		s := slices.Clone(*a.steps)
+		c.steps = &s
+	}
+	c.rare = copied(a.rare)
+	if r := c.rare; r != nil {
+		r.spent = copied(r.spent)
+		if r.spent != nil {
+			r.spent.pending = r.spent.pending.clone()
+		}
 	}
 	return &c
 }
 
-func (f *filter) clone() *filter {
-	if f == nil {
+// copied is a copy of what p points to; nil of nil.
+func copied[T any](p *T) *T {
+	if p == nil {
 		return nil
 	}
-	c := *f
-	c.bits = slices.Clone(f.bits)
+	c := *p
 	return &c
+}
+
+func (f *filter) clone() *filter {
+	c := copied(f)
+	if c != nil {
+		c.bits = slices.Clone(f.bits)
+	}
+	return c
 }

@@ -70,7 +70,7 @@ func (d *Detector) note(a *account, v verdict, now int64) {
 		if v.score < d.cfg.Floor/2 {
 			return
 		}
-		before := fuse(d.before.speak, d.before.age)
+		before := fuse(&d.before.speak, d.before.age)
 		for f := range families {
 			if m := v.share[f] - before.share[f]; m > s.moved {
 				s.kind, s.moved = f, m
@@ -80,11 +80,13 @@ func (d *Detector) note(a *account, v verdict, now int64) {
 			return
 		}
 	}
-	if len(a.steps) == stepsMax {
-		copy(a.steps, a.steps[1:])
-		a.steps = a.steps[:stepsMax-1]
+	if a.steps == nil {
+		a.steps = new([]step)
 	}
-	a.steps = append(a.steps, s)
+	if len(*a.steps) == stepsMax {
+		*a.steps = append((*a.steps)[:0], (*a.steps)[1:]...)
+	}
+	*a.steps = append(*a.steps, s)
 }
 
 func (s step) public() Step {
@@ -115,7 +117,7 @@ func (d *Detector) Why(name mailq.Account) (Explanation, bool) {
 			BusiestHour:   a.rate.usual(perHour, norms),
 			BusiestDay:    a.rate.usual(perDay, norms),
 			Days:          int(a.rate.days),
-			Networks:      len(a.log.known),
+			Networks:      a.log.owned(),
 		},
 	}
 	if a.open() {
@@ -124,8 +126,10 @@ func (d *Detector) Why(name mailq.Account) (Explanation, bool) {
 	if a.rare != nil && a.rare.mercy.at != 0 {
 		e.Released = time.Unix(0, a.rare.mercy.at).UTC()
 	}
-	for _, s := range a.steps {
-		e.Steps = append(e.Steps, s.public())
+	if a.steps != nil {
+		for _, s := range *a.steps {
+			e.Steps = append(e.Steps, s.public())
+		}
 	}
 	return e, true
 }
@@ -138,7 +142,7 @@ func (d *Detector) summary(a *account) Summary {
 		Shared:     a.shared,
 		Score:      round(v.score),
 		Families:   v.families,
-		First:      time.Unix(0, a.first).UTC(),
+		First:      time.Unix(int64(a.first), 0).UTC(),
 		Last:       time.Unix(0, a.last).UTC(),
 		Messages:   int(a.messages),
 		Recipients: a.known.len(),
