@@ -105,7 +105,7 @@ func (d *Detector) addressed(a *account, m *message, to []mailq.Recipient, now i
 // recipient adds one recipient to the evidence of m, and learns it.
 func (d *Detector) recipient(a *account, m *message, to *mailq.Recipient, share, w float32, above bool) {
 	n := &a.nov
-	if others := a.rate.reached(to.Hash, a.last); others > 0 && m.others < copiesMost {
+	if others := a.rate.reached(to.Hash, a.last); others > 0 && m.others < crowdMost {
 		m.others++
 		a.series.reached(m.others, others)
 	}

@@ -32,6 +32,7 @@ const (
 	seriesQuarter
 	seriesDay
 	seriesCopies // of many small messages, each recipient
+	seriesCrowds // of a few large ones, each recipient
 	tallies
 )
 
@@ -44,10 +45,12 @@ var seriesOf = [tallies]struct {
 	seriesQuarter: {overQuarter, 1, 30},
 	seriesDay:     {overDay, 1, 34},
 	seriesCopies:  {overHour, copiesMost, 32},
+	seriesCrowds:  {overHour, crowdMost, 36},
 }
 
 const (
 	copiesMost  = 5
+	crowdMost   = 20
 	seriesOver  = 1.5 // nor is anything below so many times the record
 	seriesSays  = 9.2
 	seriesYoung = 5 // an account has a record once so many of its days are known
@@ -151,8 +154,11 @@ func (a *account) seriesText() string {
 	s := &a.series
 	t, _ := s.longest(a.last)
 	what := "messages, each to other people,"
-	if t == seriesCopies {
+	switch t {
+	case seriesCopies:
 		what = "recipients of small messages, each to other people,"
+	case seriesCrowds:
+		what = "recipients of messages, each to other people,"
 	}
 	text := fmt.Sprintf("about %.0f %s in %s", s.now[t], what, seriesSpan[t])
 	if most := s.most(t, a.last); most >= 1 {
@@ -161,4 +167,4 @@ func (a *account) seriesText() string {
 	return text + "; this account never did so before"
 }
 
-var seriesSpan = [tallies]string{"an hour", "6 hours", "a day", "an hour"}
+var seriesSpan = [tallies]string{"an hour", "6 hours", "a day", "an hour", "an hour"}

@@ -29,7 +29,7 @@ func TestSeries(t *testing.T) {
 	for _, c := range []struct {
 		gap   time.Duration
 		rcpts int
-	}{{time.Second, 1}, {10 * time.Second, 1}, {time.Minute, 1}, {5 * time.Minute, 1}, {10 * time.Minute, 1}, {10 * time.Second, 4}} {
+	}{{time.Second, 1}, {10 * time.Second, 1}, {time.Minute, 1}, {5 * time.Minute, 1}, {10 * time.Minute, 1}, {10 * time.Second, 4}, {time.Minute, 20}} {
 		t.Run(fmt.Sprintf("%d each %v", c.rcpts, c.gap), func(t *testing.T) {
 			w := newWorld(t, nil)
 			w.office(10, 30)
