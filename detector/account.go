@@ -35,7 +35,6 @@ func classOf(a mailq.Account) class {
 // An account is what is remembered of one account. Times are Unix
 // nanoseconds of the mail server's clock.
 type account struct {
-	key    uint32 // a hash of the name
 	name   mailq.Account
 	class  class
 	shared bool
@@ -58,9 +57,10 @@ type account struct {
 	spr    domains
 	fail   failures
 	like   likeness
+	key    uint32 // a hash of the name
 
-	rare  *rare   // nil for most
-	steps *[]step // latest steps that led somewhere; nil for most
+	rare *rare  // nil for most
+	in   *inbox // nil where no mail for it is seen
 
 	asSelf   uint32 // the latest sender that belongs to the account
 	messages uint32 // submitted in all
@@ -104,6 +104,8 @@ type rare struct {
 	reply replies
 	from  senders
 	scr   scripts
+	with  cohort
+	steps []step // latest that led somewhere
 	mercy mercy
 	spent *spent
 }

@@ -32,7 +32,10 @@ func (a *account) settle() {
 	a.nov.count, a.nov.strangers = 0, 0
 	a.spr.chart, a.rate.odd, a.like.chart, a.fail.chart, a.log.chart = chart{}, chart{}, chart{}, chart{}, chart{}
 	if r := a.rare; r != nil {
-		r.reply.chart, r.from.chart, r.scr.chart = chart{}, chart{}, chart{}
+		r.reply.chart, r.from.chart, r.scr.chart, r.with = chart{}, chart{}, chart{}, cohort{}
+	}
+	if a.in != nil {
+		a.in.returned = chart{}
 	}
 	a.log.guessed = false
 	a.ep = episode{}

@@ -116,6 +116,11 @@ func (d *Detector) Observe(ev *mailq.Event) (rules.Finding, bool) {
 	if ev.Kind == mailq.Lost {
 		return d.blind(ev)
 	}
+	if ev.Into != "" {
+		if a := d.received(ev); a != nil {
+			return d.judge(a, a.last)
+		}
+	}
 	if ev.Account == "" || saysNothing(ev) {
 		return rules.Finding{}, false
 	}
@@ -198,10 +203,7 @@ func (d *Detector) evict(now int64) bool {
 			d.order = d.order[:last]
 			d.stats.Evicted++
 			a.gone = true
-			if !a.dirty {
-				a.dirty = true
-				d.changed = append(d.changed, a)
-			}
+			d.touch(a)
 			return true
 		}
 		d.hand++
@@ -216,10 +218,7 @@ func (d *Detector) advance(a *account, now int64) {
 	a.decay(now)
 	a.last = now
 	a.ep.rose = false
-	if !a.dirty {
-		a.dirty = true
-		d.changed = append(d.changed, a)
-	}
+	d.touch(a)
 	if another && a.open() {
 		d.fade(a, now)
 	}
@@ -242,6 +241,14 @@ func (d *Detector) advance(a *account, now int64) {
 	}
 }
 
+// touch notes that the account's state is to be saved.
+func (d *Detector) touch(a *account) {
+	if !a.dirty {
+		a.dirty = true
+		d.changed = append(d.changed, a)
+	}
+}
+
 // fade lets an open episode's charts come to rest, and ends it when all have.
 func (d *Detector) fade(a *account, now int64) {
 	if since(a.nov.lastMsg, now) >= fastIdle {
@@ -261,6 +268,10 @@ func (d *Detector) fade(a *account, now int64) {
 		r.reply.rest(feedbackLag, now)
 		r.from.rest(feedbackLag, now)
 		r.scr.rest(feedbackLag, now)
+		r.with.rest(feedbackLag, now)
+	}
+	if a.in != nil {
+		a.in.returned.rest(feedbackLag, now)
 	}
 	if a.ep.hard != hardNone && since(a.ep.toldAt, now) >= feedbackLag {
 		a.ep.hard = hardNone
@@ -313,10 +324,14 @@ func (a *account) speakAll() {
 	say[familyFailures] = saying(a.fail.says())
 	say[familyLogins] = saying(a.log.s)
 	say[familyLikeness] = min(say[familyLikeness], saying(a.like.s))
+	if a.in != nil {
+		say[familyReturned] = saying(a.in.returned.s)
+	}
 	if r := a.rare; r != nil {
 		say[familyReplies] = saying(r.reply.s)
 		say[familySender] = saying(r.from.s)
 		say[familyScript] = saying(r.scr.s)
+		say[familyFleet] = saying(r.with.s)
 	}
 }
 
@@ -389,6 +404,7 @@ func (d *Detector) submitted(a *account, ev *mailq.Event, now int64) {
 	d.ran(a, ev.Script, now)
 	d.resembles(a, ev.Size, ev.Subject, now)
 	a.rate.sent()
+	a.in.wrote(a.ep.top >= d.cfg.Floor, now)
 	d.pace(a, now)
 	if a.ep.speak[familyRate] > 0 {
 		a.begin(m, now)
@@ -420,6 +436,9 @@ func (d *Detector) pace(a *account, now int64) {
 	s, _ := a.rate.speed(norms)
 	a.say(familyRate, s)
 	a.say(familyFanout, a.rate.fanout(norms, now))
+	if a.open() {
+		a.say(familyOneway, a.oneway())
+	}
 	a.say(familySeries, a.seriesScore())
 }
 
@@ -469,12 +488,3 @@ func (d *Detector) judge(a *account, now int64) (rules.Finding, bool) {
 // higher is made again, so that a verdict that has run out meanwhile is
 // renewed while the account goes on.
 const tellAgain = 10 * minute
-
-// mark remembers the networks that a convicted account was used from.
-func (d *Detector) mark(a *account, now int64) {
-	for i := range a.log.nets {
-		if n := &a.log.nets[i]; !n.own && n.sent {
-			d.marks.add(n.net, now)
-		}
-	}
-}

@@ -19,8 +19,11 @@ const (
 	familyRate
 	familyFanout
 	familySeries
+	familyOneway
 	familyHours
 	familyFailures
+	familyReturned
+	familyFleet
 	familyReplies
 	familyLogins
 	familySender
@@ -40,8 +43,11 @@ var kinds = [families]struct {
 	familyRate:     {"rate", groupPace},
 	familyFanout:   {"fanout", groupPace},
 	familySeries:   {"series", groupPace},
+	familyOneway:   {rules.Oneway, groupPace},
 	familyHours:    {"hours", groupPace},
 	familyFailures: {"failures", groupFailures},
+	familyReturned: {rules.Returned, groupFailures},
+	familyFleet:    {rules.Fleet, groupFleet},
 	familyReplies:  {"replies", groupReplies},
 	familyLogins:   {"logins", groupLogins},
 	familySender:   {"sender", groupSender},
@@ -56,6 +62,7 @@ const (
 	groupWhom group = iota
 	groupPace
 	groupFailures
+	groupFleet
 	groupReplies
 	groupLogins
 	groupSender
@@ -114,8 +121,9 @@ func fuse(speak *[families]said, age float32) verdict {
 		v.share[familyRate] = 0
 	}
 	if v.share[familyNovelty] < speaks {
-		v.share[familyLikeness], v.share[familyHours] = 0, 0
+		v.share[familyLikeness], v.share[familyHours], v.share[familyOneway], v.share[familyReturned] = 0, 0, 0, 0
 	}
+	v.share[familyReturned] = min(v.share[familyReturned], max(returnedTop-v.share[familyFailures], 0))
 	v.limit(paceTop, groupPace)
 	v.limit(strangerTop+strangerAge*age, groupWhom, groupPace, groupContent)
 	var by [groups]float32
@@ -225,6 +233,12 @@ func (d *Detector) words(a *account, f family) string {
 		return a.seriesText()
 	case familyHours:
 		return "at hours when this account hardly ever sends"
+	case familyOneway:
+		return a.onewayText()
+	case familyReturned:
+		return a.returnedText()
+	case familyFleet:
+		return a.cohortText()
 	case familyFailures:
 		return a.failuresText()
 	case familyReplies:

@@ -137,7 +137,7 @@ func (d *Detector) stranger(a *account, n *network, sent bool, now int64) {
 		x += guessStep
 		l.guessed = true
 	}
-	if d.marks.has(n.net, now) {
+	if d.marks.nets.has(n.net, now) {
 		x += guessStep
 	}
 	if x <= 0 {
@@ -350,43 +350,4 @@ func (w *wrong) from(a mailq.Account, net uint32, now int64) int {
 		return 0
 	}
 	return int(t.count)
-}
-
-// marks are the networks that hijacked accounts were used from, for a day:
-// who comes from one of them is looked at harder. The table is bounded; the
-// oldest mark makes room.
-type marks struct{ nets []mark }
-
-type mark struct {
-	net uint32
-	at  int64
-}
-
-const marksMax = 256
-
-func (m *marks) has(net uint32, now int64) bool {
-	for i := range m.nets {
-		if m.nets[i].net == net && now-m.nets[i].at < day {
-			return true
-		}
-	}
-	return false
-}
-
-func (m *marks) add(net uint32, now int64) {
-	oldest := 0
-	for i := range m.nets {
-		if m.nets[i].net == net {
-			m.nets[i].at = now
-			return
-		}
-		if m.nets[i].at < m.nets[oldest].at {
-			oldest = i
-		}
-	}
-	if len(m.nets) < marksMax {
-		m.nets = append(m.nets, mark{net, now})
-		return
-	}
-	m.nets[oldest] = mark{net, now}
 }

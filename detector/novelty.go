@@ -122,6 +122,7 @@ func (d *Detector) recipient(a *account, m *message, to *mailq.Recipient, share,
 			m.unseen++
 		}
 		d.spread(a, to, above)
+		d.shares(a, to.Hash, a.last)
 	}
 	if above {
 		a.ep.doubting().learn(to.Hash, isNew, w, prior)

@@ -6,8 +6,7 @@ package detector
 // and only as far as the account's own mail is not like that.
 type likeness struct {
 	chart
-	marks [4]uint32 // of the latest messages
-	next  uint8
+	marks [4]uint32 // of the latest messages, the latest first
 	own   share
 }
 
@@ -23,7 +22,11 @@ func (d *Detector) resembles(a *account, size int, subject string, now int64) {
 	if size == 0 && subject == "" {
 		return
 	}
-	like := l.has(markOf(size, subject))
+	mark := markOf(size, subject)
+	like := l.has(mark)
+	if !like {
+		d.sharesText(a, mark, now)
+	}
 	prior := min(max(d.fleet.same.mean(.2, 50), .02), .98)
 	p := min(max(l.own.mean(prior, 6), .02), .98)
 	if a.open() {
@@ -66,8 +69,8 @@ func (l *likeness) has(mark uint32) bool {
 			found = found || max(m, mark)-min(m, mark) <= mark/100+4
 		}
 	}
-	l.marks[l.next%4] = mark
-	l.next = (l.next + 1) % 4
+	copy(l.marks[1:], l.marks[:])
+	l.marks[0] = mark
 	return found
 }
 

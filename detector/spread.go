@@ -12,8 +12,7 @@ import (
 // not two.
 type domains struct {
 	chart
-	last  [8]uint16 // hashes of domains written to, latest first out
-	next  uint8
+	last  [8]uint16 // hashes of domains written to, the latest first
 	fresh share
 }
 
@@ -33,8 +32,8 @@ func (d *Detector) spread(a *account, to *mailq.Recipient, above bool) {
 	x := log((1 - spamNewDomain) / (1 - p))
 	if !known {
 		x = log(spamNewDomain / p)
-		s.last[s.next%8] = h
-		s.next = (s.next + 1) % 8
+		copy(s.last[1:], s.last[:])
+		s.last[0] = h
 	}
 	s.add(min(max(x, -spreadStep), spreadStep), spreadTop, a.last)
 	if !above {

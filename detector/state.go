@@ -130,8 +130,8 @@ func (a *account) fields(c *codec) {
 		a.ring, a.filled = new([ringMax]message), uint8(len(latest))
 		copy(a.ring[:], latest)
 	}
-	if optional(c, &a.steps) {
-		list(c, a.steps, stepsMax, (*step).fields)
+	if optional(c, &a.in) {
+		a.in.fields(c)
 	}
 	c.u32(&a.asSelf)
 	if optional(c, &a.rare) {
@@ -151,12 +151,16 @@ func optional[T any](c *codec, v **T) bool {
 }
 
 func (r *rare) fields(c *codec) {
+	list(c, &r.steps, stepsMax, (*step).fields)
 	r.reply.chart.fields(c)
 	c.u16(&r.reply.blamed)
 	c.text(&r.reply.provider, 32)
 	c.u8((*uint8)(&r.reply.says))
 	r.from.fields(c)
 	r.scr.fields(c)
+	r.with.chart.fields(c)
+	c.u16(&r.with.whom)
+	c.flag(&r.with.text)
 	r.mercy.fields(c)
 	if optional(c, &r.spent) {
 		c.u32(&r.spent.at)
@@ -227,7 +231,6 @@ func (s *domains) fields(c *codec) {
 	for i := range s.last {
 		c.u16(&s.last[i])
 	}
-	c.u8(&s.next)
 	c.share(&s.fresh)
 }
 
@@ -286,6 +289,16 @@ func (l *logins) fields(c *codec) {
 	c.flag(&l.guessed)
 }
 
+func (in *inbox) fields(c *codec) {
+	in.returned.fields(c)
+	c.count(&in.day)
+	c.count(&in.month)
+	c.count(&in.sent)
+	c.count(&in.bounces)
+	c.share(&in.own)
+	c.u32(&in.at)
+}
+
 func (s *senders) fields(c *codec) {
 	s.chart.fields(c)
 	for i := range s.known {
@@ -305,7 +318,6 @@ func (l *likeness) fields(c *codec) {
 	for i := range l.marks {
 		c.u32(&l.marks[i])
 	}
-	c.u8(&l.next)
 	c.share(&l.own)
 }
 
@@ -390,15 +402,21 @@ func (d *Detector) fields(c *codec) {
 	}
 	list(c, &f.peers.at, peersMax, (*traffic).fields)
 	d.fails.fields(c)
-	list(c, &d.marks.nets, marksMax, func(m *mark, c *codec) {
-		c.u32(&m.net)
-		c.i64(&m.at)
-	})
+	d.marks.nets.fields(c, netsMarked)
+	d.marks.whom.fields(c, whomMarked)
+	d.marks.texts.fields(c, textsMarked)
 	list(c, &d.lost.told, lostHosts, func(b *blindness, c *codec) {
 		c.text(&b.host, 255)
 		c.i64(&b.slot)
 	})
 	d.queue.fields(c)
+}
+
+func (m *marked) fields(c *codec, most int) {
+	list(c, (*[]mark)(m), most, func(m *mark, c *codec) {
+		c.u32(&m.hash)
+		c.u32(&m.at)
+	})
 }
 
 func (t *traffic) fields(c *codec) {

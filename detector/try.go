@@ -16,7 +16,7 @@ func (d *Detector) Try(name mailq.Account, f func()) {
 	d.room = room{}
 	d.cfg.MaxAccounts = math.MaxInt // nobody is forgotten for it
 	d.fails.slot = slices.Clone(d.fails.slot)
-	d.marks.nets = slices.Clone(d.marks.nets)
+	d.marks = marks{slices.Clone(d.marks.nets), slices.Clone(d.marks.whom), slices.Clone(d.marks.texts)}
 	d.fleet.peers.at = slices.Clone(d.fleet.peers.at)
 	d.lost.told = slices.Clone(d.lost.told)
 	a := d.accounts[name]
@@ -55,12 +55,10 @@ func (a *account) clone() *account {
 		e.pending = e.pending.clone()
 	}
 	c.log.nets = slices.Clone(a.log.nets)
-	if a.steps != nil {
-		s := slices.Clone(*a.steps)
-		c.steps = &s
-	}
+	c.in = copied(a.in)
 	c.rare = copied(a.rare)
 	if r := c.rare; r != nil {
+		r.steps = slices.Clone(r.steps)
 		r.spent = copied(r.spent)
 		if r.spent != nil {
 			r.spent.pending = r.spent.pending.clone()

@@ -80,13 +80,11 @@ func (d *Detector) note(a *account, v verdict, now int64) {
 			return
 		}
 	}
-	if a.steps == nil {
-		a.steps = new([]step)
+	r := a.seldom()
+	if len(r.steps) == stepsMax {
+		r.steps = append(r.steps[:0], r.steps[1:]...)
 	}
-	if len(*a.steps) == stepsMax {
-		*a.steps = append((*a.steps)[:0], (*a.steps)[1:]...)
-	}
-	*a.steps = append(*a.steps, s)
+	r.steps = append(r.steps, s)
 }
 
 func (s step) public() Step {
@@ -123,11 +121,11 @@ func (d *Detector) Why(name mailq.Account) (Explanation, bool) {
 	if a.open() {
 		e.Since = time.Unix(0, a.ep.onset).UTC()
 	}
-	if a.rare != nil && a.rare.mercy.at != 0 {
-		e.Released = time.Unix(0, a.rare.mercy.at).UTC()
-	}
-	if a.steps != nil {
-		for _, s := range *a.steps {
+	if r := a.rare; r != nil {
+		if r.mercy.at != 0 {
+			e.Released = time.Unix(0, r.mercy.at).UTC()
+		}
+		for _, s := range r.steps {
 			e.Steps = append(e.Steps, s.public())
 		}
 	}

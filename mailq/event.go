@@ -73,6 +73,10 @@ type Event struct {
 	To    Recipient
 	Reply Reply
 
+	// Into is the mailbox of this server that a Delivered message was put into;
+	// empty where it went elsewhere.
+	Into Account
+
 	// Method is how a login proved itself (PLAIN, XOAUTH2, …) and Service
 	// where (smtp, imap, pop3).
 	Method  string

@@ -686,6 +686,9 @@ func (p *Parser) eximOutcome(ev *Event, kind Kind, o *open, b []byte) bool {
 	}
 	ev.To = p.recipient(final)
 	ev.Reply = p.eximReply(kind, &t)
+	if kind == Delivered && len(t.host) == 0 && !isProgram(t.to) {
+		ev.Into = p.mailbox(final)
+	}
 	written := ev.To
 	forwarded := !local && len(t.original) > 0 && !sameDomain(t.original, t.to)
 	switch {
@@ -699,6 +702,9 @@ func (p *Parser) eximOutcome(ev *Event, kind Kind, o *open, b []byte) bool {
 	p.name(ev, o, written)
 	return p.eximVerdict(ev, o, kind, &t)
 }
+
+// isProgram reports whether mail for the address goes to a program, or nowhere.
+func isProgram(addr []byte) bool { return len(addr) > 0 && (addr[0] == '|' || addr[0] == ':') }
 
 // eximVerdict says what an outcome counts as: one of our own limits is no
 // bounce, and a retry whose time has not come is no attempt.

@@ -454,6 +454,14 @@ func (p *Parser) login(name []byte) Account {
 	return p.logins.keep(name, p.Directory.Canonical(string(name)))
 }
 
+// mailbox returns the account whose mailbox an address is; "" for what is no address.
+func (p *Parser) mailbox(addr []byte) Account {
+	if bytes.IndexByte(addr, '@') <= 0 {
+		return ""
+	}
+	return p.login(addr)
+}
+
 // newDirectory forgets what the directory before said.
 func (p *Parser) newDirectory() {
 	p.of = p.Directory

@@ -957,6 +957,9 @@ func (p *Parser) outcome(ev *Event, kind Kind, o *open, g *program, a *attempt) 
 	ev.Reply = p.reply(kind, a.by.provider, a.dsn, a.text)
 	if g.daemon == localDaemon || g.daemon == pipeDaemon {
 		ev.Reply.Provider = providerLocal
+		if kind == Delivered {
+			ev.Into = p.mailbox(a.to)
+		}
 	}
 	if kind == Deferred {
 		o.retries++

@@ -322,6 +322,35 @@ func TestPostfixEventFields(t *testing.T) {
 	}
 }
 
+// A delivery into a mailbox names whose it is; one to a program, to another server
+// or that failed names nobody's.
+func TestIntoMailbox(t *testing.T) {
+	const dir = "2026-11-22 05:28:20 "
+	tests := []struct {
+		name, log string
+		want      Account
+	}{
+		{"LMTP", at(clientLine(id1, ""), activeLine(id1, "", 1), "postfix/lmtp[9]: "+id1+": to=<Bob@Shop.test>, relay=mx1[private/dovecot-lmtp], delay=0.1, delays=0.01/0.03/0.06/0, dsn=2.0.0, status=sent (250 2.0.0 <bob@shop.test> Saved)"), "bob@shop.test"},
+		{"local, by an alias", at(clientLine(id1, ""), activeLine(id1, "x@far.test", 1), "postfix/local[9]: "+id1+": to=<info@shop.test>, relay=local, delay=0.1, delays=0.01/0.03/0.06/0, dsn=2.0.0, status=sent (delivered to mailbox)"), "bob@shop.test"},
+		{"another server", at(clientLine(id1, "alice@shop.test"), activeLine(id1, "alice@shop.test", 1), sentLine(id1, "r@ok.test")), ""},
+		{"full", at(clientLine(id1, ""), activeLine(id1, "x@far.test", 1), "postfix/lmtp[9]: "+id1+": to=<bob@shop.test>, relay=mx1[private/dovecot-lmtp], delay=0.1, delays=0.01/0.03/0.06/0, dsn=5.2.2, status=bounced (host mx1[private/dovecot-lmtp] said: 552 5.2.2 over quota)"), ""},
+		{"Exim", dir + "1wNDw7-004MuF-FZ <= x@far.test H=far.test [192.0.2.1] P=esmtp S=900\n" + dir + "1wNDw7-004MuF-FZ => bob <bob@shop.test> R=localuser T=maildir", "bob@shop.test"},
+		{"Exim, a file", dir + "1wNDw7-004MuF-FZ <= x@far.test H=far.test [192.0.2.1] P=esmtp S=900\n" + dir + "1wNDw7-004MuF-FZ => /home/bob/Maildir/ <bob@shop.test> R=virtual T=address_directory", "bob@shop.test"},
+		{"Exim, a program", dir + "1wNDw7-004MuF-FZ <= x@far.test H=far.test [192.0.2.1] P=esmtp S=900\n" + dir + "1wNDw7-004MuF-FZ => |/usr/bin/procmail <bob@shop.test> R=virtual T=address_pipe", ""},
+		{"Exim, another server", dir + "1wNDw7-004MuF-FZ <= x@far.test H=far.test [192.0.2.1] P=esmtp S=900\n" + dir + `1wNDw7-004MuF-FZ => r@ok.test R=out T=smtp H=mx.ok.test [192.0.2.9] C="250 ok"`, ""},
+	}
+	for _, c := range tests {
+		t.Run(c.name, func(t *testing.T) {
+			p := newParser()
+			p.Directory = &Directory{Aliases: map[string]string{"info@shop.test": "bob@shop.test"}}
+			evs := events(p, c.log)
+			if last := evs[len(evs)-1]; last.Into != c.want {
+				t.Errorf("%v into %q, want %q", last.Kind, last.Into, c.want)
+			}
+		})
+	}
+}
+
 // Two messages of one short id are two, also to whoever tells them apart by
 // Event.Message.
 func TestShortIDReusedHasTwoIdentities(t *testing.T) {

@@ -23,8 +23,11 @@ const (
 	Rate     = "rate"     // faster than the account's own past
 	Fanout   = "fanout"   // more different recipients than in its own past
 	Series   = "series"   // one message after another, each to other people
+	Oneway   = "oneway"   // much more mail written, in proportion to what it gets, than it usually writes
 	Hours    = "hours"    // at hours at which it does not send
 	Failures = "failures" // recipients that do not exist
+	Returned = "returned" // bounces that other servers send back
+	Fleet    = "fleet"    // recipients and texts of accounts that were just found hijacked
 	Replies  = "replies"  // what the recipients' servers answer
 	Logins   = "logins"   // networks and places that log in
 	Sender   = "sender"   // sender addresses that do not belong to the login
@@ -52,7 +55,7 @@ var ruleTable = [...]struct {
 }
 
 var familyNames = [...]string{
-	Novelty, Domains, Rate, Fanout, Series, Hours, Failures, Replies, Logins, Sender, Likeness, Script, Queue, Coverage, Calibration,
+	Novelty, Domains, Rate, Fanout, Series, Oneway, Hours, Failures, Returned, Fleet, Replies, Logins, Sender, Likeness, Script, Queue, Coverage, Calibration,
 }
 
 // classNames are the values of [Finding.Class] that a condition may ask for.
