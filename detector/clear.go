@@ -37,6 +37,6 @@ func (a *account) settle() {
 	if a.in != nil {
 		a.in.returned = chart{}
 	}
-	a.log.guessed = false
+	a.log.guessed, a.log.far = false, false
 	a.ep = episode{}
 }

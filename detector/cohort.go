@@ -69,7 +69,7 @@ func (m *marked) add(hash uint32, most int, now int64) {
 // writes to later are marked as they come.
 func (d *Detector) mark(a *account, now int64) {
 	for i := range a.log.nets {
-		if n := &a.log.nets[i]; !n.own && n.sent {
+		if n := &a.log.nets[i]; !n.own() && n.sent() {
 			d.marks.nets.add(n.net, netsMarked, now)
 		}
 	}

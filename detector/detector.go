@@ -41,9 +41,8 @@ type Config struct {
 	// FleetRecipients is how many recipients of all accounts together are
 	// remembered in each of two generations, at two bytes each.
 	FleetRecipients int
-	// Locate names the country (two letters) and the autonomous system of
-	// an address; nil where there is no database. Empty and 0 mean unknown.
-	Locate func(netip.Addr) (country string, asn uint32)
+	// Locate says where an address is used; nil where there is no database.
+	Locate func(netip.Addr) Place
 }
 
 // Default is the configuration for an ordinary server.

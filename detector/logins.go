@@ -20,17 +20,27 @@ type logins struct {
 	newDay  bool  // today had one
 	most    uint8 // most networks of a day in ordinary times
 	guessed bool  // a wrong password came first
+	far     bool  // from where nobody could have travelled to
 }
 
 // A network is one that the account was used from.
 type network struct {
-	net     uint32
-	asn     uint32
-	at      uint32 // last used, in seconds
-	country uint16
-	own     bool // the account's own; the others are unknown
-	sent    bool // mail, on its latest day
+	net   uint32
+	asn   uint32
+	at    uint32 // last used, in seconds
+	field uint16 // where it is, see fieldOf
+	bits  uint16 // the country, and:
 }
+
+const (
+	netOwn     = 1 << 15   // it is the account's own; the others are unknown
+	netSent    = 1 << 14   // mail, on its latest day
+	netCountry = 1<<10 - 1 // see countryOf
+)
+
+func (n *network) own() bool       { return n.bits&netOwn != 0 }
+func (n *network) sent() bool      { return n.bits&netSent != 0 }
+func (n *network) country() uint16 { return n.bits & netCountry }
 
 // old reports whether the network was last used more than a day ago.
 func (n *network) old(now int64) bool { return since(n.at, now) > day }
@@ -79,32 +89,20 @@ func (d *Detector) used(a *account, client netip.Addr, sent bool, now int64) {
 	l.turn(now, a.ep.top >= d.cfg.Floor)
 	n := l.find(net)
 	if n == nil {
-		n = l.sight(network{net: net, own: len(l.nets) == 0})
+		n = l.sight(net)
 		d.locate(n, client)
-		if !n.own {
+		if !n.own() {
 			d.stranger(a, n, sent, now)
 		}
 	} else if n.old(now) {
 		d.locate(n, client)
-		n.sent = false
+		n.bits &^= netSent
 	}
-	n.at, n.sent = max(n.at, seconds(now)), n.sent || sent
+	n.at = max(n.at, seconds(now))
+	if sent {
+		n.bits |= netSent
+	}
 	d.hardNets(a, now)
-}
-
-// locate notes where on earth the network is, if that can be known.
-func (d *Detector) locate(n *network, client netip.Addr) {
-	if d.cfg.Locate != nil {
-		n.country, n.asn = located(d.cfg.Locate(client))
-	}
-}
-
-// located packs a country's two letters.
-func located(country string, asn uint32) (uint16, uint32) {
-	if len(country) != 2 {
-		return 0, asn
-	}
-	return uint16(country[0])<<8 | uint16(country[1]), asn
 }
 
 // stranger weighs a network that the account was never used from.
@@ -124,10 +122,17 @@ func (d *Detector) stranger(a *account, n *network, sent bool, now int64) {
 	if sameASN {
 		x /= 4 // the same carrier's next network
 	}
+	travel := float32(0)
+	if !sameASN && l.tooFast(n, now) {
+		travel = travelStep
+		l.far = true
+	}
 	if !sent {
-		x /= 2 // reading mail is what people do everywhere
+		x, travel = x/2, travel/2 // reading mail is what people do everywhere
 	}
 	switch {
+	case travel > 0 && lands < 2: // it says that there is a second country, too
+		x += travel
 	case lands == 1:
 		x += secondLand
 	case lands > 1:
@@ -164,14 +169,14 @@ func (l *logins) unknown(n *network, now int64) (count, lands int, sameASN bool)
 		if r.old(now) {
 			continue
 		}
-		if !r.own {
+		if !r.own() {
 			count++
 		}
-		if r.country != 0 && !slices.Contains(seen, r.country) {
-			seen = append(seen, r.country)
+		if land := r.country(); land != 0 && !slices.Contains(seen, land) {
+			seen = append(seen, land)
 		}
 	}
-	if n.country != 0 && len(seen) > 0 && !slices.Contains(seen, n.country) {
+	if land := n.country(); land != 0 && len(seen) > 0 && !slices.Contains(seen, land) {
 		lands = len(seen)
 	}
 	return count, lands, sameASN
@@ -189,13 +194,13 @@ func (l *logins) find(net uint32) *network {
 // knows reports whether the network is one of the account's own.
 func (l *logins) knows(net uint32) bool {
 	n := l.find(net)
-	return n != nil && n.own
+	return n != nil && n.own()
 }
 
 // owned is how many networks are the account's own.
 func (l *logins) owned() (n int) {
 	for i := range l.nets {
-		if l.nets[i].own {
+		if l.nets[i].own() {
 			n++
 		}
 	}
@@ -204,9 +209,13 @@ func (l *logins) owned() (n int) {
 
 // sight notes a network as used; of too many unknown ones the oldest makes room,
 // so that a flood of them drives none of the account's own out.
-func (l *logins) sight(n network) *network {
-	if !n.own && len(l.nets)-l.owned() >= netsMost {
-		oldest := l.oldest(func(r *network) bool { return !r.own })
+func (l *logins) sight(net uint32) *network {
+	n := network{net: net}
+	if len(l.nets) == 0 { // the first use of all
+		n.bits = netOwn
+	}
+	if len(l.nets)-l.owned() >= netsMost {
+		oldest := l.oldest(func(r *network) bool { return !r.own() })
 		*oldest = n
 		return oldest
 	}
@@ -250,7 +259,7 @@ func (l *logins) adopt() {
 	}
 	for i := range l.nets {
 		n := &l.nets[i]
-		n.own = true
+		n.bits |= netOwn
 		if latest-n.at <= uint32(day/second) {
 			today++
 		}
@@ -282,12 +291,12 @@ func (l *logins) senders(now int64) (nets, lands int) {
 	var seen []uint16
 	for i := range l.nets {
 		r := &l.nets[i]
-		if !r.sent || r.old(now) {
+		if !r.sent() || r.old(now) {
 			continue
 		}
 		nets++
-		if r.country != 0 && !slices.Contains(seen, r.country) {
-			seen = append(seen, r.country)
+		if land := r.country(); land != 0 && !slices.Contains(seen, land) {
+			seen = append(seen, land)
 		}
 	}
 	return nets, len(seen)
@@ -304,6 +313,9 @@ func (a *account) loginsText() string {
 		text += fmt.Sprintf("; mail from %d networks in %d countries within 24 hours", nets, lands)
 	} else if nets > 1 {
 		text += fmt.Sprintf("; mail from %d networks within 24 hours", nets)
+	}
+	if a.log.far {
+		text += "; farther from where it was used before than anybody travels in that time"
 	}
 	if a.log.guessed {
 		text += "; wrong passwords came from there first"

@@ -226,7 +226,7 @@ func TestNamed(t *testing.T) {
 	named(t, "joe-job", func(t *testing.T, w *world) {
 		evening := w.office(5, 20)
 		for i := range 300 { // bounces of mail that others sent in our name
-			w.observe(&mailq.Event{Time: evening.Add(time.Duration(i) * time.Second), Kind: mailq.Delivered, To: rcpt(string(alice)), Reply: mailq.Reply{Class: mailq.OK}})
+			w.observe(&mailq.Event{Time: evening.Add(time.Duration(i) * time.Second), Kind: mailq.Delivered, To: rcpt(string(alice)), Into: alice, Client: addr("192.0.2.25"), Reply: mailq.Reply{Class: mailq.OK}})
 		}
 		atMost(t, w, alice, quiet)
 	})

@@ -278,15 +278,18 @@ func (l *logins) fields(c *codec) {
 		c.u32(&n.net)
 		c.u32(&n.asn)
 		c.u32(&n.at)
-		c.u16(&n.country)
-		c.flag(&n.own)
-		c.flag(&n.sent)
+		c.u16(&n.field)
+		c.u16(&n.bits)
+		if n.field > fields {
+			c.fail()
+		}
 	})
 	c.share(&l.days)
 	c.i32(&l.today)
 	c.flag(&l.newDay)
 	c.u8(&l.most)
 	c.flag(&l.guessed)
+	c.flag(&l.far)
 }
 
 func (in *inbox) fields(c *codec) {

@@ -193,10 +193,10 @@ func addresses(prefix string, n int) []string {
 }
 
 // byThirdByte is a database of countries for tests: 203.0.N.x is the Nth.
-func byThirdByte(a netip.Addr) (string, uint32) {
+func byThirdByte(a netip.Addr) Place {
 	b := a.As4()
 	if b[0] != 203 {
-		return "DE", 1
+		return Place{Country: "DE", ASN: 1}
 	}
-	return string([]byte{'A' + b[2], 'X'}), uint32(b[2]) + 100
+	return Place{Country: string([]byte{'A' + b[2], 'X'}), ASN: uint32(b[2]) + 100}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/oschwald/maxminddb-golang/v2"
 
+	"github.com/vedetta-watch/vedetta/detector"
 	"github.com/vedetta-watch/vedetta/internal/config"
 )
 
@@ -101,12 +102,19 @@ func (f *placeFile) find(client netip.Addr, value any, at ...any) {
 	}
 }
 
-// Locate names the country (two letters) and the autonomous system of a
-// client; empty and 0 where they are not known.
-func (p *places) Locate(client netip.Addr) (country string, asn uint32) {
-	p.country.find(client, &country, "country", "iso_code")
-	p.asn.find(client, &asn, "autonomous_system_number")
-	return country, asn
+// Locate says where a client is, as far as the databases know. Only a City
+// database has latitude and longitude.
+func (p *places) Locate(client netip.Addr) (where detector.Place) {
+	p.country.find(client, &where.Country, "country", "iso_code")
+	p.asn.find(client, &where.ASN, "autonomous_system_number")
+	var at struct {
+		Latitude  *float64 `maxminddb:"latitude"`
+		Longitude *float64 `maxminddb:"longitude"`
+	}
+	if p.country.find(client, &at, "location"); at.Latitude != nil && at.Longitude != nil {
+		where.Latitude, where.Longitude, where.Located = *at.Latitude, *at.Longitude, true
+	}
+	return where
 }
 
 // lookAtPlaces reads databases that were replaced, and reports those that cannot

@@ -15,6 +15,7 @@ import (
 	"github.com/maxmind/mmdbwriter"
 	"github.com/maxmind/mmdbwriter/mmdbtype"
 
+	"github.com/vedetta-watch/vedetta/detector"
 	"github.com/vedetta-watch/vedetta/internal/config"
 )
 
@@ -53,16 +54,16 @@ func TestPlaces(t *testing.T) {
 	writePlaces(t, c.Country, "GeoLite2-Country", map[string]mmdbtype.DataType{"203.0.1.0/24": country("IT"), "2001:db8:1::/48": country("FR")})
 	writePlaces(t, c.ASN, "GeoLite2-ASN", map[string]mmdbtype.DataType{"203.0.0.0/16": mmdbtype.Map{"autonomous_system_number": mmdbtype.Uint32(64500)}})
 	p := newPlaces(c)
-	if country, asn := p.Locate(netip.MustParseAddr("203.0.1.9")); country != "" || asn != 0 {
-		t.Errorf("before it is read: %q, %d", country, asn)
+	if where := p.Locate(netip.MustParseAddr("203.0.1.9")); where != (detector.Place{}) {
+		t.Errorf("before it is read: %+v", where)
 	}
 	if err := p.load(); err != nil {
 		t.Fatal(err)
 	}
 	locates := func(want string, asn uint32, client string) {
 		t.Helper()
-		if c, n := p.Locate(netip.MustParseAddr(client)); c != want || n != asn {
-			t.Errorf("%s: %q and %d, want %q and %d", client, c, n, want, asn)
+		if where := p.Locate(netip.MustParseAddr(client)); where != (detector.Place{Country: want, ASN: asn}) {
+			t.Errorf("%s: %+v, want %q and %d", client, where, want, asn)
 		}
 	}
 	locates("IT", 64500, "203.0.1.9")
@@ -130,5 +131,27 @@ func TestReplayKnowsCountries(t *testing.T) {
 	writePlaces(t, c.GeoIP.Country, "DBIP-Country-Lite", values)
 	if steps, err := replay(); err != nil || !strings.Contains(steps, "block") || !strings.Contains(steps, "alice@shop.test") {
 		t.Errorf("with one: %v\n%s", err, steps)
+	}
+}
+
+// A City database says where on earth an address is, too.
+func TestPlacesOfACity(t *testing.T) {
+	c := config.GeoIP{Country: filepath.Join(t.TempDir(), "city.mmdb")}
+	rome := mmdbtype.Map{"country": mmdbtype.Map{"iso_code": mmdbtype.String("IT")},
+		"location": mmdbtype.Map{"latitude": mmdbtype.Float64(41.9), "longitude": mmdbtype.Float64(12.5)}}
+	nowhere := mmdbtype.Map{"country": mmdbtype.Map{"iso_code": mmdbtype.String("FR")}, "location": mmdbtype.Map{"latitude": mmdbtype.String("north")}}
+	writePlaces(t, c.Country, "GeoLite2-City", map[string]mmdbtype.DataType{"203.0.1.0/24": rome, "203.0.2.0/24": nowhere})
+	p := newPlaces(c)
+	if err := p.load(); err != nil {
+		t.Fatal(err)
+	}
+	for client, want := range map[string]detector.Place{
+		"203.0.1.9": {Country: "IT", Latitude: 41.9, Longitude: 12.5, Located: true},
+		"203.0.2.9": {Country: "FR"},
+		"192.0.2.1": {},
+	} {
+		if where := p.Locate(netip.MustParseAddr(client)); where != want {
+			t.Errorf("%s: %+v, want %+v", client, where, want)
+		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/vedetta-watch/vedetta/detector"
 	"github.com/vedetta-watch/vedetta/mailq"
 )
 
@@ -73,15 +74,16 @@ func netAt(kind, b, c byte) netip.Addr { return netip.AddrFrom4([4]byte{kind, b,
 
 // Locate is a database of countries for made-up clients. It knows nothing of any
 // other.
-func Locate(a netip.Addr) (country string, asn uint32) {
+func Locate(a netip.Addr) detector.Place {
 	if !a.Is4() {
-		return "", 0
+		return detector.Place{}
 	}
 	switch b := a.As4(); b[0] {
 	case homeNets:
-		return "HO", 1
+		return detector.Place{Country: "HO", ASN: 1, Latitude: 47, Longitude: 9, Located: true}
 	case travelNets, botNets:
-		return string([]byte{'A' + b[1]/26%26, 'A' + b[1]%26}), 1000*uint32(b[0]) + uint32(b[1])
+		lat, lon := float64(b[1]%12)*10-50, float64(b[1]%30)*12-180
+		return detector.Place{Country: string([]byte{'A' + b[1]/26%26, 'A' + b[1]%26}), ASN: 1000*uint32(b[0]) + uint32(b[1]), Latitude: lat, Longitude: lon, Located: true}
 	}
-	return "", 0
+	return detector.Place{}
 }
