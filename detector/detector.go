@@ -289,18 +289,19 @@ func (d *Detector) over(a *account, now int64) bool {
 	if v.score < atRest {
 		return true
 	}
-	score := d.judged(v).score
 	if a.ep.top < d.cfg.Verdict {
 		return now-a.ep.onset > undecided
 	}
-	return score < d.cfg.Floor && since(a.ep.toldAt, now) > undecided || a.ordinary(&d.cfg, score)
+	v = d.judged(v)
+	return v.score < d.cfg.Floor && since(a.ep.toldAt, now) > undecided || a.ordinary(&d.cfg, v)
 }
 
 // ordinary reports whether an episode that came to a verdict has gone on for so
-// long, with mail and below the verdict, that it is how the account is: of a hijack
-// that is not stopped the score rises, and of one that is stopped no mail comes.
-func (a *account) ordinary(cfg *Config, score float32) bool {
-	return score < cfg.Verdict && int64(a.nov.lastMsg)*second-a.ep.onset > settled
+// long, with mail and with less than would stop it, that it is how the account is:
+// of a hijack that is not stopped the score rises, and of one that is stopped no
+// mail comes.
+func (a *account) ordinary(cfg *Config, v verdict) bool {
+	return v.weight() < cfg.Verdict && int64(a.nov.lastMsg)*second-a.ep.onset > settled
 }
 
 const (
@@ -337,7 +338,7 @@ func (a *account) speakAll() {
 // end closes an episode that came to rest by itself. What it did is learnt
 // as the account's own, unless it was as good as convicted.
 func (d *Detector) end(a *account) {
-	if a.ep.top < d.cfg.Verdict || a.ordinary(&d.cfg, d.judged(a.fuse()).score) {
+	if a.ep.top < d.cfg.Verdict || a.ordinary(&d.cfg, d.judged(a.fuse())) {
 		e := a.ep.doubted()
 		a.rate.accept(&e.peak)
 		a.rate.reach.keep(e.peak[reachPerHour], a.last)

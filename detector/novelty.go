@@ -115,6 +115,7 @@ func (d *Detector) recipient(a *account, m *message, to *mailq.Recipient, share,
 		m.sum += min(log((1-spamNew)/(1-share)), againMost)
 	} else {
 		m.fresh++
+		a.series.count(strangersDay, 1)
 		m.sum += log(max(spamNew, share) / share)
 		unseen, stranger := d.unseen(a, to, above)
 		m.sum += unseen
@@ -225,7 +226,32 @@ func (d *Detector) weigh(a *account, m *message, now int64) {
 	a.say(familyNovelty, a.noveltyScore())
 }
 
-func (a *account) noveltyScore() float32 { return max(a.nov.fast.s, a.nov.slow.s-slowExtra, 0) }
+func (a *account) noveltyScore() float32 {
+	return max(a.nov.fast.s, a.nov.slow.s-slowExtra, a.strangers(), 0)
+}
+
+// Of an account that writes to nobody twice each recipient is new, and nothing but
+// their number can be strange: more in a day than ever before by far.
+const (
+	strangersOver = 3.0 // times the record …
+	strangersSays = 6.0 // … is when they speak, …
+	strangersMore = 6.0 // … and this much more each time they double
+	strangersTop  = 14.0
+)
+
+// strangers is what the number of the day's new recipients says of an account that
+// writes to nobody twice.
+func (a *account) strangers() float32 {
+	if a.surely() >= 0 || a.rate.days < seriesYoung {
+		return 0
+	}
+	s := &a.series
+	limit := max(seriesOf[strangersDay].limit, strangersOver*s.most(strangersDay, a.last))
+	if s.now[strangersDay] <= limit {
+		return 0
+	}
+	return min(strangersSays+strangersMore*log(s.now[strangersDay]/limit)/math.Ln2, strangersTop)
+}
 
 // learn notes what the episode did above the floor.
 func (e *doubt) learn(h uint64, isNew bool, w, prior float32) {
@@ -243,6 +269,9 @@ func (e *doubt) learn(h uint64, isNew bool, w, prior float32) {
 
 func (a *account) noveltyText() string {
 	n := &a.nov
+	if s := a.strangers(); s > 0 && s >= max(n.fast.s, n.slow.s-slowExtra) {
+		return fmt.Sprintf("about %.0f recipients never written to before in a day; the most so far were %.0f", a.series.now[strangersDay], a.series.most(strangersDay, a.last))
+	}
 	if n.fast.s < n.slow.s-slowExtra {
 		return fmt.Sprintf("%d of %d recipients of the last days never written to before", n.strangers, n.count)
 	}

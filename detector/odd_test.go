@@ -154,7 +154,7 @@ func TestOrdinaryAfterAWeek(t *testing.T) {
 		novelty float32
 		silent  bool // since the first day
 		learnt  bool
-	}{{8, 10, false, true}, {6, 10, false, false}, {8, 14, false, false}, {30, 10, true, false}} {
+	}{{8, 10, false, true}, {6, 10, false, false}, {8, 14, false, true}, {8, 22, false, false}, {30, 10, true, false}} {
 		w := newWorld(t, nil)
 		evening := w.office(10, 20)
 		a := w.d.accounts[alice]

@@ -33,6 +33,7 @@ const (
 	seriesDay
 	seriesCopies // of many small messages, each recipient
 	seriesCrowds // of a few large ones, each recipient
+	strangersDay // recipients never written to before, see account.strangers
 	tallies
 )
 
@@ -46,6 +47,7 @@ var seriesOf = [tallies]struct {
 	seriesDay:     {overDay, 1, 34},
 	seriesCopies:  {overHour, copiesMost, 32},
 	seriesCrowds:  {overHour, crowdMost, 36},
+	strangersDay:  {overDay, 0, 40},
 }
 
 const (
@@ -59,17 +61,20 @@ const (
 // reached counts the nth recipient of a message that none before it in about
 // an hour had, and that stands for so many.
 func (s *series) reached(n uint8, others float32) {
-	for t := range tallies {
-		if n > seriesOf[t].most {
-			continue
+	for t := range strangersDay {
+		if n <= seriesOf[t].most {
+			s.count(t, others)
 		}
-		s.now[t] += others
-		if s.past == nil && s.now[t] > seriesOf[t].limit/seriesOver {
-			s.past = new(seriesPast) // less is no record worth keeping
-		}
-		if s.past != nil {
-			s.past.peak[t] = max(s.past.peak[t], s.now[t])
-		}
+	}
+}
+
+func (s *series) count(t tally, n float32) {
+	s.now[t] += n
+	if s.past == nil && s.now[t] > seriesOf[t].limit/strangersOver {
+		s.past = new(seriesPast) // less is no record worth keeping
+	}
+	if s.past != nil {
+		s.past.peak[t] = max(s.past.peak[t], s.now[t])
 	}
 }
 
@@ -127,7 +132,7 @@ func (s *series) clear() {
 
 // longest is the tally that is furthest above what it may come to.
 func (s *series) longest(now int64) (longest tally, times float32) {
-	for t := range tallies {
+	for t := range strangersDay {
 		if s.now[t] <= seriesOf[t].limit {
 			continue
 		}
@@ -167,4 +172,4 @@ func (a *account) seriesText() string {
 	return text + "; this account never did so before"
 }
 
-var seriesSpan = [tallies]string{"an hour", "6 hours", "a day", "an hour", "an hour"}
+var seriesSpan = [tallies]string{"an hour", "6 hours", "a day", "an hour", "an hour", "a day"}
