@@ -55,6 +55,7 @@ const (
 	crowdMost   = 20
 	seriesOver  = 1.5 // nor is anything below so many times the record
 	seriesSays  = 9.2
+	seriesList  = 2 // of one that writes to nobody twice, as shops and newsletters do, a series has to be this much longer
 	seriesYoung = 5 // an account has a record once so many of its days are known
 )
 
@@ -143,13 +144,16 @@ func (s *series) longest(now int64) (longest tally, times float32) {
 	return longest, times
 }
 
-// seriesScore is what the account's series says. Of one that writes to nobody
-// twice, as shops and newsletters do, it says nothing.
+// seriesScore is what the account's series says.
 func (a *account) seriesScore() float32 {
-	if a.rate.days < seriesYoung || a.surely() < 0 {
+	if a.rate.days < seriesYoung {
 		return 0
 	}
-	if _, times := a.series.longest(a.last); times <= 1 {
+	limit := float32(1)
+	if a.surely() < 0 {
+		limit = seriesList
+	}
+	if _, times := a.series.longest(a.last); times <= limit {
 		return 0
 	}
 	return seriesSays
