@@ -22,7 +22,7 @@ const (
 	calibrateFrom   = 6
 	shippedHold     = 12.0     // where the shipped rules hold, with two families, …
 	shippedThrottle = 9.0      // … and where they slow down
-	loneFamily      = 8.0      // one family alone has to say this much more
+	loneFamily      = 6.0      // one family alone has to say this much more
 	enoughDays      = 20_000   // with fewer, the thresholds stay as they are shipped
 	mostDays        = 2e6      // remembered
 	firstWeeks      = 14 * day // of an installation do not count: nobody is known yet

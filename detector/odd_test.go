@@ -176,3 +176,39 @@ func TestOrdinaryAfterAWeek(t *testing.T) {
 		}
 	}
 }
+
+// A shop writes to somebody new each time, and did so already on the first day of
+// the installation, when nobody was known: it is never held, also when now and then
+// an address is dead, and after its first days it is let alone. Taken over from its own
+// network it writes to far more strangers than ever, and is held.
+func TestShopFromTheFirstDay(t *testing.T) {
+	w := newWorld(t, nil)
+	shop := mailq.Account("orders@shop.test")
+	w.office(10, 2)
+	n := 0
+	for day := range 60 {
+		for k := range 10 + day%5 {
+			m := mail{to: []string{fmt.Sprintf("buyer%d@home%d.test", n, n%40)}, client: "10.9.0.1"}
+			if n%50 == 49 {
+				m.fate, m.reply = mailq.Bounced, mailq.Reply{Class: mailq.RecipientUnknown, Code: 550}
+			}
+			w.send(shop, monday.AddDate(0, 0, day).Add(8*time.Hour+time.Duration(k)*53*time.Minute), m)
+			n++
+		}
+		if worst := w.worst(shop); worst >= held || day > 10 && worst > observed {
+			t.Fatalf("day %d: level %d: %s", day, worst, short(w.last(shop).Evidence))
+		}
+		w.forget()
+	}
+	stopped := 0
+	for i := range 200 {
+		w.send(shop, monday.AddDate(0, 0, 60).Add(9*time.Hour+time.Duration(i)*10*time.Second), mail{to: []string{fmt.Sprintf("victim%d@prey%d.test", i, i)}, client: "10.9.0.1"})
+		if w.worst(shop) >= held {
+			stopped = i + 1
+			break
+		}
+	}
+	if stopped == 0 || stopped > 80 {
+		t.Errorf("taken over, it is held after %d messages", stopped)
+	}
+}

@@ -97,7 +97,7 @@ func levelOf(f rules.Finding) level {
 	switch {
 	case f.Score >= 16 && f.Families >= 2 && foreign(f) >= 2 && f.Class != "forward", f.Hard != "":
 		return blocked
-	case f.Class != "forward" && f.Score >= 12 && (f.Families >= 2 || f.Score >= 20):
+	case f.Class != "forward" && f.Score >= 12 && (f.Families >= 2 || f.Score >= 18):
 		return held
 	case f.Score >= 9:
 		return throttled
