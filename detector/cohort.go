@@ -78,13 +78,47 @@ func (d *Detector) mark(a *account, now int64) {
 			d.marks.whom.add(h, whomMarked, now)
 		}
 	}
+	if now-d.fleet.first < settledIn {
+		return // nobody knows yet which texts are common
+	}
 	for i, text := range a.like.marks {
 		for _, other := range a.like.marks[:i] {
-			if text&subjectMark != 0 && text == other {
+			if text&subjectMark != 0 && text == other && !d.texts.common(text) {
 				d.marks.texts.add(text, textsMarked, now)
 			}
 		}
 	}
+}
+
+// texts knows which subjects are common: used, while nothing spoke against them, by
+// accounts of more than two. Of two that share a slot the later counts.
+type texts [textSlots]text
+
+type text struct {
+	mark uint32
+	who  [2]uint32 // keys of the first accounts
+	many bool
+}
+
+const textSlots = 512
+
+// note takes the subject of a message.
+func (t *texts) note(mark, who uint32) {
+	e := &t[mark%textSlots]
+	switch {
+	case e.mark != mark:
+		*e = text{mark: mark, who: [2]uint32{who}}
+	case e.who[0] == who || e.who[1] == who:
+	case e.who[1] == 0:
+		e.who[1] = who
+	default:
+		e.many = true
+	}
+}
+
+func (t *texts) common(mark uint32) bool {
+	e := &t[mark%textSlots]
+	return e.mark == mark && e.many
 }
 
 // shares takes a recipient that is new to the account.
@@ -102,7 +136,14 @@ func (d *Detector) shares(a *account, h uint64, now int64) {
 
 // sharesText takes the text of a message that the account has not used before.
 func (d *Detector) sharesText(a *account, text uint32, now int64) {
-	if text&subjectMark == 0 || len(d.marks.texts) == 0 || a.ep.top >= d.cfg.Verdict || !d.marks.texts.has(text, now) {
+	if text&subjectMark == 0 {
+		return
+	}
+	if a.ep.top < d.cfg.Floor {
+		d.fleet.dirty = true
+		d.texts.note(text, a.key)
+	}
+	if a.ep.top >= d.cfg.Verdict || !d.marks.texts.has(text, now) || d.texts.common(text) {
 		return
 	}
 	if c := &a.seldom().with; !c.text {

@@ -70,3 +70,23 @@ func TestMarksAreBounded(t *testing.T) {
 		t.Errorf("%d are remembered", len(m))
 	}
 }
+
+// A subject that several accounts use while nothing speaks against them is common:
+// a spammer who uses it too does not make it suspicious.
+func TestCommonTextIsNotMarked(t *testing.T) {
+	w := newWorld(t, nil)
+	evening := w.office(10, 25)
+	for who := range 4 {
+		at := evening.Add(-time.Hour + time.Duration(who)*time.Minute)
+		w.send(mailq.Account(fmt.Sprintf("user%d@office.test", 5+who)), at, mail{to: []string{fmt.Sprintf("contact1@client%d.test", 5+who)}, client: fmt.Sprintf("10.1.%d.5", 5+who), subject: "Your order 17"})
+	}
+	for i := range 40 {
+		w.send(alice, evening.Add(time.Duration(i)*10*time.Second), mail{to: []string{fmt.Sprintf("victim%d@prey%d.test", i, i)}, client: "203.0.113.9", subject: fmt.Sprintf("Your order %d", i)})
+	}
+	if len(w.d.marks.whom) == 0 {
+		t.Fatal("the spammer was not found")
+	}
+	if len(w.d.marks.texts) != 0 {
+		t.Error("a common subject is marked")
+	}
+}

@@ -70,6 +70,7 @@ type Detector struct {
 	fleet    fleet
 	fails    wrong
 	marks    marks
+	texts    texts
 	lost     lost
 	queue    queues
 	stats    Stats
@@ -478,7 +479,7 @@ func (d *Detector) judge(a *account, now int64) (rules.Finding, bool) {
 	}
 	a.ep.told, a.ep.toldFam = max(a.ep.told, v.score), max(a.ep.toldFam, uint8(v.families))
 	a.ep.toldAt = seconds(now)
-	if v.score >= d.cfg.Verdict || a.ep.hard != hardNone {
+	if v.weight() >= d.cfg.Verdict || a.ep.hard != hardNone {
 		d.mark(a, now)
 	}
 	return d.finding(a, v, now), true

@@ -26,6 +26,7 @@ const (
 	oldShare    = .2  // … this share …
 	oldMargin   = 2.5 // … and so many by chance
 	boughtStep  = 2.0 // for each beyond
+	oneDead     = 1.5
 	feedbackLag = day // a feedback chart forgets when nothing has spoken for so long
 )
 
@@ -76,9 +77,13 @@ func (d *Detector) failed(a *account, ev *mailq.Event, now int64) {
 	a.say(familyFailures, a.fail.says())
 }
 
-// says is what the failures say. An old list of the owner's has dead addresses
-// too, but not as many as one that was bought or guessed.
+// says is what the failures say. One dead address is nothing that counts as a
+// family of evidence. An old list of the owner's has dead addresses too, but not as
+// many as one that was bought or guessed.
 func (f *failures) says() float32 {
+	if f.gone < 2 {
+		return min(f.s, oneDead)
+	}
 	beyond := float32(f.gone) - oldShare*float32(f.all) - oldMargin
 	return min(f.s, oldListTop+boughtStep*max(beyond, 0))
 }

@@ -212,3 +212,29 @@ func TestShopFromTheFirstDay(t *testing.T) {
 		t.Errorf("taken over, it is held after %d messages", stopped)
 	}
 }
+
+// One dead address, and one message called spam among many that were taken, happen to
+// everybody: beside recipients who are all new, neither stops an account.
+func TestOneMishapIsNoFamily(t *testing.T) {
+	for _, mishap := range []mail{
+		{fate: mailq.Bounced, reply: mailq.Reply{Class: mailq.RecipientUnknown, Code: 550}},
+		{fate: mailq.Bounced, reply: mailq.Reply{Class: mailq.Content, Code: 550}},
+	} {
+		t.Run(fmt.Sprint(mishap.reply.Class), func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.office(30, 1)
+			shop := mailq.Account("orders@shop.test")
+			for i := range 60 { // the first days of a shop, on an installation's first
+				m := mail{}
+				if i%15 == 14 {
+					m = mishap
+				}
+				m.to, m.client = []string{fmt.Sprintf("buyer%d@home%d.test", i, i%40)}, "10.9.0.1"
+				w.send(shop, monday.AddDate(0, 0, 1).Add(time.Duration(i)*80*time.Minute), m)
+			}
+			if worst := w.worst(shop); worst >= held {
+				t.Errorf("level %d: %s", worst, short(w.last(shop).Evidence))
+			}
+		})
+	}
+}

@@ -20,6 +20,7 @@ type replies struct {
 
 const (
 	contentStep    = 4.0
+	contentLeast   = 1.0 // of one among many that were taken
 	reputationStep = 1.0
 	domainStep     = 1.0
 	acceptedStep   = -.1
@@ -45,6 +46,9 @@ func (d *Detector) answered(a *account, ev *mailq.Event, now int64) {
 	switch ev.Reply.Class {
 	case mailq.Content:
 		x = contentStep
+		if said.s == 0 { // what was taken before it counts, too
+			x = max(x+acceptedStep*float32(a.ep.rcpts), contentLeast)
+		}
 	case mailq.AddressReputation:
 		x = reputationStep * d.fleet.peers.share(ev.Reply.Provider, a.key, now)
 		x = min(x, max(reputationTop-said.s, 0))

@@ -75,7 +75,7 @@ func (d *Detector) Restore(name mailq.Account, state []byte) error {
 		}
 		fresh.fleet.mem.gen = d.fleet.mem.gen
 		fresh.fleet.mem.dirty = d.fleet.mem.dirty
-		d.fleet, d.fails, d.marks, d.lost, d.queue = fresh.fleet, fresh.fails, fresh.marks, fresh.lost, fresh.queue
+		d.fleet, d.fails, d.marks, d.texts, d.lost, d.queue = fresh.fleet, fresh.fails, fresh.marks, fresh.texts, fresh.lost, fresh.queue
 		return nil
 	}
 	a := account{name: name, key: hashOf(string(name)), class: classOf(name)}
@@ -408,11 +408,33 @@ func (d *Detector) fields(c *codec) {
 	d.marks.nets.fields(c, netsMarked)
 	d.marks.whom.fields(c, whomMarked)
 	d.marks.texts.fields(c, textsMarked)
+	d.texts.fields(c)
 	list(c, &d.lost.told, lostHosts, func(b *blindness, c *codec) {
 		c.text(&b.host, 255)
 		c.i64(&b.slot)
 	})
 	d.queue.fields(c)
+}
+
+// fields keeps the slots that are in use.
+func (t *texts) fields(c *codec) {
+	var used []text
+	for _, e := range t {
+		if e.mark != 0 {
+			used = append(used, e)
+		}
+	}
+	list(c, &used, textSlots, func(e *text, c *codec) {
+		c.u32(&e.mark)
+		c.u32(&e.who[0])
+		c.u32(&e.who[1])
+		c.flag(&e.many)
+	})
+	if c.reading {
+		for _, e := range used {
+			t[e.mark%textSlots] = e
+		}
+	}
 }
 
 func (m *marked) fields(c *codec, most int) {
