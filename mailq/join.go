@@ -34,6 +34,7 @@ type open struct {
 	noted   []Recipient // told by a hook before the message was submitted
 	domains []string    // of the recipients, at most maxDomains
 	mid     uint64      // hash of the message id
+	queue   *hostQueue  // it is in
 	older   *open       // neighbours in order of use
 	newer   *open
 }
@@ -143,11 +144,41 @@ func (l *list) cut(o *open) {
 	o.older, o.newer = nil, nil
 }
 
+// A hostQueue is the open messages of one host, which has a time of its own: its
+// log may be read days late.
+type hostQueue struct {
+	host  string
+	fresh list  // not accepted yet
+	live  list  // accepted
+	clock int64 // the host's time, in seconds, as far as it can be believed
+	aged  int64 // clock when they were last aged
+}
+
+func (q *hostQueue) empty() bool { return q.fresh.oldest == nil && q.live.oldest == nil }
+
+// listOf is where o belongs.
+func (q *hostQueue) listOf(o *open) *list {
+	if o.is(isSubmitted | isHeld) {
+		return &q.live
+	}
+	return &q.fresh
+}
+
+// idlest is the message that was idle longest: first those never accepted.
+func (q *hostQueue) idlest() *open {
+	o := q.fresh.oldest
+	if l := q.live.oldest; o == nil || l != nil && l.last < o.last-dangling {
+		return l
+	}
+	return o
+}
+
 // messages is every open message, by key.
 type messages struct {
 	byKey     map[uint64]*open
-	fresh     list // not accepted yet
-	live      list // accepted
+	hosts     []*hostQueue
+	byHost    map[string]*hostQueue
+	others    hostQueue // of hosts beyond maxQueues
 	free      []*open
 	track     bool     // somebody asks for changes
 	unordered bool     // restored messages are not in order of use yet
@@ -157,16 +188,40 @@ type messages struct {
 	max       int
 }
 
-func (m *messages) listOf(o *open) *list {
-	if o.is(isSubmitted | isHeld) {
-		return &m.live
+// maxQueues bounds the hosts that have a time of their own.
+const maxQueues = 2 * maxHosts
+
+// of returns the messages of a host.
+func (m *messages) of(host string) *hostQueue {
+	if q := m.byHost[host]; q != nil {
+		return q
 	}
-	return &m.fresh
+	if len(m.hosts) >= maxQueues {
+		return &m.others
+	}
+	if m.byHost == nil {
+		m.byHost = make(map[string]*hostQueue)
+		m.hosts = append(m.hosts, &m.others)
+	}
+	q := &hostQueue{host: host}
+	m.hosts, m.byHost[host] = append(m.hosts, q), q
+	return q
 }
 
-// start opens a message under key, in place of any that had it: a queue id
+// forget drops the hosts without messages, except kept.
+func (m *messages) forget(kept *hostQueue) {
+	m.hosts = slices.DeleteFunc(m.hosts, func(q *hostQueue) bool {
+		drop := q.empty() && q != kept && q != &m.others
+		if drop {
+			delete(m.byHost, q.host)
+		}
+		return drop
+	})
+}
+
+// start opens a message of a host under key, in place of any that had it: a queue id
 // is only given again when its message is gone.
-func (m *messages) start(key uint64) *open {
+func (m *messages) start(key uint64, q *hostQueue) *open {
 	if old, ok := m.byKey[key]; ok {
 		m.end(old)
 	}
@@ -181,29 +236,34 @@ func (m *messages) start(key uint64) *open {
 	} else {
 		o = new(open)
 	}
-	o.key = key
+	o.key, o.queue = key, q
 	m.byKey[key] = o
-	m.fresh.push(o)
+	q.fresh.push(o)
 	return o
 }
 
-// evict ends the message that was idle longest: first those never accepted.
+// evict ends the message that was idle longest.
 func (m *messages) evict() bool {
-	o := m.fresh.oldest
-	if l := m.live.oldest; o == nil || l != nil && l.last < o.last-dangling {
-		o = l
+	var idlest *open
+	for _, q := range m.hosts {
+		o := q.idlest()
+		switch {
+		case o == nil:
+		case idlest == nil, o.last < idlest.last:
+			idlest = o
+		}
 	}
-	if o == nil {
+	if idlest == nil {
 		return false
 	}
-	m.end(o)
+	m.end(idlest)
 	m.evicted++
 	return true
 }
 
 // end forgets a message.
 func (m *messages) end(o *open) {
-	m.listOf(o).cut(o)
+	o.queue.listOf(o).cut(o)
 	delete(m.byKey, o.key)
 	if o.is(isStored) {
 		m.gone = append(m.gone, o.key)
@@ -217,7 +277,7 @@ func (m *messages) end(o *open) {
 // touch notes that a line at sec was about o.
 func (m *messages) touch(o *open, sec int64) {
 	o.last = sec
-	if l := m.listOf(o); l.newest != o {
+	if l := o.queue.listOf(o); l.newest != o {
 		l.cut(o)
 		l.push(o)
 	}
@@ -233,9 +293,9 @@ func (m *messages) changed(o *open) {
 
 // mark sets and clears flags, moving o to the list that it then belongs to.
 func (m *messages) mark(o *open, set, clear openFlags) {
-	from := m.listOf(o)
+	from := o.queue.listOf(o)
 	o.flags = o.flags&^clear | set
-	if to := m.listOf(o); from != to {
+	if to := o.queue.listOf(o); from != to {
 		from.cut(o)
 		to.push(o)
 	}
@@ -257,12 +317,12 @@ func (m *messages) rename(o *open, key uint64, n *instance) {
 	m.changed(o)
 }
 
-// age forgets what has been idle too long at the second now.
-func (m *messages) age(now int64) {
-	for o := m.fresh.oldest; o != nil && o.last < now-dangling; o = m.fresh.oldest {
+// age forgets what of a host has been idle too long by the host's own time.
+func (m *messages) age(q *hostQueue) {
+	for o := q.fresh.oldest; o != nil && o.last < q.clock-dangling; o = q.fresh.oldest {
 		m.end(o)
 	}
-	for o := m.live.oldest; o != nil && o.last < now-deserted; o = m.live.oldest {
+	for o := q.live.oldest; o != nil && o.last < q.clock-deserted; o = q.live.oldest {
 		m.end(o)
 	}
 }
@@ -362,7 +422,7 @@ func (p *Parser) Queued(yield func(QueuedMessage) bool) {
 // begin opens the message with a queue id that the current line names first.
 func (p *Parser) begin(n *instance, key uint64, id []byte) *open {
 	p.limit()
-	o := p.open.start(key)
+	o := p.open.start(key, p.host.open)
 	o.id = string(id)
 	o.host, o.instance = p.host.name, n.name
 	o.arrival, o.last = p.stamps.sec, p.stamps.sec

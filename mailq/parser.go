@@ -30,9 +30,6 @@ type Parser struct {
 	stamps Stamps
 	stats  ParserStats
 	k0, k1 uint64
-	clock  int64 // the log's time, in seconds, as far as it can be believed
-	aged   int64 // clock when the messages were last aged
-
 	hosts  map[string]*host
 	host   *host
 	words  table[string]
@@ -133,14 +130,10 @@ func (p *Parser) line(ev *Event, b []byte) bool {
 			b = b[end+1:]
 		}
 	}
-	before := p.stamps.sec
 	rest, shape := p.stamps.read(b)
 	if shape == noStamp {
 		p.stats.Unrecognised++
 		return false
-	}
-	if p.stamps.sec != before {
-		p.tick(before)
 	}
 	if shape == spaced {
 		return p.ownLog(ev, rest)
@@ -148,23 +141,29 @@ func (p *Parser) line(ev *Event, b []byte) bool {
 	return p.syslog(ev, rest)
 }
 
-// tick moves the parser's clock to the last stamp. A line moves it by a minute
-// at most, so that neither a wrong stamp nor today's lines, read beside the log
-// of last week, make every message old.
-func (p *Parser) tick(before int64) {
-	now := p.stamps.sec
+// from notes which host the current line is of, and moves that host's clock to its
+// stamp. A line moves it by a minute at most, so that neither a wrong stamp nor
+// today's lines, read beside the same host's log of last week, make every message old.
+func (p *Parser) from(h *host) {
+	p.host = h
+	now, before := p.stamps.sec, h.sec
+	if now == before {
+		return
+	}
+	h.sec = now
 	if now < before-60*60 {
 		p.stats.Skewed++
 	}
+	q := h.open
 	switch {
-	case p.clock == 0:
-		p.clock = now
-	case now > p.clock:
-		p.clock = min(now, p.clock+clockJump)
+	case q.clock == 0:
+		q.clock = now
+	case now > q.clock:
+		q.clock = min(now, q.clock+clockJump)
 	}
-	if p.clock-p.aged >= 60 {
-		p.aged = p.clock
-		p.open.age(p.clock)
+	if q.clock-q.aged >= 60 {
+		q.aged = q.clock
+		p.open.age(q)
 	}
 }
 
@@ -173,6 +172,7 @@ func (p *Parser) ownLog(ev *Event, b []byte) bool {
 	if p.host.name != p.Host {
 		p.host = p.hostOf([]byte(p.Host))
 	}
+	p.from(p.host)
 	if isDovecot(b) {
 		return p.dovecot(ev, b)
 	}
@@ -182,7 +182,8 @@ func (p *Parser) ownLog(ev *Event, b []byte) bool {
 // syslog reads "host tag[pid]: text".
 func (p *Parser) syslog(ev *Event, b []byte) bool {
 	if n := len(p.host.name); n > 0 && len(b) > n && b[n] == ' ' && string(b[:n]) == p.host.name {
-		return p.tagged(ev, b[n+1:]) // the host of the line before, as a rule
+		p.from(p.host) // that of the line before, as a rule
+		return p.tagged(ev, b[n+1:])
 	}
 	end := bytes.IndexByte(b, ' ')
 	if end <= 0 || end > 255 {
@@ -198,7 +199,7 @@ func (p *Parser) syslog(ev *Event, b []byte) bool {
 		p.stats.Unrecognised++
 		return false
 	}
-	p.host = p.hostOf(name)
+	p.from(p.hostOf(name))
 	return p.tagged(ev, b[end+1:])
 }
 
@@ -287,6 +288,8 @@ func cutTag(b []byte) (tag []byte, pid uint64, text []byte, ok bool) {
 // A host is a server that lines are from.
 type host struct {
 	name      string
+	sec       int64      // of its last stamp
+	open      *hostQueue // its open messages
 	seed      uint64
 	programs  map[string]*program
 	instances []*instance
@@ -333,8 +336,12 @@ func (p *Parser) hostOf(name []byte) *host {
 	}
 	if p.hosts == nil || len(p.hosts) >= maxHosts {
 		p.hosts = make(map[string]*host)
+		if p.host != nil {
+			p.open.forget(p.host.open)
+		}
 	}
 	h := &host{name: clean(name, 255), seed: p.hash(name), programs: make(map[string]*program)}
+	h.open = p.open.of(h.name)
 	p.hosts[string(name)] = h
 	return h
 }

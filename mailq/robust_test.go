@@ -2,8 +2,10 @@ package mailq
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Lines cut anywhere, glued, binary, in Latin-1 or of a megabyte are counted,
@@ -86,5 +88,57 @@ func TestNoAllocationWithoutAnEvent(t *testing.T) {
 		if n := testing.AllocsPerRun(100, func() { p.Parse(l) }); n != 0 {
 			t.Errorf("%v allocations for %s", n, l)
 		}
+	}
+}
+
+// Two logs are read by turns, one of which is days behind: the newer one's lines end
+// none of the older one's messages, of which nothing but their first line was read.
+func TestEachHostAgesItsOwnMessages(t *testing.T) {
+	old := time.Date(2026, 11, 20, 8, 0, 0, 0, time.UTC)
+	line := func(at time.Time, host, text string) string {
+		return at.Format(time.RFC3339) + " " + host + " " + text + "\n"
+	}
+	for _, hosts := range [][2]string{{"mx1", "mx2"}, {"mx2", "mx1"}} {
+		p := newParser()
+		events(p, line(old, hosts[0], clientLine(id1, "alice@shop.test")))
+		for i := range 3 * 24 * 60 {
+			events(p, line(old.Add(time.Duration(i)*time.Minute), hosts[1], "postfix/anvil[7]: statistics: max cache size 1"))
+		}
+		evs := events(p, line(old.Add(time.Second), hosts[0], activeLine(id1, "alice@shop.test", 1)))
+		if len(evs) != 1 || evs[0].Kind != Submitted || evs[0].Account != "alice@shop.test" {
+			t.Errorf("%v: %+v", hosts, evs)
+		}
+	}
+}
+
+// What a host's own lines leave behind for long is forgotten.
+func TestAbandonedMessagesAreForgotten(t *testing.T) {
+	at := time.Date(2026, 11, 20, 8, 0, 0, 0, time.UTC)
+	p := newParser()
+	events(p, at.Format(time.RFC3339)+" mx1 "+clientLine(id1, "alice@shop.test")+"\n")
+	for i := range 62 {
+		events(p, at.Add(time.Duration(i)*time.Minute).Format(time.RFC3339)+" mx1 postfix/anvil[7]: statistics: max cache size 1\n")
+	}
+	if n := p.Stats().Open; n != 0 {
+		t.Errorf("%d messages are open", n)
+	}
+}
+
+// A flood of host names, each with a message, is bounded, and drives out the oldest.
+func TestManyHostsWithMessages(t *testing.T) {
+	p := newParser()
+	p.MaxOpen = 3000
+	for i := range 10_000 {
+		events(p, fmt.Sprintf("Nov 22 05:%02d:%02d h%d postfix/smtpd[1]: %s: client=a[192.0.2.1]\n", i/60%60, i%60, i, id1))
+	}
+	if s := p.Stats(); s.Open != p.MaxOpen || s.Evicted != 7000 {
+		t.Errorf("%d messages are open, %d were forgotten", s.Open, s.Evicted)
+	}
+	if n := len(p.open.hosts); n > maxQueues+1 {
+		t.Errorf("%d hosts are remembered", n)
+	}
+	last := p.open.byKey[p.key(p.host.instances[0], []byte(id1))]
+	if last == nil || last.host != "h9999" {
+		t.Errorf("the last message is %+v", last)
 	}
 }

@@ -57,11 +57,12 @@ func (p *Parser) Restore(key uint64, state []byte) error {
 	if r.err != nil {
 		return fmt.Errorf("mailq: message %016x: %w", key, r.err)
 	}
-	o := p.open.start(key)
-	p.open.fresh.cut(o)
+	q := p.open.of(read.host)
+	o := p.open.start(key, q)
+	q.fresh.cut(o)
 	*o = read
-	o.key = key
-	p.open.listOf(o).push(o)
+	o.key, o.queue = key, q
+	q.listOf(o).push(o)
 	p.open.unordered = true
 	p.seed(o)
 	return nil
@@ -196,9 +197,11 @@ func (m *messages) order() {
 	all := slices.SortedFunc(maps.Values(m.byKey), func(a, b *open) int {
 		return cmp.Or(cmp.Compare(a.last, b.last), cmp.Compare(a.key, b.key))
 	})
-	m.fresh, m.live = list{}, list{}
+	for _, q := range m.hosts {
+		q.fresh, q.live = list{}, list{}
+	}
 	for _, o := range all {
-		m.listOf(o).push(o)
+		o.queue.listOf(o).push(o)
 	}
 }
 
