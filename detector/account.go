@@ -129,6 +129,7 @@ type episode struct {
 	toldAt      uint32  // … when, in seconds …
 	toldFam     uint8   // … and from how many families
 	hard        hardRule
+	convicted   bool // it came to what would be held
 	rose        bool // by the event at hand
 	speak       [families]said
 

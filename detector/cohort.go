@@ -125,7 +125,7 @@ func (t *texts) common(mark uint32) bool {
 func (d *Detector) shares(a *account, h uint64, now int64) {
 	switch {
 	case len(d.marks.whom) == 0:
-	case a.ep.top >= d.cfg.Verdict:
+	case a.ep.convicted:
 		d.marks.whom.add(uint32(h), whomMarked, now)
 	case d.marks.whom.has(uint32(h), now):
 		c := &a.seldom().with
@@ -143,7 +143,7 @@ func (d *Detector) sharesText(a *account, text uint32, now int64) {
 		d.fleet.dirty = true
 		d.texts.note(text, a.key)
 	}
-	if a.ep.top >= d.cfg.Verdict || !d.marks.texts.has(text, now) || d.texts.common(text) {
+	if a.ep.convicted || !d.marks.texts.has(text, now) || d.texts.common(text) {
 		return
 	}
 	if c := &a.seldom().with; !c.text {

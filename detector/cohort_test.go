@@ -90,3 +90,20 @@ func TestCommonTextIsNotMarked(t *testing.T) {
 		t.Error("a common subject is marked")
 	}
 }
+
+// Who is slowed down for nothing but new recipients, as a shop in its first days is,
+// lends them to nobody's suspicion.
+func TestOnlyTheConvictedMark(t *testing.T) {
+	w := newWorld(t, nil)
+	w.office(10, 2)
+	shop := mailq.Account("orders@shop.test")
+	for i := range 80 {
+		w.send(shop, monday.AddDate(0, 0, 2).Add(time.Duration(i)*time.Hour), mail{to: []string{fmt.Sprintf("buyer%d@home%d.test", i, i%40)}, client: "10.9.0.1"})
+	}
+	if worst := w.worst(shop); worst != throttled {
+		t.Fatalf("level %d: the test wants an account that is slowed down", worst)
+	}
+	if n := len(w.d.marks.whom); n != 0 {
+		t.Errorf("%d recipients are marked", n)
+	}
+}

@@ -480,6 +480,7 @@ func (d *Detector) judge(a *account, now int64) (rules.Finding, bool) {
 	a.ep.told, a.ep.toldFam = max(a.ep.told, v.score), max(a.ep.toldFam, uint8(v.families))
 	a.ep.toldAt = seconds(now)
 	if v.weight() >= d.cfg.Verdict || a.ep.hard != hardNone {
+		a.ep.convicted = true
 		d.mark(a, now)
 	}
 	return d.finding(a, v, now), true

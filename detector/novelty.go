@@ -115,6 +115,7 @@ func (d *Detector) recipient(a *account, m *message, to *mailq.Recipient, share,
 		m.sum += min(log((1-spamNew)/(1-share)), againMost)
 	} else {
 		m.fresh++
+		a.series.count(strangersHour, 1)
 		a.series.count(strangersDay, 1)
 		m.sum += log(max(spamNew, share) / share)
 		unseen, stranger := d.unseen(a, to, above)
@@ -227,30 +228,35 @@ func (d *Detector) weigh(a *account, m *message, now int64) {
 }
 
 func (a *account) noveltyScore() float32 {
-	return max(a.nov.fast.s, a.nov.slow.s-slowExtra, a.strangers(), 0)
+	strangers, _ := a.strangers()
+	return max(a.nov.fast.s, a.nov.slow.s-slowExtra, strangers)
 }
 
 // Of an account that writes to nobody twice each recipient is new, and nothing but
-// their number can be strange: more in a day than ever before by far.
+// their number can be strange: more in an hour or a day than ever before by far.
 const (
-	strangersOver = 3.0 // times the record …
-	strangersSays = 6.0 // … is when they speak, …
+	strangersSays = 6.0 // just above the limit …
 	strangersMore = 6.0 // … and this much more each time they double
 	strangersTop  = 14.0
 )
 
-// strangers is what the number of the day's new recipients says of an account that
-// writes to nobody twice.
-func (a *account) strangers() float32 {
+// strangers is what the number of new recipients says of an account that writes to
+// nobody twice, and the tally that says it.
+func (a *account) strangers() (says float32, of tally) {
 	if a.surely() >= 0 || a.rate.days < seriesYoung {
-		return 0
+		return 0, 0
 	}
 	s := &a.series
-	limit := max(seriesOf[strangersDay].limit, strangersOver*s.most(strangersDay, a.last))
-	if s.now[strangersDay] <= limit {
-		return 0
+	for t := strangersHour; t <= strangersDay; t++ {
+		if s.now[t] <= seriesOf[t].limit {
+			continue
+		}
+		times := s.now[t] / s.limit(t, a.last)
+		if x := min(strangersSays+strangersMore*log(times)/math.Ln2, strangersTop); times > 1 && x > says {
+			says, of = x, t
+		}
 	}
-	return min(strangersSays+strangersMore*log(s.now[strangersDay]/limit)/math.Ln2, strangersTop)
+	return says, of
 }
 
 // learn notes what the episode did above the floor.
@@ -269,8 +275,8 @@ func (e *doubt) learn(h uint64, isNew bool, w, prior float32) {
 
 func (a *account) noveltyText() string {
 	n := &a.nov
-	if s := a.strangers(); s > 0 && s >= max(n.fast.s, n.slow.s-slowExtra) {
-		return fmt.Sprintf("about %.0f recipients never written to before in a day; the most so far were %.0f", a.series.now[strangersDay], a.series.most(strangersDay, a.last))
+	if s, t := a.strangers(); s > 0 && s >= max(n.fast.s, n.slow.s-slowExtra) {
+		return fmt.Sprintf("about %.0f recipients never written to before in %s; the most so far were %.0f", a.series.now[t], seriesSpan[t], a.series.most(t, a.last))
 	}
 	if n.fast.s < n.slow.s-slowExtra {
 		return fmt.Sprintf("%d of %d recipients of the last days never written to before", n.strangers, n.count)

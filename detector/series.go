@@ -29,31 +29,31 @@ type tally uint8
 
 const (
 	seriesHour tally = iota
-	seriesQuarter
 	seriesDay
-	seriesCopies // of many small messages, each recipient
-	seriesCrowds // of a few large ones, each recipient
-	strangersDay // recipients never written to before, see account.strangers
+	seriesCopies  // of many small messages, each recipient
+	seriesCrowds  // of a few large ones, each recipient
+	strangersHour // recipients never written to before, see account.strangers
+	strangersDay
 	tallies
 )
 
 var seriesOf = [tallies]struct {
 	span  span
 	most  uint8   // that one message counts
-	limit float32 // up to here nothing is a series
+	limit float32 // up to here nothing is strange …
+	over  float32 // … nor up to so many times the record
 }{
-	seriesHour:    {overHour, 1, 25},
-	seriesQuarter: {overQuarter, 1, 30},
-	seriesDay:     {overDay, 1, 34},
-	seriesCopies:  {overHour, copiesMost, 32},
-	seriesCrowds:  {overHour, crowdMost, 36},
-	strangersDay:  {overDay, 0, 40},
+	seriesHour:    {overHour, 1, 25, 1.5},
+	seriesDay:     {overDay, 1, 34, 1.5},
+	seriesCopies:  {overHour, copiesMost, 32, 1.5},
+	seriesCrowds:  {overHour, crowdMost, 36, 1.5},
+	strangersHour: {overHour, 0, 16, 4},
+	strangersDay:  {overDay, 0, 40, 3},
 }
 
 const (
 	copiesMost  = 5
 	crowdMost   = 20
-	seriesOver  = 1.5 // nor is anything below so many times the record
 	seriesSays  = 9.2
 	seriesList  = 2 // of one that writes to nobody twice, as shops and newsletters do, a series has to be this much longer
 	seriesYoung = 5 // an account has a record once so many of its days are known
@@ -62,7 +62,7 @@ const (
 // reached counts the nth recipient of a message that none before it in about
 // an hour had, and that stands for so many.
 func (s *series) reached(n uint8, others float32) {
-	for t := range strangersDay {
+	for t := range strangersHour {
 		if n <= seriesOf[t].most {
 			s.count(t, others)
 		}
@@ -71,7 +71,7 @@ func (s *series) reached(n uint8, others float32) {
 
 func (s *series) count(t tally, n float32) {
 	s.now[t] += n
-	if s.past == nil && s.now[t] > seriesOf[t].limit/strangersOver {
+	if s.past == nil && s.now[t] > seriesOf[t].limit/seriesOf[t].over {
 		s.past = new(seriesPast) // less is no record worth keeping
 	}
 	if s.past != nil {
@@ -131,13 +131,18 @@ func (s *series) clear() {
 	s.drop()
 }
 
+// limit is the count up to which a tally is nothing strange.
+func (s *series) limit(t tally, now int64) float32 {
+	return max(seriesOf[t].limit, seriesOf[t].over*s.most(t, now))
+}
+
 // longest is the tally that is furthest above what it may come to.
 func (s *series) longest(now int64) (longest tally, times float32) {
-	for t := range strangersDay {
+	for t := range strangersHour {
 		if s.now[t] <= seriesOf[t].limit {
 			continue
 		}
-		if x := s.now[t] / max(seriesOf[t].limit, seriesOver*s.most(t, now)); x > times {
+		if x := s.now[t] / s.limit(t, now); x > times {
 			longest, times = t, x
 		}
 	}
@@ -176,4 +181,4 @@ func (a *account) seriesText() string {
 	return text + "; this account never did so before"
 }
 
-var seriesSpan = [tallies]string{"an hour", "6 hours", "a day", "an hour", "an hour", "a day"}
+var seriesSpan = [tallies]string{"an hour", "a day", "an hour", "an hour", "an hour", "a day"}

@@ -185,6 +185,7 @@ func (e *episode) fields(c *codec) {
 	c.u8(&e.toldFam)
 	c.f32(&e.top)
 	c.u8((*uint8)(&e.hard))
+	c.flag(&e.convicted)
 	for f := range e.speak {
 		c.u16((*uint16)(&e.speak[f]))
 	}
