@@ -210,8 +210,8 @@ func TestRepliesBlameOnceAMessage(t *testing.T) {
 	for i := range 10 { // the same message, tried again and again
 		w.outcome(alice, evening.Add(time.Duration(i)*time.Minute), id, "contact1@client1.test", mailq.Deferred, mailq.Reply{Class: mailq.Content, Provider: "google"}, false)
 	}
-	if s := w.d.accounts[alice].ep.speak[familyReplies].score(); s != contentStep {
-		t.Errorf("one message called spam ten times weighs %v, want %v", s, contentStep)
+	if s := w.d.accounts[alice].ep.speak[familyReplies].score(); s != contentStep*knownStep {
+		t.Errorf("one message called spam ten times weighs %v, want %v", s, contentStep*knownStep)
 	}
 }
 

@@ -245,3 +245,20 @@ func TestOneMishapIsNoFamily(t *testing.T) {
 		})
 	}
 }
+
+// Who tries three times to send a friend what the friend's server calls spam, and then
+// writes to somebody new, is no spammer.
+func TestTriesAgain(t *testing.T) {
+	w := newWorld(t, nil)
+	evening := w.office(10, 25)
+	spam := mailq.Reply{Class: mailq.Content, Code: 550}
+	for i := range 4 {
+		w.send(alice, evening.Add(time.Duration(i)*2*time.Minute), mail{to: []string{"contact1@client1.test"}, client: "10.1.1.5", fate: mailq.Bounced, reply: spam})
+	}
+	for i := range 2 {
+		w.send(alice, evening.Add(20*time.Minute+time.Duration(i)*time.Minute), mail{to: []string{fmt.Sprintf("other%d@mail.test", i)}, client: "10.1.1.5"})
+	}
+	if worst := w.worst(alice); worst > observed {
+		t.Errorf("level %d: %s", worst, short(w.last(alice).Evidence))
+	}
+}

@@ -14,6 +14,7 @@ import (
 type replies struct {
 	chart
 	blamed   uint16
+	whose    uint32 // of which recipient the latest was
 	provider string
 	says     mailq.Class
 }
@@ -21,6 +22,7 @@ type replies struct {
 const (
 	contentStep    = 4.0
 	contentLeast   = 1.0 // of one among many that were taken
+	knownStep      = .5  // times that, where none of the message's recipients is new
 	reputationStep = 1.0
 	domainStep     = 1.0
 	acceptedStep   = -.1
@@ -48,6 +50,8 @@ func (d *Detector) answered(a *account, ev *mailq.Event, now int64) {
 		x = contentStep
 		if said.s == 0 { // what was taken before it counts, too
 			x = max(x+acceptedStep*float32(a.ep.rcpts), contentLeast)
+		} else if a.rare.reply.whose == uint32(ev.To.Hash) {
+			x = 0 // who tries again is told the same again
 		}
 	case mailq.AddressReputation:
 		x = reputationStep * d.fleet.peers.share(ev.Reply.Provider, a.key, now)
@@ -56,6 +60,9 @@ func (d *Detector) answered(a *account, ev *mailq.Event, now int64) {
 		x = min(domainStep, max(reputationTop-said.s, 0))
 	}
 	m := a.find(ev.Message)
+	if m != nil && m.fresh == 0 && ev.Reply.Class == mailq.Content {
+		x *= knownStep
+	}
 	if x == 0 || (m != nil && m.blamed) {
 		return
 	}
@@ -67,6 +74,7 @@ func (d *Detector) answered(a *account, ev *mailq.Event, now int64) {
 		r.blamed = 0
 	}
 	r.blamed = min(r.blamed+1, 1<<16-2)
+	r.whose = uint32(ev.To.Hash)
 	r.provider, r.says = clip(ev.Reply.Provider, 32), ev.Reply.Class
 	r.add(x, repliesTop, now)
 	a.begin(m, now)

@@ -154,6 +154,7 @@ func (r *rare) fields(c *codec) {
 	list(c, &r.steps, stepsMax, (*step).fields)
 	r.reply.chart.fields(c)
 	c.u16(&r.reply.blamed)
+	c.u32(&r.reply.whose)
 	c.text(&r.reply.provider, 32)
 	c.u8((*uint8)(&r.reply.says))
 	r.from.fields(c)
