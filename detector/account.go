@@ -65,6 +65,7 @@ type account struct {
 	asSelf   uint32 // the latest sender that belongs to the account
 	messages uint32 // submitted in all
 	first    uint32 // in seconds
+	joined   bool   // a person's mailbox that is newer than the installation
 	last     int64  // last in memory: what is new is written at both of its ends, see newEveryone
 }
 

@@ -178,7 +178,9 @@ func (d *Detector) account(name mailq.Account, now int64) *account {
 	if d.fleet.first == 0 {
 		d.fleet.first = now
 	}
-	return d.insert(account{name: name, key: hashOf(string(name)), class: classOf(name), first: seconds(now), last: now})
+	a := account{name: name, key: hashOf(string(name)), class: classOf(name), first: seconds(now), last: now}
+	a.joined = a.class == people && now-d.fleet.first > settledIn
+	return d.insert(a)
 }
 
 func (d *Detector) insert(v account) *account {
@@ -224,7 +226,7 @@ func (d *Detector) advance(a *account, now int64) {
 	}
 	d.before.speak = [families]said{}
 	if a.open() {
-		d.before.speak, d.before.age = a.ep.speak, a.nov.before.age
+		d.before.speak, d.before.age = a.ep.speak, a.knownFor()
 	}
 	suspect := a.ep.top >= d.cfg.Floor
 	if suspect {

@@ -105,7 +105,18 @@ type verdict struct {
 // fuse takes all evidence together. It is the only place that does: the
 // score is the sum of what the groups say, as natural log-likelihoods; of
 // families that belong together the strongest speaks.
-func (a *account) fuse() verdict { return fuse(&a.ep.speak, a.nov.before.age) }
+func (a *account) fuse() verdict { return fuse(&a.ep.speak, a.knownFor()) }
+
+// knownFor is of how many messages the account is known, as far as that says what its
+// mail is like: in its first two weeks a new mailbox shows some of its days only, and the
+// first circular of a school is yet to come. Of one that was there before the
+// installation was, nobody can tell.
+func (a *account) knownFor() float32 {
+	if a.joined && since(a.first, a.last) < newFor {
+		return min(a.nov.before.age, newAge)
+	}
+	return a.nov.before.age
+}
 
 // fuse is that of an account of which so many messages were known.
 func fuse(speak *[families]said, age float32) verdict {
@@ -175,6 +186,8 @@ const (
 	// limited by how many messages of it are known.
 	strangerTop = 9.5
 	strangerAge = 2.7
+	newFor      = 14 * day
+	newAge      = .8 // so that they come to less than would hold it
 )
 
 // finding makes a finding of the account's state.

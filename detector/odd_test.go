@@ -262,3 +262,32 @@ func TestTriesAgain(t *testing.T) {
 		t.Errorf("level %d: %s", worst, short(w.last(alice).Evidence))
 	}
 }
+
+// A new mailbox that writes to hundreds of strangers in its first days is slowed
+// down: it may be a school with its first circular. An old one is held.
+func TestFirstCircularOfANewMailbox(t *testing.T) {
+	w := newWorld(t, nil)
+	evening := w.office(10, 25)
+	school := mailq.Account("office@school.test")
+	for day := range 5 {
+		for k := range 4 {
+			w.send(school, evening.AddDate(0, 0, day).Add(time.Duration(k)*time.Hour), mail{to: []string{fmt.Sprintf("teacher%d@school.test", (day+k)%7)}, client: "10.7.0.1"})
+		}
+	}
+	circular := func(account mailq.Account, client string) level {
+		for i := range 6 {
+			var parents []string
+			for k := range 40 {
+				parents = append(parents, fmt.Sprintf("parent%d-%d@mail%d.test", i, k, k%9))
+			}
+			w.send(account, evening.AddDate(0, 0, 6).Add(time.Duration(i)*3*time.Minute), mail{to: parents, client: client})
+		}
+		return w.worst(account)
+	}
+	if worst := circular(school, "10.7.0.1"); worst != throttled {
+		t.Errorf("the school comes to level %d: %s", worst, short(w.last(school).Evidence))
+	}
+	if worst := circular(alice, "10.1.1.5"); worst < held {
+		t.Errorf("an old mailbox comes to level %d: %s", worst, short(w.last(alice).Evidence))
+	}
+}

@@ -111,6 +111,7 @@ func (a *account) fields(c *codec) {
 	c.u32(&a.messages)
 	c.u8(&a.high)
 	c.flag(&a.mailed)
+	c.flag(&a.joined)
 	a.ep.fields(c)
 	a.known.fields(c)
 	a.nov.fields(c)
