@@ -83,7 +83,7 @@ func (d *Detector) Restore(name mailq.Account, state []byte) error {
 		return fmt.Errorf("%w: of %q", err, clip(string(name), 128))
 	}
 	if old := d.accounts[name]; old != nil {
-		a.shared = old.shared
+		a.shared, a.dirty = old.shared, old.dirty // who is to be told about once is in the list once
 		*old = a
 		return nil
 	}

@@ -159,3 +159,30 @@ func FuzzRestore(f *testing.F) {
 		})
 	})
 }
+
+// An account whose state is put back while it waits to be told about is told about
+// once, and its room is given back once when it is forgotten.
+func TestRestoreOfAChangedAccount(t *testing.T) {
+	cfg := Default()
+	cfg.MaxAccounts = 2
+	w := &world{t: t, d: New(cfg, nobody{})}
+	w.send(alice, monday, mail{to: []string{"a@client.test"}, client: "10.1.1.5"})
+	var state []byte
+	w.d.Changed(func(name mailq.Account, s []byte) {
+		if name == alice {
+			state = s
+		}
+	})
+	w.send(alice, monday.Add(time.Hour), mail{to: []string{"b@client.test"}, client: "10.1.1.5"})
+	if err := w.d.Restore(alice, state); err != nil {
+		t.Fatal(err)
+	}
+	w.send(alice, monday.Add(2*time.Hour), mail{to: []string{"c@client.test"}, client: "10.1.1.5"})
+	w.send("bob@shop.test", monday.AddDate(0, 3, 0), mail{to: []string{"d@client.test"}, client: "10.1.2.5"})
+	w.send("carol@shop.test", monday.AddDate(0, 3, 0), mail{to: []string{"e@client.test"}, client: "10.1.3.5"}) // alice is forgotten
+	told := map[mailq.Account]int{}
+	w.d.Changed(func(name mailq.Account, s []byte) { told[name]++ })
+	if told[alice] != 1 || told[fleetKey] != 1 || len(w.d.room.free) != 1 {
+		t.Errorf("told %v, and room for %d accounts is free", told, len(w.d.room.free))
+	}
+}
