@@ -74,7 +74,8 @@ func (d *Detector) mark(a *account, now int64) {
 		}
 	}
 	if e := a.known.exact; a.known.more == nil {
-		for _, h := range e[len(e)-min(len(e), int(a.nov.strangers)):] {
+		learnt := max(0, int(a.nov.strangers)-a.ep.doubted().pending.len())
+		for _, h := range e[len(e)-min(len(e), learnt):] {
 			d.marks.whom.add(h, whomMarked, now)
 		}
 	}

@@ -29,6 +29,11 @@ func TestSpammerGoesOn(t *testing.T) {
 	if again == 0 || alone == 0 || again >= alone {
 		t.Errorf("held after %d messages with the list and text of a hijacked mailbox, after %d without", again, alone)
 	}
+	for i := range 25 {
+		if w.d.marks.whom.has(uint32(rcpt(fmt.Sprintf("contact%d@client1.test", i)).Hash), w.d.accounts[alice].last) {
+			t.Errorf("contact %d of the hijacked mailbox's owner is marked", i)
+		}
+	}
 	text := ""
 	for _, e := range w.last(bob).Evidence {
 		if e.Kind == "fleet" {

@@ -56,10 +56,7 @@ func (d *Detector) received(ev *mailq.Event) *account {
 		return nil
 	}
 	in.bounces++
-	if a.ep.top < d.cfg.Floor {
-		in.own.hits++
-	}
-	in.bounced(a, now)
+	in.bounced(a, a.ep.top >= d.cfg.Floor, now)
 	return a
 }
 
@@ -85,11 +82,14 @@ func (in *inbox) decay(now int64) {
 
 // bounced weighs one more bounce. More of them than the account has sent are
 // forged: somebody else uses its address.
-func (in *inbox) bounced(a *account, now int64) {
+func (in *inbox) bounced(a *account, suspect bool, now int64) {
 	if in.bounces > max(a.rate.now[perDay], float32(a.ep.rcpts)) {
 		in.returned = chart{}
 		a.say(familyReturned, 0)
 		return
+	}
+	if !suspect {
+		in.own.hits++
 	}
 	p := min(max(in.own.mean(ownReturned, ownReturnedOf), .01), .5)
 	in.returned.add(min(log(max(spamReturned, p)/p), returnedStep), returnedTop, now)
