@@ -15,9 +15,9 @@ const (
 	// lookFor is how long a file is looked for that was there: it may just be
 	// being renamed, copied or compressed.
 	lookFor = time.Second
-	// pace is the shortest time between two looks, so that thousands of lines
-	// a second do not cost as many system calls.
-	pace = 2 * time.Millisecond
+	// pace is the shortest time between two looks at a log that is being
+	// written. Each look wakes several threads; a message is some eight lines.
+	pace = 20 * time.Millisecond
 )
 
 // A Tail follows a log file. It understands the two ways of rotation:
