@@ -1,7 +1,10 @@
 package gate
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -11,6 +14,7 @@ import (
 	"time"
 
 	"github.com/d--j/go-milter"
+	"github.com/d--j/go-milter/milterutil"
 )
 
 // Milter is a mail filter for Postfix (2.6 or later), as MILTER_README
@@ -94,19 +98,29 @@ func (m *Milter) Serve(ctx context.Context, l net.Listener) error {
 	return m.counters.accept(ctx, l, orDefault(m.MaxConns, 1000), m.Log, m.serve)
 }
 
-// serve answers one connection until it ends. The library has a goroutine of
-// its own for it, which ends before serve does.
+// serve answers one connection until it ends.
 func (m *Milter) serve(conn net.Conn) {
-	s := &milterSession{Milter: m}
-	s.conn = newMilterConn(m, conn, s.answered)
-	server := milter.NewServer(
-		milter.WithMilter(func() milter.Milter { return s }),
-		milter.WithActions(milterActions),
-		milter.WithProtocols(milterProtocol),
-		milter.WithMacroRequest(milter.StageMail, []milter.MacroName{macroLogin, macroClient, macroClientName, macroClientPort, macroQueueID}),
-		milter.WithMacroRequest(milter.StageEOM, []milter.MacroName{macroQueueID}),
-	)
-	_ = server.Serve(&oneConn{conn: s.conn}) // always net.ErrClosed
+	s := &milterSession{Milter: m, conn: newMilterConn(m, conn)}
+	for {
+		kind, data, err := s.conn.next()
+		if err == nil {
+			err = s.step(kind, data)
+		}
+		if err != nil {
+			m.ended(err)
+			return
+		}
+	}
+}
+
+// ended notes why a connection ends.
+func (m *Milter) ended(err error) {
+	switch {
+	case errors.Is(err, errMalformed), errors.Is(err, errTooLong):
+		m.counters.malformed.Add(1)
+	case errors.Is(err, errSlow):
+		m.counters.slow.Add(1)
+	}
 }
 
 // Stats returns what the milter did so far. Its answers are those to
@@ -114,31 +128,44 @@ func (m *Milter) serve(conn net.Conn) {
 func (m *Milter) Stats() Stats { return m.counters.stats() }
 
 // A milterSession is one connection of Postfix's, and the message that it is
-// about. The library calls its methods one after the other.
+// about.
 type milterSession struct {
-	milter.NoOpMilter
 	*Milter
-	conn *milterConn
+	conn   *milterConn
+	out    []byte // scratch
+	macros milterMacros
 
 	login, account string
 	sender         string
 	client         netip.Addr
 	clientName     string
+	queueID        string
 	unattended     bool // it did not come through smtpd: nobody waits for the answer
 	local          bool // a local program sent it
 	scripted       bool // a header named a script, readable or not
 	recipients     message
 	accepted       int // recipients, also those not kept in recipients
 	subject        []byte
-
-	answer Answer   // that is about to be sent
-	told   *Request // what Seen is to be told then
 }
 
-// errPanic is what the library is told after a panic: it ends the connection
-// and does not log it. The methods that it calls return it unless they get to
-// their end.
-var errPanic = io.EOF
+// milterMacros are what Postfix said before the command that they are about.
+type milterMacros struct{ login, client, clientName, clientPort, queueID string }
+
+// set notes a macro.
+func (m *milterMacros) set(name, value string) {
+	switch name {
+	case macroLogin:
+		m.login = value
+	case macroClient:
+		m.client = value
+	case macroClientName:
+		m.clientName = value
+	case macroClientPort:
+		m.clientPort = value
+	case macroQueueID:
+		m.queueID = value
+	}
+}
 
 // Bounds on a message's texts, in bytes.
 const (
@@ -146,46 +173,117 @@ const (
 	maxMilterRecipients = 64 << 10 // of all recipients that are kept
 )
 
+// step takes a packet, and answers it if it wants an answer. It returns an
+// error when the connection is of no more use.
+func (s *milterSession) step(kind byte, data []byte) error {
+	switch kind {
+	case packetNegotiate:
+		return s.negotiate(data)
+	case packetMacro:
+		return s.macro(data)
+	case packetMail:
+		return s.mail(data)
+	case packetRecipient:
+		return s.rcpt(data)
+	case packetHeader:
+		s.header(data)
+		return nil
+	case packetEnd:
+		return s.end()
+	case packetAbort, packetQuitNew:
+		s.begin()
+		return nil
+	case packetQuit:
+		return io.EOF
+	}
+	return errMalformed
+}
+
+// negotiate agrees on the version of the protocol, on what a filter may do, on
+// what is left out, and on the macros.
+func (s *milterSession) negotiate(data []byte) error {
+	if len(data) < 12 {
+		return errMalformed
+	}
+	version := binary.BigEndian.Uint32(data)
+	actions := milter.OptAction(binary.BigEndian.Uint32(data[4:]))
+	protocol := milter.OptProtocol(binary.BigEndian.Uint32(data[8:]))
+	if version < milter.MaxServerProtocolVersion || actions&milterActions != milterActions || protocol&milterProtocol != milterProtocol {
+		s.tooOld.Do(func() {
+			if s.Log != nil {
+				s.Log.Error("gate: the mail server offers a milter too little: set milter_protocol = 6",
+					"version", version, "actions", actions.String(), "protocol", protocol.String())
+			}
+		})
+		return errMalformed
+	}
+	return s.conn.send(appendPacket(s.out[:0], packetNegotiate, milterTerms))
+}
+
+// milterTerms are what is agreed on in each negotiation.
+var milterTerms = func() string {
+	var b []byte
+	for _, n := range []uint32{milter.MaxServerProtocolVersion, uint32(milterActions), uint32(milterProtocol)} {
+		b = binary.BigEndian.AppendUint32(b, n)
+	}
+	b = binary.BigEndian.AppendUint32(b, uint32(milter.StageMail))
+	b = append(b, strings.Join([]string{macroLogin, macroClient, macroClientName, macroClientPort, macroQueueID}, " ")+"\x00"...)
+	b = binary.BigEndian.AppendUint32(b, uint32(milter.StageEOM))
+	return string(append(b, macroQueueID+"\x00"...))
+}()
+
+// macro notes macros. Their data is the letter of the command that they are
+// about, and names and values in turn.
+func (s *milterSession) macro(data []byte) error {
+	if len(data) == 0 {
+		return errMalformed
+	}
+	if data[0] != packetMail && data[0] != packetEnd {
+		return nil // not asked for
+	}
+	s.macros = milterMacros{}
+	for rest := data[1:]; len(rest) > 0; {
+		name, after, err := cutText(rest)
+		if err != nil {
+			return err
+		}
+		value, after, err := cutText(after)
+		if err != nil {
+			return err
+		}
+		s.macros.set(name, clip(value))
+		rest = after
+	}
+	return nil
+}
+
 // begin forgets the previous message.
 func (s *milterSession) begin() {
-	s.login, s.account, s.sender, s.clientName = "", "", "", ""
+	s.macros = milterMacros{}
+	s.login, s.account, s.sender, s.clientName, s.queueID = "", "", "", "", ""
 	s.client = netip.Addr{}
 	s.unattended, s.local, s.scripted, s.accepted = false, false, false, 0
 	s.recipients = message{recipients: s.recipients.recipients[:0]}
 }
 
-// NewConnection is the start of an SMTP session.
-func (s *milterSession) NewConnection(milter.Modifier) error {
+// mail begins a message. It is not answered.
+func (s *milterSession) mail(data []byte) error {
+	sender, _, err := cutText(data)
+	if err != nil {
+		return err
+	}
+	m := s.macros
 	s.begin()
-	return nil
-}
-
-// Abort is the end of a message that was not completed.
-func (s *milterSession) Abort(milter.Modifier) error {
-	s.begin()
-	return nil
-}
-
-// MailFrom begins a message. It is not answered.
-func (s *milterSession) MailFrom(from, _ string, m milter.Modifier) (_ *milter.Response, err error) {
-	defer s.counters.recovered(s.Log)
-	err = errPanic
-	s.begin()
-	s.sender = clip(from)
-	s.client, s.clientName = clientAddr(m.Get(macroClient)), clip(m.Get(macroClientName))
-	s.unattended = m.Get(macroQueueID) != ""
-	if s.login = clip(m.Get(macroLogin)); s.login != "" {
+	s.sender = clip(milter.RemoveAngle(sender))
+	s.client, s.clientName, s.queueID = clientAddr(m.client), m.clientName, m.queueID
+	s.unattended = m.queueID != ""
+	if s.login = m.login; s.login != "" {
 		s.account = s.canonical(s.login)
 	}
-	if s.local = s.unattended && s.login == "" && m.Get(macroClientPort) == "0"; s.local {
+	if s.local = s.unattended && s.login == "" && m.clientPort == "0"; s.local {
 		s.client = netip.Addr{} // Postfix pretends one, at port 0
 	}
-	return milter.RespContinue, nil
-}
-
-// clip bounds a text and gives it memory of its own.
-func clip(text string) string {
-	return strings.Clone(text[:min(len(text), maxMilterText)])
+	return nil
 }
 
 // clientAddr reads a client's address; it is zero if that is none.
@@ -201,25 +299,28 @@ func (s *milterSession) canonical(login string) string {
 	return s.Canonical(login)
 }
 
-// RcptTo answers to a recipient.
-func (s *milterSession) RcptTo(to, _ string, _ milter.Modifier) (_ *milter.Response, err error) {
-	defer s.counters.recovered(s.Log)
-	err = errPanic
-	if s.unattended {
-		s.add(to)
-		return milter.RespContinue, nil // Postfix takes a refusal for a mistake in its configuration
-	}
+// rcpt answers to a recipient.
+func (s *milterSession) rcpt(data []byte) error {
 	now := time.Now()
-	verdict := s.verdict(now)
-	if s.answer = s.recipient(verdict, now); s.answer != Dunno {
-		verdict.given.Add(1)
-		return refusal(s.answer, verdict.Text), nil
+	to, _, err := cutText(data)
+	if err != nil {
+		return err
 	}
-	if verdict == nil && s.login == "" {
-		return milter.RespAccept, nil // nobody's mail: Postfix need not ask about it again
+	to = milter.RemoveAngle(to)
+	if s.unattended {
+		s.add(to) // Postfix takes a refusal for a mistake in its configuration
+		return s.reply(packetContinue, nil, Dunno, now)
+	}
+	verdict := s.verdict(now)
+	answer := s.recipient(verdict, now)
+	switch {
+	case answer != Dunno:
+		return s.reply(0, verdict, answer, now)
+	case verdict == nil && s.login == "":
+		return s.reply(packetAccept, nil, Dunno, now) // nobody's mail: Postfix need not ask about it again
 	}
 	s.add(to)
-	return milter.RespContinue, nil
+	return s.reply(packetContinue, nil, Dunno, now)
 }
 
 // recipient is the answer to one more recipient of smtpd's. Held is only the
@@ -249,19 +350,19 @@ func (s *milterSession) add(recipient string) {
 	r.recipients = append(append(r.recipients, recipient...), '\n')
 }
 
-// Header looks for the script that sent a local program's mail. Only the first
+// header looks for the script that sent a local program's mail. Only the first
 // header that names one counts, also if it cannot be read: PHP writes its own
 // before the program's. It is not answered.
-func (s *milterSession) Header(name, value string, _ milter.Modifier) (_ *milter.Response, err error) {
-	defer s.counters.recovered(s.Log)
-	err = errPanic
-	if s.local && !s.scripted {
-		s.scripted = true
-		if uid, script, ok := readScript(name, value); ok {
-			s.account = s.script(uid, script)
-		}
+func (s *milterSession) header(data []byte) {
+	if !s.local || s.scripted {
+		return
 	}
-	return milter.RespContinue, nil
+	s.scripted = true
+	name, value, _ := bytes.Cut(data, []byte{0})
+	value, _, _ = bytes.Cut(value, []byte{0}) // a long one was cut short
+	if uid, script, ok := readScript(string(name), string(value)); ok {
+		s.account = s.script(uid, script)
+	}
 }
 
 func (s *milterSession) script(uid int, name string) string {
@@ -271,28 +372,23 @@ func (s *milterSession) script(uid int, name string) string {
 	return s.Script(uid, name)
 }
 
-// EndOfMessage answers to a message.
-func (s *milterSession) EndOfMessage(m milter.Modifier) (_ *milter.Response, err error) {
-	defer s.counters.recovered(s.Log)
-	err = errPanic
+// end answers to a message, and tells what was seen of it.
+func (s *milterSession) end() error {
 	now := time.Now()
 	verdict := s.verdict(now)
-	s.answer = s.end(verdict, now)
+	answer := s.whole(verdict, now)
+	if err := s.reply(packetAccept, verdict, answer, now); err != nil {
+		return err
+	}
 	if s.Seen != nil && s.account != "" {
-		s.told = s.request(m.Get(macroQueueID), now)
+		s.Seen(s.request(answer, now))
 	}
-	if s.answer == Dunno {
-		return milter.RespAccept, nil
-	}
-	verdict.given.Add(1)
-	if s.answer == Hold {
-		return milter.RespAccept, m.Quarantine(verdict.Text)
-	}
-	return refusal(s.answer, verdict.Text), nil
+	s.begin()
+	return nil
 }
 
-// end is the answer to the whole message.
-func (s *milterSession) end(verdict *Verdict, now time.Time) Answer {
+// whole is the answer to the whole message.
+func (s *milterSession) whole(verdict *Verdict, now time.Time) Answer {
 	if verdict.throttles() && s.PolicyCharges && !s.unattended {
 		return Dunno
 	}
@@ -301,6 +397,31 @@ func (s *milterSession) end(verdict *Verdict, now time.Time) Answer {
 		answer = min(answer, Hold)
 	}
 	return answer
+}
+
+// reply sends an answer and counts it. One that lets pass is pass.
+func (s *milterSession) reply(pass byte, verdict *Verdict, answer Answer, asked time.Time) error {
+	out := s.out[:0]
+	switch answer {
+	case Dunno:
+		out = appendPacket(out, pass, "")
+	case Hold:
+		out = appendPacket(out, packetQuarantine, milterutil.NewlineToSpace(verdict.Text)+"\x00")
+		out = appendPacket(out, packetAccept, "")
+	default:
+		refused := refusal(answer, verdict.Text).Response()
+		out = appendPacket(out, byte(refused.Code), string(refused.Data))
+	}
+	s.out = out
+	if answer != Dunno {
+		verdict.given.Add(1)
+	}
+	if err := s.conn.send(out); err != nil {
+		return err
+	}
+	s.counters.answers[answer].Add(1)
+	s.counters.latency.observe(time.Since(asked))
+	return nil
 }
 
 // refusal is a reply with the status code of RFC 3463: 5.7.1 refused for
@@ -346,23 +467,14 @@ func (s *milterSession) scriptVerdict(now time.Time) *Verdict {
 	return strongest
 }
 
-func (s *milterSession) request(queueID string, now time.Time) *Request {
-	return &Request{
-		Time: now, State: stateEnd, QueueID: clip(queueID), Login: s.login, Account: s.account, Sender: s.sender,
-		Client: s.client, ClientName: s.clientName, Answer: s.answer, RecipientCount: s.accepted,
+func (s *milterSession) request(answer Answer, now time.Time) Request {
+	queueID := s.queueID
+	if s.macros.queueID != "" {
+		queueID = s.macros.queueID
+	}
+	return Request{
+		Time: now, State: stateEnd, QueueID: queueID, Login: s.login, Account: s.account, Sender: s.sender,
+		Client: s.client, ClientName: s.clientName, Answer: answer, RecipientCount: s.accepted,
 		Recipients: splitLines(string(s.recipients.recipients), s.recipients.n),
 	}
-}
-
-// answered is called when an answer was sent.
-func (s *milterSession) answered() (err error) {
-	defer s.counters.recovered(s.Log)
-	err = errPanic
-	s.counters.answers[s.answer].Add(1)
-	s.answer = Dunno
-	if told := s.told; told != nil {
-		s.told = nil
-		s.Seen(*told)
-	}
-	return nil
 }
