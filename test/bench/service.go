@@ -11,10 +11,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/vedetta-watch/vedetta/detector"
 	"github.com/vedetta-watch/vedetta/internal/store"
@@ -96,7 +99,7 @@ func (s *ownService) start(ctx context.Context, config string, addrs ...string) 
 	s.cmd = exec.Command(binary, "serve", "-c", file)
 	s.cmd.Stderr = &s.said
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := s.cmd.Start(); err != nil {
+	if err := startSlack(s.cmd); err != nil {
 		return err
 	}
 	go func() { s.ended <- s.cmd.Wait() }()
@@ -106,6 +109,26 @@ func (s *ownService) start(ctx context.Context, config string, addrs ...string) 
 		}
 	}
 	return nil
+}
+
+// timerSlack is how late a timer of the service may be, as packaging/vedetta.service
+// has it.
+const timerSlack = time.Millisecond
+
+// startSlack starts cmd, whose timers may be late by timerSlack. A process
+// inherits that from the thread that starts it.
+func startSlack(cmd *exec.Cmd) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	before, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
+	if err != nil {
+		return fmt.Errorf("timer slack: %w", err)
+	}
+	defer unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(before), 0, 0, 0)
+	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(timerSlack.Nanoseconds()), 0, 0, 0); err != nil {
+		return fmt.Errorf("timer slack: %w", err)
+	}
+	return cmd.Start()
 }
 
 // answers waits until somebody listens at addr.
