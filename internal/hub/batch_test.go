@@ -1,0 +1,135 @@
+package hub
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/vedetta-watch/vedetta/mailq"
+	"github.com/vedetta-watch/vedetta/rules"
+)
+
+var noon = time.Date(2026, 3, 20, 12, 0, 0, 123456789, time.UTC)
+
+func wholeEvent() mailq.Event {
+	return mailq.Event{
+		Time: noon, Kind: mailq.Submitted, Host: "mx1", Account: "alice@shop.test", Message: 1 << 63, QueueID: "4jXK971kgrz1SRpG",
+		Sender: "alice@shop.test", Client: netip.MustParseAddr("2001:db8::7"), Size: 4711, Subject: "Your order", Script: "/home/u/x.php",
+		Rcpts: 3, Counts: true, New: []mailq.Recipient{{Hash: 7, Domain: "ok.test"}, {Hash: 1<<64 - 1, Domain: "company.test"}},
+		To:    mailq.Recipient{Hash: 9, Domain: "gone.test"},
+		Reply: mailq.Reply{Class: mailq.RecipientUnknown, Provider: "google", Code: 550, Enhanced: "5.1.1", Text: "no such user"},
+		Into:  "bob@shop.test", Method: "PLAIN", Service: "smtp",
+	}
+}
+
+func TestBatchComesBack(t *testing.T) {
+	want := Batch{
+		Mark: Mark{Epoch: 5, Seq: 6}, Lost: 7, Events: []mailq.Event{wholeEvent(), {Time: noon, Kind: mailq.LoginFailed, Account: "bob@shop.test"}},
+		Findings: []rules.Finding{{ID: "f-1", Rule: rules.Blind, Subject: "log", Time: noon, Evidence: []rules.Evidence{{Kind: "coverage", Text: "gone"}}}},
+		Samples:  []mailq.QueueSample{{Time: noon, Host: "mx1", Total: 9, ByAccount: []mailq.Share{{Name: "alice@shop.test", Count: 4}}}},
+	}
+	sealed, err := Seal(&want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := sealed.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}), cmpopts.EquateApproxTime(0)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestBatchFromHostileAgent(t *testing.T) {
+	b := Batch{Mark: Mark{1, 1}, Events: []mailq.Event{{
+		Time: noon, Account: mailq.Account("eve\x1b[2J\u202e@shop.test"), Sender: strings.Repeat("x", 9999), Size: -1, Subject: "caf\xe9",
+	}}}
+	sealed, err := Seal(&b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := sealed.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := got.Events[0]
+	if e.Account != "eve[2J@shop.test" || len(e.Sender) != maxName || e.Size != 0 || e.Subject != "caf\uFFFD" {
+		t.Errorf("got %+v", e)
+	}
+}
+
+func TestMalformedBatches(t *testing.T) {
+	good, err := Seal(&Batch{Mark: Mark{1, 1}, Events: []mailq.Event{wholeEvent()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	many := Batch{Mark: Mark{1, 1}, Events: make([]mailq.Event, MaxEvents+1)}
+	tooMany, err := Seal(&many)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, s := range map[string]Sealed{
+		"no number":       {Body: good.Body},
+		"empty":           {Mark: good.Mark},
+		"cut":             {good.Mark, good.Body[:len(good.Body)/2]},
+		"no zstd":         {good.Mark, []byte("GET / HTTP/1.1\r\n\r\n")},
+		"no CBOR":         {good.Mark, packer.EncodeAll([]byte("hello"), nil)},
+		"bomb":            {good.Mark, packer.EncodeAll(make([]byte, 64<<20), nil)},
+		"too large":       {good.Mark, make([]byte, maxSealed+1)},
+		"too many events": tooMany,
+		"nested":          {good.Mark, packer.EncodeAll([]byte(strings.Repeat("\x81", 1000)+"\x00"), nil)},
+		"endless array":   {good.Mark, packer.EncodeAll([]byte("\xa1\x02\x9b\x7f\xff\xff\xff\xff\xff\xff\xff"), nil)},
+	} {
+		if _, err := s.Open(); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
+func FuzzOpen(f *testing.F) {
+	text, err := encoding.Marshal(wireBatch{Lost: 1, Events: []wireEvent{{Time: 1, Account: "alice@shop.test", New: []wireRecipient{{Hash: 1, Domain: "x"}}}}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(text)
+	f.Fuzz(func(t *testing.T, text []byte) {
+		b, err := Sealed{Mark{1, 1}, packer.EncodeAll(text, nil)}.Open()
+		if err != nil {
+			if !errors.Is(err, ErrMalformed) {
+				t.Errorf("%v", err)
+			}
+			return
+		}
+		for _, e := range b.Events {
+			if len(e.Account) > maxName+2 || strings.ContainsAny(string(e.Account), "\n\x00\x1b") {
+				t.Errorf("account %q", e.Account)
+			}
+		}
+		if _, err := Seal(&b); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func BenchmarkOpen(b *testing.B) {
+	batch := Batch{Mark: Mark{1, 1}, Events: make([]mailq.Event, 1000)}
+	for i := range batch.Events {
+		batch.Events[i] = wholeEvent()
+	}
+	sealed, err := Seal(&batch)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if _, err := sealed.Open(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(1000*b.N)/b.Elapsed().Seconds(), "events/s")
+}

@@ -1,0 +1,419 @@
+package hub
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vedetta-watch/vedetta/mailq"
+	"github.com/vedetta-watch/vedetta/rules"
+)
+
+// A ledger is a roster in memory.
+type ledger struct {
+	mu      sync.Mutex
+	members map[string]Member
+	tokens  map[string][sha256.Size]byte
+	n       int
+}
+
+func (l *ledger) Member(name string) (Member, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	m, ok := l.members[name]
+	if !ok {
+		return m, ErrStranger
+	}
+	return m, nil
+}
+
+func (l *ledger) Enrol(_ context.Context, name string, token [sha256.Size]byte) (Member, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	m, ok := l.members[name]
+	if !ok || l.tokens[name] != token || token == [sha256.Size]byte{} {
+		return Member{}, ErrStranger
+	}
+	delete(l.tokens, name)
+	l.n++
+	m.Enrolment = fmt.Sprint("e", l.n)
+	l.members[name] = m
+	return m, nil
+}
+
+// A world is a hub with agents.
+type world struct {
+	t       *testing.T
+	server  *Server
+	roster  *ledger
+	address string
+
+	mu  sync.Mutex
+	got []Delivery
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	ca, err := OpenCA(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, roster: &ledger{members: map[string]Member{}, tokens: map[string][sha256.Size]byte{}}}
+	journal := openJournal(t, t.TempDir(), 1<<30)
+	w.server = &Server{
+		CA: ca, Roster: w.roster, Journal: journal, Board: &Board{}, Log: slog.New(slog.DiscardHandler), RecipientKey: []byte("0123456789abcdef"), Version: "1",
+		Deliver: func(d Delivery) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.got = append(w.got, d)
+		},
+		Held: func(_ context.Context, _ string, held []rules.Decision) (over []string, err error) {
+			for _, d := range held {
+				if d.ID == "d-over" {
+					over = append(over, d.Subject)
+				}
+			}
+			return over, nil
+		},
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.address = l.Addr().String()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.server.Serve(ctx, l) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		journal.Close()
+	})
+	return w
+}
+
+// token adds an agent, or gives it a new token.
+func (w *world) token(agent string, domains ...string) Token {
+	t := NewToken(agent, w.server.CA)
+	w.roster.mu.Lock()
+	defer w.roster.mu.Unlock()
+	m := w.roster.members[agent]
+	m.Scope = Scope{Agent: agent, Domains: domains}
+	w.roster.members[agent], w.roster.tokens[agent] = m, sha256.Sum256(t.Secret)
+	return t
+}
+
+func (w *world) enrol(t Token) (*Client, error) {
+	dir := w.t.TempDir()
+	if err := Enrol(w.t.Context(), w.address, t, dir, "1"); err != nil {
+		return nil, err
+	}
+	c := &Client{Address: w.address, Dir: dir, Version: "1"}
+	if _, _, err := c.Open(); err != nil {
+		return nil, err
+	}
+	w.t.Cleanup(c.Close)
+	return c, nil
+}
+
+func (w *world) agent(name string, domains ...string) *Client {
+	w.t.Helper()
+	c, err := w.enrol(w.token(name, domains...))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return c
+}
+
+func (w *world) deliveries() []Delivery {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.got
+}
+
+func sealed(t testing.TB, epoch, seq uint64) Sealed {
+	t.Helper()
+	s, err := Seal(&Batch{Mark: Mark{epoch, seq}, Events: []mailq.Event{{Time: noon, Kind: mailq.Submitted, Account: "alice@shop.test"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestBatchesAreTakenOnce(t *testing.T) {
+	w := newWorld(t)
+	c := w.agent("mx1", "shop.test")
+	for i, step := range []struct {
+		known   Mark
+		batches []Mark
+		at      Mark
+		ok      bool
+		total   int
+	}{
+		{Mark{}, []Mark{{7, 1}, {7, 2}}, Mark{7, 2}, true, 2},
+		{Mark{7, 2}, []Mark{{7, 1}, {7, 2}}, Mark{7, 2}, true, 2},         // sent again
+		{Mark{7, 2}, []Mark{{7, 2}, {7, 3}}, Mark{7, 3}, true, 3},         // in part
+		{Mark{7, 2}, []Mark{{7, 5}}, Mark{7, 3}, false, 3},                // a gap
+		{Mark{7, 3}, []Mark{{7, 5}, {7, 4}, {7, 6}}, Mark{7, 6}, true, 5}, // a gap that the agent knows of; 4 is too late
+		{Mark{7, 6}, []Mark{{7, 7}, {7, 9}}, Mark{7, 6}, false, 5},        // within
+		{Mark{7, 6}, []Mark{{6, 1}}, Mark{7, 6}, false, 5},                // an epoch that is over
+		{Mark{7, 6}, []Mark{{8, 1}}, Mark{8, 1}, true, 6},                 // the next
+		{Mark{7, 6}, []Mark{{9, 2}}, Mark{8, 1}, false, 6},                // whose beginning is missing
+		{Mark{8, 1}, nil, Mark{8, 1}, true, 6},
+	} {
+		var batches []Sealed
+		for _, m := range step.batches {
+			batches = append(batches, sealed(t, m.Epoch, m.Seq))
+		}
+		at, ok, err := c.Send(t.Context(), step.known, batches)
+		if err != nil || at != step.at || ok != step.ok {
+			t.Fatalf("step %d: %+v, %v, %v", i, at, ok, err)
+		}
+		if n := len(w.deliveries()); n != step.total {
+			t.Fatalf("step %d: %d batches delivered, want %d", i, n, step.total)
+		}
+	}
+	var marks []Mark
+	if err := w.server.Journal.Read(Position{}, func(r Record, p Position) error {
+		d, err := r.Delivery(p)
+		marks = append(marks, d.Mark)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for i, d := range w.deliveries() {
+		if d.Mark != marks[i] || d.Agent != "mx1" || d.Gap != (d.Mark == Mark{7, 5}) {
+			t.Errorf("delivery %d: %+v, journal %v", i, d, marks[i])
+		}
+	}
+}
+
+func TestStrangersAreRefused(t *testing.T) {
+	w := newWorld(t)
+	good := w.agent("mx1", "shop.test")
+	send := func(c *Client) error {
+		_, _, err := c.Send(t.Context(), Mark{}, []Sealed{sealed(t, 1, 1)})
+		return err
+	}
+	// with makes an agent that shows another certificate.
+	with := func(cert tls.Certificate) *Client {
+		c := &Client{Address: w.address, Dir: good.Dir}
+		if _, _, err := c.Open(); err != nil {
+			t.Fatal(err)
+		}
+		c.cert = cert
+		return c
+	}
+	sign := func(ca *CA, m Member, until time.Duration) tls.Certificate {
+		own, err := newKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cert, err := ca.sign(own.Public(), &x509.Certificate{
+			Subject: pkix.Name{CommonName: m.Agent, SerialNumber: m.Enrolment}, NotAfter: time.Now().Add(until), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: own, Leaf: cert}
+	}
+	other, err := OpenCA(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := w.roster.Member("mx1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	unknown := Member{Scope: Scope{Agent: "mx9"}, Enrolment: m.Enrolment}
+	old := Member{Scope: m.Scope, Enrolment: "e0"}
+	for name, c := range map[string]*Client{
+		"no certificate":         with(tls.Certificate{}),
+		"another authority's":    with(sign(other, m, time.Hour)),
+		"expired":                with(sign(w.server.CA, m, -time.Minute)),
+		"of an unknown agent":    with(sign(w.server.CA, unknown, time.Hour)),
+		"of an older enrolment":  with(sign(w.server.CA, old, time.Hour)),
+		"of no enrolment at all": with(sign(w.server.CA, Member{Scope: m.Scope}, time.Hour)),
+	} {
+		if err := send(c); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	if n := len(w.deliveries()); n != 0 || w.server.Journal.Size() != 0 {
+		t.Errorf("%d batches were delivered, %d bytes written", n, w.server.Journal.Size())
+	}
+	if err := send(good); err != nil {
+		t.Errorf("the agent itself: %v", err)
+	}
+}
+
+func TestTokensAreGoodOnce(t *testing.T) {
+	w := newWorld(t)
+	token := w.token("mx1", "shop.test")
+	c, err := w.enrol(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.enrol(token); err == nil {
+		t.Error("the token was good twice")
+	}
+	wrong := w.token("mx1", "shop.test")
+	wrong.Secret = make([]byte, 16)
+	if _, err := w.enrol(wrong); err == nil {
+		t.Error("another secret was good")
+	}
+	stolen := w.token("mx1", "shop.test")
+	stolen.Agent = "mx2"
+	if _, err := w.enrol(stolen); err == nil {
+		t.Error("the token was good for another agent")
+	}
+	elsewhere := w.token("mx1", "shop.test")
+	elsewhere.Fingerprint = strings.Repeat("0", 64)
+	if _, err := w.enrol(elsewhere); err == nil || !strings.Contains(err.Error(), "fingerprint") {
+		t.Errorf("another hub: %v", err)
+	}
+	if _, _, err := c.Send(t.Context(), Mark{}, nil); err != nil {
+		t.Errorf("the first enrolment: %v", err)
+	}
+	if _, err := w.enrol(w.token("mx1", "shop.test")); err != nil {
+		t.Fatal(err)
+	}
+	var refused *Refused
+	if _, _, err := c.Send(t.Context(), Mark{}, nil); !errors.As(err, &refused) || !refused.Banned() {
+		t.Errorf("after the second enrolment the first is good: %v", err)
+	}
+	revoked := w.token("mx1")
+	w.roster.mu.Lock()
+	delete(w.roster.members, "mx1")
+	w.roster.mu.Unlock()
+	if _, err := w.enrol(revoked); err == nil {
+		t.Error("the token of a revoked agent was good")
+	}
+}
+
+func TestMalformedRequestsWriteNothing(t *testing.T) {
+	w := newWorld(t)
+	c := w.agent("mx1", "shop.test")
+	good, err := encoding.Marshal(shipment{Batches: []Sealed{sealed(t, 1, 1)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bomb, err := encoding.Marshal(shipment{Batches: []Sealed{{Mark{1, 1}, packer.EncodeAll(make([]byte, 64<<20), nil)}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mixed, err := encoding.Marshal(shipment{Batches: []Sealed{sealed(t, 1, 1), {Mark{1, 2}, []byte("no")}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, body := range map[string][]byte{
+		"empty": nil, "text": []byte("hello"), "cut": good[:len(good)-3], "bomb": bomb, "one of two": mixed,
+		"oversized": make([]byte, maxRequest+1), "zeros": make([]byte, 1000),
+	} {
+		var at Mark
+		_, err := c.post(t.Context(), "/v1/batches", body, &at)
+		var refused *Refused
+		if !errors.As(err, &refused) || refused.Status >= 500 || refused.Text == "" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if n := w.server.Journal.Size(); n != 0 || len(w.deliveries()) != 0 {
+		t.Errorf("%d bytes were written", n)
+	}
+	var at Mark
+	if _, err := c.post(t.Context(), "/v1/batches", good, &at); err != nil || at != (Mark{1, 1}) {
+		t.Errorf("a good one after them: %v, %v", at, err)
+	}
+}
+
+func TestOrdersReachAgents(t *testing.T) {
+	w := newWorld(t)
+	c := w.agent("mx1", "shop.test")
+	w.server.Board.Set(block("alice@shop.test"), "no")
+	w.server.Board.Set(block("eve@elsewhere.test"), "no")
+	w.server.Board.Set(block("script:mx1!/x.php"), "no")
+	w.server.Board.Set(block("script:mx2!/x.php"), "no")
+	changes := make(chan Change, 100)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- c.Orders(t.Context(), func(change Change) error {
+			if !change.empty() {
+				changes <- change
+			}
+			return nil
+		})
+	}()
+	if got := said(<-changes); got != "all +alice@shop.test +script:/x.php" {
+		t.Errorf("at first: %q", got)
+	}
+	begun := time.Now()
+	w.server.Board.Set(block("bob@shop.test"), "no")
+	if got := said(<-changes); got != "+bob@shop.test" {
+		t.Errorf("then: %q", got)
+	}
+	if took := time.Since(begun); took > time.Second {
+		t.Errorf("it took %v", took)
+	}
+	w.server.Board.Remove("eve@elsewhere.test")
+	w.server.Board.Remove("alice@shop.test")
+	if got := said(<-changes); got != "-alice@shop.test" {
+		t.Errorf("at last: %q", got)
+	}
+	w.roster.mu.Lock()
+	delete(w.roster.members, "mx1")
+	w.roster.mu.Unlock()
+	w.server.Drop("mx1")
+	select {
+	case <-ended:
+	case <-time.After(5 * time.Second):
+		t.Error("the stream of a revoked agent stays open")
+	}
+	var refused *Refused
+	if err := c.Orders(t.Context(), func(Change) error { return nil }); !errors.As(err, &refused) || refused.Status != http.StatusForbidden {
+		t.Errorf("the next stream of a revoked agent: %v", err)
+	}
+}
+
+func TestHeldIsAnsweredWithinTheScope(t *testing.T) {
+	w := newWorld(t)
+	c := w.agent("mx1", "shop.test")
+	over := block("bob@shop.test")
+	over.ID = "d-over"
+	got, err := c.Held(t.Context(), []rules.Decision{block("alice@shop.test"), over, block("eve@elsewhere.test")})
+	if err != nil || fmt.Sprint(got) != "[eve@elsewhere.test bob@shop.test]" {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
+func TestRenewal(t *testing.T) {
+	w := newWorld(t)
+	c := w.agent("mx1", "shop.test")
+	was := c.cert.Leaf.SerialNumber
+	if err := c.Renew(t.Context()); err != nil || c.cert.Leaf.SerialNumber != was {
+		t.Errorf("too early: %v", err)
+	}
+	if err := c.renew(t.Context()); err != nil || c.cert.Leaf.SerialNumber.Cmp(was) == 0 {
+		t.Fatalf("not renewed: %v", err)
+	}
+	kept, err := readPair(filepath.Join(c.Dir, agentFile))
+	if err != nil || kept.Leaf.SerialNumber.Cmp(c.cert.Leaf.SerialNumber) != 0 {
+		t.Errorf("not kept: %v", err)
+	}
+	if _, _, err := c.Send(t.Context(), Mark{}, []Sealed{sealed(t, 1, 1)}); err != nil {
+		t.Errorf("with the new certificate: %v", err)
+	}
+}
