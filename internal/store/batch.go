@@ -22,6 +22,7 @@ type Batch struct {
 	Incidents []IncidentRow
 	Outbox    []OutboxRow // added once by ID
 	Learned   []string    // keys of the releases whose teaching is in Accounts
+	Spool     []SpoolRow  // of an agent: what the hub is to have
 }
 
 // A MessageState is a message that the parser has begun to join. An empty
@@ -64,6 +65,9 @@ func (db *DB) Commit(ctx context.Context, b Batch) (fresh []string, err error) {
 			return err
 		}
 		if err := putOutbox(tx, b.Outbox, b.Time); err != nil {
+			return err
+		}
+		if err := putSpool(tx, b.Spool); err != nil {
 			return err
 		}
 		return putLearned(tx, b.Learned, b.Time)

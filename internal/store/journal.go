@@ -15,6 +15,7 @@ const (
 	WhatOutcome  = "outcome"  // what came of carrying it out
 	WhatEnded    = "ended"    // a decision ended: its time was over, or a person ended it
 	WhatRelease  = "release"  // a person cleared the subject
+	WhatAgent    = "agent"    // an agent was added, enrolled or revoked
 )
 
 // ourselves is who acts when no person does.

@@ -1,0 +1,106 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"time"
+)
+
+// A SpoolRow is a batch of events that the hub is to have. Batches are numbered
+// from 1 without a gap; they are written with the position up to which the log
+// was read for them.
+type SpoolRow struct {
+	Seq    uint64
+	Made   time.Time
+	Events int
+	Body   []byte
+}
+
+// putSpool writes the batches of a commit.
+func putSpool(tx *sql.Tx, rows []SpoolRow) error {
+	for _, r := range rows {
+		if _, err := tx.Exec("INSERT INTO spool (seq, made, events, body) VALUES (?, ?, ?, ?)", int64(r.Seq), nanos(r.Made), r.Events, r.Body); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Spooled returns batches after seq, the oldest first: at most so many, and
+// after the first no more than so many bytes.
+func (db *DB) Spooled(ctx context.Context, after uint64, most, bytes int) (rows []SpoolRow, err error) {
+	size := 0
+	err = db.query(ctx, "spool", "SELECT seq, made, events, body FROM spool WHERE seq > ? ORDER BY seq LIMIT ?", []any{int64(after), most},
+		func(scan func(...any) error) error {
+			var r SpoolRow
+			var seq, made int64
+			if err := scan(&seq, &made, &r.Events, &r.Body); err != nil {
+				return err
+			}
+			if size += len(r.Body); size > bytes && len(rows) > 0 {
+				return nil
+			}
+			r.Seq, r.Made = uint64(seq), time.Unix(0, made)
+			rows = append(rows, r)
+			return nil
+		})
+	return rows, err
+}
+
+// A SpoolState is what an agent's spool holds.
+type SpoolState struct {
+	First, Last uint64 // numbers; 0: it is empty
+	Bytes       int64
+}
+
+// SpoolState measures the spool.
+func (db *DB) SpoolState(ctx context.Context) (s SpoolState, err error) {
+	err = db.read.QueryRowContext(ctx, "SELECT coalesce(min(seq), 0), coalesce(max(seq), 0), coalesce(sum(length(body)), 0) FROM spool").
+		Scan(&s.First, &s.Last, &s.Bytes)
+	return s, db.explain("spool", err)
+}
+
+// TrimSpool removes the batches up to acked that were made before old, and then
+// the oldest until no more than most bytes are left. It returns how many events
+// were removed that the hub has not had.
+func (db *DB) TrimSpool(ctx context.Context, acked uint64, old time.Time, most int64) (lost int, err error) {
+	err = db.update(ctx, "trim spool", func(tx *sql.Tx) error {
+		lost = 0
+		if _, err := tx.Exec("DELETE FROM spool WHERE seq <= ? AND made < ?", int64(acked), nanos(old)); err != nil {
+			return err
+		}
+		var bytes int64
+		if err := tx.QueryRow("SELECT coalesce(sum(length(body)), 0) FROM spool").Scan(&bytes); err != nil || bytes <= most {
+			return err
+		}
+		upto, unsent, err := oldest(tx, bytes-most, acked)
+		if err != nil {
+			return err
+		}
+		lost = unsent
+		_, err = tx.Exec("DELETE FROM spool WHERE seq <= ?", upto)
+		return err
+	})
+	return lost, err
+}
+
+// oldest finds how far the spool has to go for some bytes to be free, and how
+// many events after acked go with it.
+func oldest(tx *sql.Tx, bytes int64, acked uint64) (upto int64, unsent int, err error) {
+	rows, err := tx.Query("SELECT seq, events, length(body) FROM spool ORDER BY seq")
+	if err != nil {
+		return 0, 0, err
+	}
+	defer rows.Close()
+	for bytes > 0 && rows.Next() {
+		var size int64
+		var events int
+		if err := rows.Scan(&upto, &events, &size); err != nil {
+			return 0, 0, err
+		}
+		if bytes -= size; uint64(upto) > acked {
+			unsent += events
+		}
+	}
+	return upto, unsent, rows.Err()
+}
