@@ -34,6 +34,9 @@ type std struct {
 // cli is the command line, a field a command.
 type cli struct {
 	Serve    serveCmd    `cmd:"" help:"Watch: read logs, answer the gate, act, tell."`
+	Agent    agentCmd    `cmd:"" help:"Watch one server of a fleet: read logs, answer the gate, and leave judging to the hub."`
+	Enrol    enrolCmd    `cmd:"" help:"Make this server an agent of its hub, with a token from vedetta agents add."`
+	Agents   agentsCmd   `cmd:"" help:"On a hub: list, add and revoke agents."`
 	Replay   replayCmd   `cmd:"" help:"Run the detector and the rules over old logs; acts on nothing."`
 	Eval     evalCmd     `cmd:"" help:"Measure on real traffic how much of a hijack gets out, and how often somebody honest is stopped."`
 	Demo     demoCmd     `cmd:"" help:"Show a hijack being found, blocked and reported, on this machine alone."`

@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/vedetta-watch/vedetta/internal/app"
 	"github.com/vedetta-watch/vedetta/internal/config"
@@ -18,20 +15,7 @@ type serveCmd struct {
 }
 
 func (cmd *serveCmd) Run(ctx context.Context, io std) error {
-	c, err := config.Load(cmd.Config)
-	if err != nil {
-		return err
-	}
-	level := slog.LevelInfo
-	if cmd.Debug {
-		level = slog.LevelDebug
-	}
-	log := slog.New(slog.NewTextHandler(io.err, &slog.HandlerOptions{Level: level}))
-	err = app.Run(ctx, app.Options{Config: c, Log: log, Registry: prometheus.NewRegistry()})
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		return nil // stopped before it had begun
-	}
-	return err
+	return watch(ctx, cmd.Config, cmd.Debug, io, app.Run)
 }
 
 type configCmd struct {

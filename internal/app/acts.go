@@ -7,7 +7,6 @@ import (
 
 	"github.com/vedetta-watch/vedetta/enforce"
 	"github.com/vedetta-watch/vedetta/internal/config"
-	"github.com/vedetta-watch/vedetta/internal/gate"
 	"github.com/vedetta-watch/vedetta/internal/store"
 	"github.com/vedetta-watch/vedetta/mailq"
 	"github.com/vedetta-watch/vedetta/rules"
@@ -23,9 +22,9 @@ type executor interface {
 
 // newExecutor puts decisions into the gate, into the tables that mail servers
 // read by themselves, and to the panels, as far as they are configured.
-func newExecutor(c config.Config, table *gate.Table, p panels, dir *directory, db *store.DB) *enforce.Executor {
+func newExecutor(c config.Config, gate enforce.Gate, p panels, dir *directory, db *store.DB) *enforce.Executor {
 	return &enforce.Executor{
-		Gate:     table,
+		Gate:     gate,
 		Tables:   newTables(c, dir),
 		Switches: p.switches,
 		Marks:    marks{db},

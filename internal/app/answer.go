@@ -113,6 +113,9 @@ func (p *pipeline) write(ctx context.Context, w work, fresh []step) work {
 	}
 	p.health.set("database", nil)
 	p.slowed.forget()
+	if p.forward != nil {
+		p.forward.wrote(w.batch.Spool)
+	}
 	decided := set(isNew)
 	var steps []step
 	for _, s := range w.steps {

@@ -45,9 +45,10 @@ type Options struct {
 
 // Ready says where the service listens.
 type Ready struct {
-	Gate  []net.Addr // the policy service's first, then the milter's, then Exim's
-	API   net.Addr   // nil when switched off
-	Token string
+	Gate   []net.Addr // the policy service's first, then the milter's, then Exim's
+	API    net.Addr   // nil when switched off
+	Agents net.Addr   // where agents report; nil: there are none
+	Token  string
 }
 
 // Run is `vedetta serve`: it returns when ctx ends, or with the error that
@@ -85,6 +86,7 @@ type service struct {
 	*pipeline
 	config   config.Config
 	registry *prometheus.Registry
+	agent    *agent // nil: this is no agent
 	doors    []door
 	sources  []source
 	files    []*logFile // of the sources; keep's
@@ -131,9 +133,17 @@ func newService(ctx context.Context, c config.Config, db *store.DB, o Options) (
 		o.Log.Warn("throttled accounts are deferred: mail that is held could not be released", "why", why)
 	}
 	table := &gate.Table{Allowance: allowance(c.Gate), Throttled: throttled(c.Gate)}
+	var toldOf enforce.Gate = table
+	var agents *fleet
+	if c.Agents.Listen != "" {
+		if agents, err = newFleet(ctx, c, db, j.parser.Key[:]); err != nil {
+			return nil, err
+		}
+		toldOf = gates{table, agents.board}
+	}
 	p := &pipeline{
 		log: o.Log, metrics: m, judge: j, store: db, book: &incident.Book{}, teller: t,
-		acts: newExecutor(c, table, panels, dir, db), queue: queue, directory: dir,
+		acts: newExecutor(c, toldOf, panels, dir, db), queue: queue, directory: dir, fleet: agents,
 		stale:  time.Duration(c.Rules.StaleAfter),
 		chunks: make(chan sourceChunk), notes: make(chan gate.Request, maxNotes), asks: make(chan func()),
 		work: make(chan work, queueLength), done: make(chan struct{}), answered: make(chan struct{}), reconciled: make(chan time.Time, 1),
@@ -445,6 +455,11 @@ func (s *service) run(ctx context.Context, ready func(Ready)) error {
 		closeDoors(gates)
 		return err
 	}
+	agents, err := s.listenAgents()
+	if err != nil {
+		closeDoors(gates)
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.observe(ctx) })
 	g.Go(func() error { return s.answer(ctx) })
@@ -458,17 +473,28 @@ func (s *service) run(ctx context.Context, ready func(Ready)) error {
 	for _, src := range s.sources {
 		g.Go(func() error { return s.follow(ctx, src) })
 	}
+	if agents != nil {
+		g.Go(func() error { return s.receive(ctx, agents) })
+	}
+	if s.agent != nil {
+		g.Go(func() error { return s.send(ctx) })
+		g.Go(func() error { return s.obeyHub(ctx) })
+		g.Go(func() error { return s.renewCertificate(ctx) })
+	}
 	r := Ready{Token: token}
 	for _, at := range gates {
 		r.Gate = append(r.Gate, at.Addr())
 		g.Go(func() error { return at.Serve(ctx, at.Listener) })
+	}
+	if agents != nil {
+		r.Agents = agents.Addr()
 	}
 	if api != nil {
 		r.API = api.Addr()
 		g.Go(func() error { return s.serveAPI(ctx, api, token) })
 	}
 	s.log.Info("watching", "version", Version(), "mode", s.health.mode, "gate", fmt.Sprint(r.Gate), "api", fmt.Sprint(r.API))
-	if len(s.teller.channels) == 0 {
+	if len(s.teller.channels) == 0 && s.agent == nil {
 		s.log.Warn("nobody is told: the configuration has neither notify.mail.server nor notify.webhook.url")
 	}
 	if ready != nil {
@@ -525,6 +551,18 @@ func (s *service) listenAPI() (net.Listener, string, error) {
 	return l, token, nil
 }
 
+// listenAgents is where agents report; nil: there are none.
+func (s *service) listenAgents() (net.Listener, error) {
+	if s.fleet == nil {
+		return nil, nil
+	}
+	l, err := net.Listen("tcp", s.config.Agents.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("agents.listen: %w", err)
+	}
+	return l, nil
+}
+
 // apiToken is the configured one, or that of the token file, which is made if
 // it is not there.
 func apiToken(c config.Config) (string, error) {
@@ -565,7 +603,7 @@ const shutdownTime = 5 * time.Second
 
 func (s *service) serveAPI(ctx context.Context, l net.Listener, token string) error {
 	server := (&web.Server{
-		Watch: s, Token: token, Log: s.log,
+		Watch: s, Fleet: s.desk(), Token: token, Log: s.log,
 		Metrics: promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}),
 	}).HTTPServer()
 	stopped := make(chan struct{})

@@ -5,6 +5,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/vedetta-watch/vedetta/internal/store"
 	"github.com/vedetta-watch/vedetta/mailq"
@@ -34,6 +35,9 @@ func (p *pipeline) snapshot() store.Batch {
 	p.judge.detector.Changed(func(account mailq.Account, state []byte) {
 		b.Accounts = append(b.Accounts, store.AccountState{Account: string(account), State: bytes.Clone(state)})
 	})
+	if p.forward != nil {
+		b.Spool = p.forward.seal(time.Now(), b.Positions)
+	}
 	for _, s := range p.steps {
 		b.Findings = append(b.Findings, s.finding)
 		b.Decisions = append(b.Decisions, s.decision)
@@ -60,6 +64,7 @@ func merge(older, newer work) work {
 			Findings:  append(a.Findings, b.Findings...),
 			Decisions: append(a.Decisions, b.Decisions...),
 			Learned:   append(a.Learned, b.Learned...),
+			Spool:     append(a.Spool, b.Spool...),
 		},
 	}
 }
@@ -75,11 +80,17 @@ func newest[T any, K comparable](a, b []T, key func(T) K) []T {
 
 func empty(w work) bool {
 	b := w.batch
-	return len(w.steps)+len(w.orders)+len(b.Positions)+len(b.Messages)+len(b.Accounts)+len(b.Learned) == 0
+	return len(w.steps)+len(w.orders)+len(b.Positions)+len(b.Messages)+len(b.Accounts)+len(b.Learned)+len(b.Spool) == 0
 }
 
 // rows is how much of w is kept while it cannot be written.
-func rows(w work) int { return len(w.steps) + len(w.batch.Messages) + len(w.batch.Accounts) }
+func rows(w work) int {
+	n := len(w.steps) + len(w.batch.Messages) + len(w.batch.Accounts)
+	for _, s := range w.batch.Spool {
+		n += s.Events
+	}
+	return n
+}
 
 func set(ids []string) map[string]bool {
 	m := make(map[string]bool, len(ids))

@@ -12,8 +12,9 @@ import (
 
 // What the commands ask a running service with, and for.
 type (
-	Client = web.Client
-	Order  = web.Order
+	Client     = web.Client
+	Order      = web.Order
+	AgentOrder = web.AgentOrder
 )
 
 // NewClient finds the running service by the configuration that it runs with.

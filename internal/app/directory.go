@@ -12,6 +12,7 @@ import (
 
 	"github.com/vedetta-watch/vedetta/enforce"
 	"github.com/vedetta-watch/vedetta/internal/config"
+	"github.com/vedetta-watch/vedetta/internal/hub"
 	"github.com/vedetta-watch/vedetta/internal/store"
 	"github.com/vedetta-watch/vedetta/mailq"
 )
@@ -37,7 +38,10 @@ func (d *directory) Owns(account mailq.Account, sender string) bool {
 }
 
 // IsShared implements detector.Directory.
-func (d *directory) IsShared(account mailq.Account) bool { return d.Load().IsShared(account) }
+func (d *directory) IsShared(account mailq.Account) bool {
+	_, bare := hub.Bare(account) // an agent's www is as shared as ours
+	return d.Load().IsShared(bare)
+}
 
 // Canonical is for the gate.
 func (d *directory) Canonical(login string) string { return string(d.Load().Canonical(login)) }

@@ -32,6 +32,9 @@ func (s *service) keepOnce(ctx context.Context, minute int) error {
 	s.lookForLogs(ctx, s.files)
 	s.lookAtPlaces(ctx)
 	errs := []error{s.reconcile(ctx), s.measure(ctx)}
+	if s.fleet != nil {
+		errs = append(errs, s.watchAgents(ctx))
+	}
 	if minute%60 == 30 {
 		errs = append(errs, s.prune(ctx))
 	}
@@ -199,12 +202,14 @@ func (s *service) tookSample(sample mailq.QueueSample) {
 	for queue, n := range map[string]int{"all": sample.Total, "deferred": sample.Deferred, "held": sample.Held, "active": sample.Active} {
 		s.metrics.queued.WithLabelValues(queue).Set(float64(n))
 	}
-	for _, f := range s.judge.detector.ObserveSample(sample) {
-		if st, ok := s.judge.finding(f); ok {
-			s.steps = append(s.steps, st)
-		}
-	}
 	s.dirty = true
+	if s.forward != nil {
+		s.forward.samples = append(s.forward.samples, sample)
+		return
+	}
+	for _, f := range s.judge.detector.ObserveSample(sample) {
+		s.found(f)
+	}
 }
 
 func (s *service) newSpool() spool {

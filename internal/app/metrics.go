@@ -35,7 +35,12 @@ type metrics struct {
 	notes      prometheus.Counter
 	lostNotes  prometheus.Counter
 	panics     prometheus.Counter
-	figures    atomic.Pointer[figures]
+
+	// Of a hub.
+	batches, agentEvents, lostEvents, foreign prometheus.Counter
+	journal                                   prometheus.Gauge
+
+	figures atomic.Pointer[figures]
 }
 
 // figures are what parser and detector counted, as observe last saw it.
@@ -70,7 +75,14 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		backlogAge: f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_throttle_backlog_age_seconds", Help: "Age of the oldest message of a throttled account that waits on hold."}),
 		notes:      f.NewCounter(prometheus.CounterOpts{Name: "vedetta_gate_messages_total", Help: "Messages that the gate was told of at their end."}),
 		panics:     f.NewCounter(prometheus.CounterOpts{Name: "vedetta_panics_total", Help: "Log lines left out because of a mistake of ours."}),
-		lostNotes:  f.NewCounter(prometheus.CounterOpts{Name: "vedetta_gate_messages_dropped_total", Help: "Messages that the gate was told of and that were left to the log, because reading was behind."}),
+
+		batches:     f.NewCounter(prometheus.CounterOpts{Name: "vedetta_agent_batches_total", Help: "Batches of agents that were judged."}),
+		agentEvents: f.NewCounter(prometheus.CounterOpts{Name: "vedetta_agent_events_total", Help: "Events of agents that were judged."}),
+		lostEvents:  f.NewCounter(prometheus.CounterOpts{Name: "vedetta_agent_events_lost_total", Help: "Events that did not fit the disk of an agent."}),
+		foreign:     f.NewCounter(prometheus.CounterOpts{Name: "vedetta_agent_events_foreign_total", Help: "Events about accounts of which the agent may not speak."}),
+		journal:     f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_agent_journal_bytes", Help: "What agents sent and is kept until it is judged."}),
+
+		lostNotes: f.NewCounter(prometheus.CounterOpts{Name: "vedetta_gate_messages_dropped_total", Help: "Messages that the gate was told of and that were left to the log, because reading was behind."}),
 	}
 	m.figures.Store(&figures{})
 	m.counted(reg, "vedetta_log_lines_total", "Log lines read.", func(f *figures) uint64 { return f.parser.Lines })

@@ -49,6 +49,8 @@ func (p *pipeline) Act(ctx context.Context, o web.Order) (web.Result, error) {
 		return web.Result{}, err
 	}
 	switch {
+	case p.forward != nil && !strings.HasPrefix(o.Do, "queue-"):
+		return web.Result{}, fmt.Errorf("%w: this is an agent; its hub decides, so give the order there", web.ErrInvalid)
 	case o.Do == doUndo:
 		return p.undo(ctx, o)
 	case strings.HasPrefix(o.Do, "queue-"):

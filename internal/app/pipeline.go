@@ -63,6 +63,9 @@ type pipeline struct {
 	dirty     bool
 	newest    time.Time // of the last event of the chunk at hand
 
+	forward *forwarder // of an agent, whose hub judges; nil: judged here
+	fleet   *fleet     // of a hub; nil: there are no agents
+
 	queue     mailQueue // nil: held mail cannot be released
 	directory *directory
 	sample    sampled // of the mail queue; observe's
@@ -104,10 +107,12 @@ func (p *pipeline) observe(ctx context.Context) error {
 			p.note(r)
 		case ask := <-p.asks:
 			ask()
+		case d := <-p.fleet.deliver():
+			p.deliver(d)
 		case <-flush.C:
 			due = p.dirty
 		}
-		if due || len(p.steps)+len(p.orders) > 0 {
+		if due || len(p.steps)+len(p.orders) > 0 || p.forward.full() {
 			p.hand(ctx)
 			due = false
 		}
@@ -132,22 +137,50 @@ func (p *pipeline) read(c sourceChunk) {
 	p.metrics.known(p.judge)
 }
 
-// line judges one line. A panic is a mistake of ours that a line brought to
-// light: it costs that line, for after a restart the same line would be read
-// again, for ever. Its text is not logged: it may hold a customer's password.
+// line judges one line.
 func (p *pipeline) line(line []byte) {
+	p.guarded(func() {
+		if ev, ok := p.judge.parser.Parse(line); ok {
+			p.newest = ev.Time
+			p.saw(&ev)
+		}
+	})
+}
+
+// guarded judges something that came from outside. A panic is a mistake of ours
+// that it brought to light: it costs that line or event, for after a restart the
+// same would be read again, for ever. Its text is not logged: it may hold a
+// customer's password.
+func (p *pipeline) guarded(judge func()) {
 	defer func() {
 		if mistake := recover(); mistake != nil {
 			p.metrics.panics.Inc()
-			p.log.Error("panic: a line is left out; please report it", "panic", fmt.Sprint(mistake), "bytes", len(line), "stack", string(debug.Stack()))
+			p.log.Error("panic: a line is left out; please report it", "panic", fmt.Sprint(mistake), "stack", string(debug.Stack()))
 		}
 	}()
-	ev, ok := p.judge.parser.Parse(line)
-	if !ok {
+	judge()
+}
+
+// saw judges an event, or leaves that to the hub.
+func (p *pipeline) saw(ev *mailq.Event) {
+	if p.forward != nil {
+		p.forward.event(ev)
+		p.dirty = true
 		return
 	}
-	p.newest = ev.Time
-	if s, ok := p.judge.event(&ev); ok {
+	if s, ok := p.judge.event(ev); ok {
+		p.steps = append(p.steps, s)
+	}
+}
+
+// found judges a finding that no event led to, or leaves that to the hub.
+func (p *pipeline) found(f rules.Finding) {
+	if p.forward != nil {
+		p.forward.findings = append(p.forward.findings, f)
+		p.dirty = true
+		return
+	}
+	if s, ok := p.judge.finding(f); ok {
 		p.steps = append(p.steps, s)
 	}
 }
@@ -161,13 +194,10 @@ func (p *pipeline) gap(c sourceChunk) {
 	p.log.Warn("log lines were lost", "log", c.source, "gap", c.chunk.Gap)
 	now := time.Now()
 	hour := now.Truncate(time.Hour)
-	f := rules.Finding{
+	p.found(rules.Finding{
 		ID: rules.FindingID(rules.LostCoverage, c.source, hour), Rule: rules.LostCoverage, Subject: c.source, Time: now, Since: hour,
 		Evidence: []rules.Evidence{{Kind: rules.Coverage, Text: c.chunk.Gap}},
-	}
-	if s, ok := p.judge.finding(f); ok {
-		p.steps = append(p.steps, s)
-	}
+	})
 }
 
 // note joins what the gate was told with the log.
@@ -180,9 +210,7 @@ func (p *pipeline) note(r gate.Request) {
 		return
 	}
 	p.dirty = true
-	if s, ok := p.judge.event(&ev); ok {
-		p.steps = append(p.steps, s)
-	}
+	p.saw(&ev)
 }
 
 // hand takes a snapshot of everything that changed and passes it on.

@@ -157,9 +157,5 @@ func (p *pipeline) blind(ctx context.Context, e *eye, cause error) bool {
 
 // report lets observe judge a finding that no event led to.
 func (p *pipeline) report(ctx context.Context, f rules.Finding) {
-	_ = p.ask(ctx, func() { // when stopping, what is blind is found again at the next start
-		if s, ok := p.judge.finding(f); ok {
-			p.steps = append(p.steps, s)
-		}
-	})
+	_ = p.ask(ctx, func() { p.found(f) }) // when stopping, what is blind is found again at the next start
 }

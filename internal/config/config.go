@@ -26,6 +26,8 @@ type Config struct {
 	Plesk    Plesk    `yaml:"plesk"`
 	Reset    Reset    `yaml:"reset"`
 	Rules    Rules    `yaml:"rules"`
+	Agents   Agents   `yaml:"agents"`
+	Hub      Hub      `yaml:"hub"`
 	API      API      `yaml:"api"`
 	Notify   Notify   `yaml:"notify"`
 	Keep     Keep     `yaml:"keep"`
@@ -204,6 +206,20 @@ type Rules struct {
 	StaleAfter Duration `yaml:"stale_after"`
 }
 
+// Agents is where the agents of a fleet report, if this is their hub.
+type Agents struct {
+	Listen      string   `yaml:"listen"`
+	JournalMax  int      `yaml:"journal_max_mb"`
+	SilentAfter Duration `yaml:"silent_after"`
+}
+
+// Hub is whom an agent reports to.
+type Hub struct {
+	Address   string   `yaml:"address"`
+	SpoolMax  int      `yaml:"spool_max_mb"`
+	SpoolKeep Duration `yaml:"spool_keep"`
+}
+
 // API is the JSON interface that the commands use.
 type API struct {
 	Listen    string `yaml:"listen"`
@@ -282,7 +298,9 @@ func Default() Config {
 			BlastPer:   Duration(time.Hour),
 			StaleAfter: Duration(15 * time.Minute),
 		},
-		API: API{Listen: "127.0.0.1:9190"},
+		Agents: Agents{JournalMax: 4096, SilentAfter: Duration(2 * time.Minute)},
+		Hub:    Hub{SpoolMax: 1024, SpoolKeep: Duration(24 * time.Hour)},
+		API:    API{Listen: "127.0.0.1:9190"},
 		Notify: Notify{
 			Mail:     Mail{TLS: "starttls", Timeout: Duration(30 * time.Second)},
 			Webhook:  Webhook{Timeout: Duration(10 * time.Second)},
@@ -300,6 +318,10 @@ func Default() Config {
 
 // Database is the path of the SQLite file.
 func (c Config) Database() string { return filepath.Join(c.State, "vedetta.db") }
+
+// FleetDir is where a hub keeps its authority and its journal, and an agent its
+// certificate.
+func (c Config) FleetDir() string { return filepath.Join(c.State, "fleet") }
 
 // TokenPath is where the API token is kept when none is configured.
 func (c Config) TokenPath() string {

@@ -39,6 +39,7 @@ func (c Config) problems() []problem {
 	c.checkServers(&p)
 	c.checkReset(&p)
 	c.checkRules(&p)
+	c.checkFleet(&p)
 	c.checkAPI(&p)
 	c.checkNotify(&p)
 	p.between("keep.findings", c.Keep.Findings, 24*time.Hour, 0)
@@ -55,7 +56,7 @@ func (p *problems) between(field string, d Duration, least, most time.Duration) 
 }
 
 func (c Config) checkLogs(p *problems) {
-	p.need(len(c.Logs) > 0, "logs", "needs at least one log to read")
+	p.need(len(c.Logs) > 0 || c.Agents.Listen != "", "logs", "needs at least one log to read, or agents that do (agents.listen)")
 	seen := map[string]bool{}
 	zone := ""
 	for i, log := range c.Logs {
@@ -191,6 +192,18 @@ func (c Config) checkRules(p *problems) {
 	p.need(c.Rules.BlastMax > 0, "rules.blast_max", "must be positive")
 	p.between("rules.blast_per", c.Rules.BlastPer, time.Minute, 24*time.Hour)
 	p.between("rules.stale_after", c.Rules.StaleAfter, time.Minute, 0)
+}
+
+func (c Config) checkFleet(p *problems) {
+	for field, addr := range map[string]string{"agents.listen": c.Agents.Listen, "hub.address": c.Hub.Address} {
+		_, _, err := net.SplitHostPort(addr)
+		p.need(addr == "" || err == nil, field, "%q is no address: write host:port", addr)
+	}
+	p.need(c.Agents.Listen == "" || c.Hub.Address == "", "hub.address", "a hub has no hub: leave out this or agents.listen")
+	p.need(c.Agents.JournalMax >= 128, "agents.journal_max_mb", "%d is too little: at least 128", c.Agents.JournalMax)
+	p.need(c.Hub.SpoolMax >= 16, "hub.spool_max_mb", "%d is too little: at least 16", c.Hub.SpoolMax)
+	p.between("agents.silent_after", c.Agents.SilentAfter, 30*time.Second, 24*time.Hour)
+	p.between("hub.spool_keep", c.Hub.SpoolKeep, 0, 30*24*time.Hour)
 }
 
 func (c Config) checkAPI(p *problems) {

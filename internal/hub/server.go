@@ -95,6 +95,7 @@ type Presence struct {
 	Version string        `json:"version"`
 	Skew    time.Duration `json:"skew_ns"` // by which its clock is ahead
 	Waiting int           `json:"waiting"` // batches in its spool
+	Lag     time.Duration `json:"lag_ns"`  // of its newest event, when that came
 	Streams int           `json:"streams"` // open, over which it is told of blocks
 	Mark    Mark          `json:"mark"`
 }
@@ -420,12 +421,24 @@ func (s *Server) take(c caller, in shipment, opened []Batch) (mark Mark, ok bool
 	}
 	err = s.Journal.Append(records, func(ends []Position) {
 		c.mark = at
+		c.lagged(deliveries)
 		for i, d := range deliveries {
 			d.At = ends[i]
 			s.Deliver(d)
 		}
 	})
 	return c.mark, true, err
+}
+
+// lagged notes how old the newest event is.
+func (l *line) lagged(ds []Delivery) {
+	for _, d := range ds {
+		if n := len(d.Events); n > 0 {
+			l.mu.Lock()
+			l.said.Lag, l.said.Mark = d.Received.Sub(d.Events[n-1].Time.Add(-d.Skew)), d.Mark
+			l.mu.Unlock()
+		}
+	}
 }
 
 // Delivery is the record as it is delivered when the journal is read again.

@@ -47,6 +47,13 @@ func (db *DB) Spooled(ctx context.Context, after uint64, most, bytes int) (rows 
 	return rows, err
 }
 
+// Durable has each commit from now on survive a loss of power too. An agent needs
+// it: what the hub was sent must not be made again with another number.
+func (db *DB) Durable(ctx context.Context) error {
+	_, err := db.write.ExecContext(ctx, "PRAGMA synchronous = full")
+	return db.explain("synchronous", err)
+}
+
 // A SpoolState is what an agent's spool holds.
 type SpoolState struct {
 	First, Last uint64 // numbers; 0: it is empty

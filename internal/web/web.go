@@ -41,9 +41,10 @@ type Watch interface {
 	Health(ctx context.Context) Health
 }
 
-// Server is the handler's parts. Metrics may be nil.
+// Server is the handler's parts. Fleet and Metrics may be nil.
 type Server struct {
 	Watch   Watch
+	Fleet   Fleet
 	Token   string
 	Metrics http.Handler
 	Log     *slog.Logger
@@ -64,6 +65,8 @@ func (s *Server) Handler() http.Handler {
 		r.Get("/queue", s.queue)
 		r.Get("/journal", s.journal)
 		r.Post("/act", s.act)
+		r.Get("/agents", s.agents)
+		r.Post("/agents", s.changeAgent)
 	})
 	return r
 }

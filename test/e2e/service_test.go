@@ -67,18 +67,31 @@ type setup struct {
 	Rules   string // further lines of the rules section
 	Gates   string // further lines of the gate section
 	Notify  string // the notify section's lines
+	Agents  string // host:port where agents report, of a hub
+	Hub     string // host:port of the hub, of an agent
 }
 
 const token = "e2e-token-e2e-token"
 
 func (s setup) yaml(state, api string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "mode: %s\nstate: %s\nhostname: mx1.hosting.test\nlogs:\n", orText(s.Mode, "enforce"), state)
+	fmt.Fprintf(&b, "mode: %s\nstate: %s\nhostname: mx1.hosting.test\n", orText(s.Mode, "enforce"), state)
+	if len(s.Logs) == 0 {
+		fmt.Fprintf(&b, "logs: []\n")
+	} else {
+		fmt.Fprintf(&b, "logs:\n")
+	}
 	for _, path := range s.Logs {
 		fmt.Fprintf(&b, "  - path: %s\n", path)
 	}
 	fmt.Fprintf(&b, "gate:\n  listen: [\"inet:%s\"]\n%s", s.Gate, indent(s.Gates))
 	fmt.Fprintf(&b, "api:\n  listen: %s\n  token: %s\n", api, token)
+	if s.Agents != "" {
+		fmt.Fprintf(&b, "agents: {listen: %q}\n", s.Agents)
+	}
+	if s.Hub != "" {
+		fmt.Fprintf(&b, "hub: {address: %q}\n", s.Hub)
+	}
 	for _, section := range []struct{ name, lines string }{{"postfix", s.Postfix}, {"rules", s.Rules}, {"notify", s.Notify}} {
 		if section.lines != "" {
 			fmt.Fprintf(&b, "%s:\n%s", section.name, indent(section.lines))
@@ -112,6 +125,7 @@ type service struct {
 	gate    string // host:port
 	env     []string
 	program string // another build than the one under test, if given
+	role    string // agent; serve if empty
 	web.Client
 
 	said   string // path of its standard error, of all its lives
@@ -170,7 +184,7 @@ func (s *service) launch() {
 	}
 	defer out.Close()
 	s.before = len(s.output())
-	cmd := exec.Command(orText(s.program, binary), "serve", "-c", s.config)
+	cmd := exec.Command(orText(s.program, binary), orText(s.role, "serve"), "-c", s.config)
 	cmd.Env = append(os.Environ(), s.env...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -1,0 +1,344 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/vedetta-watch/vedetta/internal/config"
+	"github.com/vedetta-watch/vedetta/internal/hub"
+	"github.com/vedetta-watch/vedetta/internal/store"
+	"github.com/vedetta-watch/vedetta/rules"
+)
+
+// RunAgent is `vedetta agent`: it reads the logs and answers the gate as serve
+// does, and leaves the judging to its hub. It returns when ctx ends, or with
+// the error that kept it from starting or going on.
+func RunAgent(ctx context.Context, o Options) error {
+	c := o.Config
+	if c.Hub.Address == "" {
+		return errors.New("hub.address is not set: an agent reports to a hub; without one, run vedetta serve")
+	}
+	if c.Hostname == "" {
+		c.Hostname, _ = os.Hostname()
+	}
+	if err := os.MkdirAll(c.State, 0o750); err != nil {
+		return fmt.Errorf("state directory: %w", err)
+	}
+	release, err := lock(c.State)
+	if err != nil {
+		return err
+	}
+	defer release()
+	client := &hub.Client{Address: c.Hub.Address, Dir: c.FleetDir(), Version: Version()}
+	name, key, err := client.Open()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if len(key) != 16 {
+		return fmt.Errorf("the recipient key of the hub has %d bytes, not 16: enrol again", len(key))
+	}
+	db, err := store.Open(ctx, c.Database())
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if err := db.Durable(ctx); err != nil {
+		return err
+	}
+	s, err := newService(ctx, c, db, o)
+	if err != nil {
+		return err
+	}
+	s.judge.parser.Key = [16]byte(key)
+	s.agent = &agent{name: name, client: client, db: db, spoolMax: int64(c.Hub.SpoolMax) << 20, keep: time.Duration(c.Hub.SpoolKeep)}
+	s.forward = newForwarder()
+	client.Waiting = s.agent.waiting
+	if err := s.agent.resume(ctx, s.forward); err != nil {
+		return err
+	}
+	if err := s.restore(ctx); err != nil {
+		return err
+	}
+	return s.run(ctx, o.Ready)
+}
+
+// Enrol makes this server an agent of the hub that the configuration names.
+func Enrol(ctx context.Context, c config.Config, token string) (agent string, err error) {
+	if c.Hub.Address == "" {
+		return "", errors.New("hub.address is not set: write host:port of the hub into the configuration")
+	}
+	t, err := hub.ParseToken(token)
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(c.State, 0o750); err != nil {
+		return "", fmt.Errorf("state directory: %w", err)
+	}
+	return t.Agent, hub.Enrol(ctx, c.Hub.Address, t, c.FleetDir(), Version())
+}
+
+// An agent is this server's place in a fleet.
+type agent struct {
+	name     string
+	client   *hub.Client
+	db       *store.DB
+	spoolMax int64
+	keep     time.Duration
+
+	// What follows is send's.
+	told  hub.Mark // where the hub says that it is
+	place place
+
+	behind atomic.Int64 // batches that the hub has not had
+}
+
+// A place is where in the hub's counting the spool's batches are: the batch with
+// number seq is seq - Base there. It changes when either of the two has lost
+// its disk.
+type place struct {
+	Epoch uint64 `json:"epoch"`
+	Base  uint64 `json:"base"`
+	Acked uint64 `json:"acked"` // the newest batch of the spool that the hub has
+}
+
+const placeSetting = "spool-place"
+
+// resume finds where the last run was.
+func (a *agent) resume(ctx context.Context, f *forwarder) error {
+	positions, err := a.db.LoadPositions(ctx)
+	if err != nil {
+		return err
+	}
+	if text := positions[spoolSource]; text != nil {
+		if err := json.Unmarshal(text, &f.seq); err != nil {
+			return fmt.Errorf("number of the latest batch: %w", err)
+		}
+	}
+	f.committed.Store(f.seq)
+	text, err := a.db.SettingOnce(ctx, placeSetting, asJSON(place{Epoch: uint64(time.Now().UnixNano()), Base: f.seq, Acked: f.seq}))
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(text, &a.place); err != nil {
+		return fmt.Errorf("place of the spool: %w", err)
+	}
+	return nil
+}
+
+// waiting is about how many batches the hub has not had.
+func (a *agent) waiting() int { return int(a.behind.Load()) }
+
+// Pauses of an agent.
+const (
+	firstRetry = 200 * time.Millisecond // after a failure, then twice as long each time
+	lastRetry  = 15 * time.Second
+	heartbeat  = 10 * time.Second // between two words where there is nothing to say
+	tidyEvery  = time.Minute
+)
+
+// send brings the spool to the hub until ctx ends.
+func (s *service) send(ctx context.Context) error {
+	hubEye := eye{kind: "hub", subject: "hub " + s.config.Hub.Address, part: "hub"}
+	pause, tidied := firstRetry, time.Now()
+	for known := false; ctx.Err() == nil; {
+		more, err := s.agent.sendOnce(ctx, s.forward, &known)
+		if time.Since(tidied) > tidyEvery {
+			tidied = time.Now()
+			s.tidySpool(ctx)
+		}
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			s.health.set(hubEye.name(), err)
+			s.log.Warn("hub not reached; what is seen is kept", "hub", s.config.Hub.Address, "waiting", s.agent.waiting(), "err", err)
+			_ = wait(ctx, pause)
+			pause = min(2*pause, lastRetry)
+			continue
+		}
+		s.sees(&hubEye)
+		pause = firstRetry
+		if !more {
+			rest := time.NewTimer(heartbeat)
+			select {
+			case <-ctx.Done():
+			case <-s.forward.written:
+			case <-rest.C:
+			}
+			rest.Stop()
+		}
+	}
+	return nil
+}
+
+// sendAtOnce bounds a request, in bytes of batches.
+const sendAtOnce = 4 << 20
+
+// sendOnce sends what comes next, and reports whether there is more. Until known
+// it only asks where the hub is.
+func (a *agent) sendOnce(ctx context.Context, f *forwarder, known *bool) (more bool, err error) {
+	var rows []store.SpoolRow
+	if *known {
+		if rows, err = a.db.Spooled(ctx, a.place.Acked, hub.MaxBatches, sendAtOnce); err != nil {
+			return false, err
+		}
+	}
+	batches := make([]hub.Sealed, len(rows))
+	for i, r := range rows {
+		batches[i] = hub.Sealed{Mark: hub.Mark{Epoch: a.place.Epoch, Seq: r.Seq - a.place.Base}, Body: r.Body}
+	}
+	at, ok, err := a.client.Send(ctx, a.told, batches)
+	if err != nil {
+		return false, err
+	}
+	first := !*known
+	*known, a.told = true, at
+	if err := a.follow(ctx, at, f.committed.Load()); err != nil {
+		return false, err
+	}
+	a.behind.Store(int64(f.committed.Load() - a.place.Acked))
+	return first || !ok || len(rows) > 0, nil
+}
+
+// follow takes over where the hub says that it is. The newest is the number of
+// the newest batch.
+func (a *agent) follow(ctx context.Context, at hub.Mark, newest uint64) error {
+	p := a.place
+	switch {
+	case at.Epoch < p.Epoch: // it has heard nothing of this epoch yet, or has forgotten it
+		a.place.Acked = p.Base
+		return nil
+	case at.Epoch == p.Epoch && at.Seq+p.Base <= newest:
+		a.place.Acked = at.Seq + p.Base
+		return nil
+	case at.Epoch == p.Epoch: // it has had more than was ever made here: this disk was set back
+		p.Acked = newest
+	}
+	a.place = place{Epoch: max(uint64(time.Now().UnixNano()), at.Epoch+1), Base: p.Acked, Acked: p.Acked}
+	return a.db.SetSetting(ctx, placeSetting, asJSON(a.place))
+}
+
+// tidySpool notes what the hub has had, and frees what is old or too much.
+func (s *service) tidySpool(ctx context.Context) {
+	a := s.agent
+	err := a.db.SetSetting(ctx, placeSetting, asJSON(a.place))
+	lost := 0
+	if err == nil {
+		lost, err = a.db.TrimSpool(ctx, a.place.Acked, time.Now().Add(-a.keep), a.spoolMax)
+	}
+	if err != nil && ctx.Err() == nil {
+		s.log.Error("the spool is not tidied", "err", err)
+	}
+	if lost > 0 {
+		s.forward.lost.Add(uint64(lost))
+		s.log.Error("events are lost: the spool is full (hub.spool_max_mb)", "events", lost)
+	}
+}
+
+// obeyHub keeps in force what the hub says, until ctx ends. While the hub is
+// not reached, what is in force stays.
+func (s *service) obeyHub(ctx context.Context) error {
+	pause := firstRetry
+	for ctx.Err() == nil {
+		begun := time.Now()
+		err := s.agent.client.Orders(ctx, func(c hub.Change) error { return s.mirror(ctx, c) })
+		if ctx.Err() != nil {
+			return nil
+		}
+		if time.Since(begun) > lastRetry {
+			pause = firstRetry
+		}
+		s.log.Warn("no word from the hub; what is in force stays", "hub", s.config.Hub.Address, "err", err)
+		_ = wait(ctx, pause)
+		pause = min(2*pause, lastRetry)
+	}
+	return nil
+}
+
+// mirror puts a change in force.
+func (s *service) mirror(ctx context.Context, c hub.Change) error {
+	if !c.Whole && len(c.Set)+len(c.Lifted) == 0 {
+		return nil
+	}
+	ctx, cancel := finish(ctx)
+	defer cancel()
+	set := make([]rules.Decision, len(c.Set))
+	for i, o := range c.Set {
+		set[i] = o.Decision
+	}
+	lifted := c.Lifted
+	if c.Whole {
+		over, err := s.unnamed(ctx, set)
+		if err != nil {
+			return err
+		}
+		lifted = over
+	}
+	inForce, err := s.store.Mirror(ctx, set, lifted, time.Now())
+	if err != nil {
+		s.health.set("database", err)
+		return fmt.Errorf("what the hub decided is not written down: %w", err)
+	}
+	for _, subject := range lifted {
+		s.acts.Undo(ctx, subject)
+	}
+	for i, outcome := range s.acts.DoAll(ctx, inForce) {
+		d := inForce[i]
+		s.restrain(d)
+		s.log.Info("the hub decided", "account", d.Subject, "action", d.Action.String(), "ok", outcome.OK, "detail", outcome.Detail)
+		if err := s.store.Outcome(ctx, d.ID, time.Now(), outcome.OK, outcome.Detail); err != nil {
+			return err
+		}
+		if !outcome.OK {
+			s.blind(ctx, &s.force, fmt.Errorf("%s of %s: %s", d.Action, d.Subject, outcome.Detail))
+		}
+	}
+	return nil
+}
+
+// unnamed asks the hub about what is in force here and is not in its list.
+func (s *service) unnamed(ctx context.Context, set []rules.Decision) (over []string, err error) {
+	active, err := s.store.Active(ctx, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	named := map[string]bool{}
+	for _, d := range set {
+		named[d.Subject] = true
+	}
+	strongest := map[string]rules.Decision{}
+	for _, d := range active {
+		if !named[d.Subject] && d.Action >= strongest[d.Subject].Action {
+			strongest[d.Subject] = d
+		}
+	}
+	if len(strongest) == 0 {
+		return nil, nil
+	}
+	var held []rules.Decision
+	for _, d := range strongest {
+		held = append(held, d)
+	}
+	return s.agent.client.Held(ctx, held)
+}
+
+// renewEvery is how often an agent looks how long its certificate is good.
+const renewEvery = time.Hour
+
+// renewCertificate keeps the agent's certificate good until ctx ends.
+func (s *service) renewCertificate(ctx context.Context) error {
+	for {
+		if err := s.agent.client.Renew(ctx); err != nil && ctx.Err() == nil {
+			s.log.Error("the certificate is not renewed; it is tried again", "err", err)
+		}
+		if wait(ctx, renewEvery) != nil {
+			return nil
+		}
+	}
+}

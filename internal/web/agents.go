@@ -1,0 +1,89 @@
+package web
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"time"
+)
+
+// A Fleet is the agents of a hub, as this package needs them.
+type Fleet interface {
+	Agents(ctx context.Context) ([]Agent, error)
+	ChangeAgent(ctx context.Context, o AgentOrder) (AgentResult, error)
+}
+
+// An Agent is one line of the list of agents.
+type Agent struct {
+	Name      string        `json:"name"`
+	Domains   []string      `json:"domains"`
+	State     string        `json:"state"` // added: it has not enrolled; enrolled; revoked
+	Connected bool          `json:"connected"`
+	Version   string        `json:"version,omitempty"`
+	Seen      time.Time     `json:"seen,omitzero"` // since the hub's start
+	Lag       time.Duration `json:"lag_ns"`        // of its newest event, when that came
+	Waiting   int           `json:"waiting"`       // batches in its spool
+	Skew      time.Duration `json:"skew_ns"`       // by which its clock is ahead
+	Blind     []string      `json:"blind,omitempty"`
+}
+
+// An AgentOrder adds an agent, or revokes it.
+type AgentOrder struct {
+	Do      string   `json:"do"` // add, revoke
+	Name    string   `json:"name"`
+	Domains []string `json:"domains,omitempty"`
+	Who     string   `json:"who"`
+}
+
+// An AgentResult has the token of an agent that was added: it is kept nowhere.
+type AgentResult struct {
+	Name  string `json:"name"`
+	Token string `json:"token,omitempty"`
+}
+
+var errNoFleet = errors.New("this is no hub: agents.listen is not set")
+
+func (s *Server) agents(w http.ResponseWriter, r *http.Request) {
+	if s.Fleet == nil {
+		s.refuse(w, http.StatusNotFound, errNoFleet)
+		return
+	}
+	rows, err := s.Fleet.Agents(r.Context())
+	s.reply(w, rows, err)
+}
+
+func (s *Server) changeAgent(w http.ResponseWriter, r *http.Request) {
+	if s.Fleet == nil {
+		s.refuse(w, http.StatusNotFound, errNoFleet)
+		return
+	}
+	var o AgentOrder
+	dec := json.NewDecoder(r.Body)
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&o); err != nil {
+		s.refuse(w, http.StatusBadRequest, errors.New("body is no order: "+err.Error()))
+		return
+	}
+	result, err := s.Fleet.ChangeAgent(r.Context(), o)
+	s.reply(w, result, err)
+}
+
+// Agents lists the agents of a hub.
+func (c *Client) Agents(ctx context.Context) ([]Agent, error) {
+	var rows []Agent
+	err := c.get(ctx, "/api/v1/agents", nil, &rows)
+	return rows, err
+}
+
+// ChangeAgent adds or revokes an agent.
+func (c *Client) ChangeAgent(ctx context.Context, o AgentOrder) (AgentResult, error) {
+	body, err := json.Marshal(o)
+	if err != nil {
+		return AgentResult{}, err
+	}
+	var result AgentResult
+	err = c.do(ctx, http.MethodPost, "/api/v1/agents", bytes.NewReader(body), &result)
+	return result, err
+}
