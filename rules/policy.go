@@ -208,6 +208,10 @@ func (p *Policy) heldBack(f *Finding, r *rule, do Action) string {
 	return ""
 }
 
+// Exempts reports whether an entry of an exempt list (see [CheckExempt]) is
+// about the finding's subject.
+func Exempts(list []string, f Finding) bool { return exempting(&f, list) != "" }
+
 // exempting returns the entry that exempts the finding's subject, if any.
 func exempting(f *Finding, lists ...[]string) string {
 	for _, list := range lists {

@@ -58,6 +58,8 @@ func RunAgent(ctx context.Context, o Options) error {
 	s.judge.parser.Key = [16]byte(key)
 	s.agent = &agent{name: name, client: client, db: db, spoolMax: int64(c.Hub.SpoolMax) << 20, keep: time.Duration(c.Hub.SpoolKeep)}
 	s.forward = newForwarder()
+	s.forward.fuse = fuse{most: c.Hub.Fuse, away: s.agent.away}
+	s.agent.heard.Store(time.Now().UnixNano())
 	client.Waiting = s.agent.waiting
 	if err := s.agent.resume(ctx, s.forward); err != nil {
 		return err
@@ -96,7 +98,11 @@ type agent struct {
 	place place
 
 	behind atomic.Int64 // batches that the hub has not had
+	heard  atomic.Int64 // when the hub was reached last, in nanoseconds since 1970
 }
+
+// away reports whether the hub is not reached, and has not been for a while.
+func (a *agent) away(now time.Time) bool { return now.Sub(time.Unix(0, a.heard.Load())) > fuseAfter }
 
 // A place is where in the hub's counting the spool's batches are: the batch with
 // number seq is seq - Base there. It changes when either of the two has lost
@@ -197,6 +203,7 @@ func (a *agent) sendOnce(ctx context.Context, f *forwarder, known *bool) (more b
 	if err != nil {
 		return false, err
 	}
+	a.heard.Store(time.Now().UnixNano())
 	first := !*known
 	*known, a.told = true, at
 	if err := a.follow(ctx, at, f.committed.Load()); err != nil {
@@ -318,14 +325,19 @@ func (s *service) unnamed(ctx context.Context, set []rules.Decision) (over []str
 			strongest[d.Subject] = d
 		}
 	}
-	if len(strongest) == 0 {
-		return nil, nil
-	}
 	var held []rules.Decision
-	for _, d := range strongest {
-		held = append(held, d)
+	for subject, d := range strongest {
+		if d.Rule == byFuse {
+			over = append(over, subject) // the hub is back, and judges
+		} else {
+			held = append(held, d)
+		}
 	}
-	return s.agent.client.Held(ctx, held)
+	if len(held) == 0 {
+		return over, nil
+	}
+	ended, err := s.agent.client.Held(ctx, held)
+	return append(over, ended...), err
 }
 
 // renewEvery is how often an agent looks how long its certificate is good.

@@ -24,6 +24,7 @@ type forwarder struct {
 	events   []mailq.Event
 	findings []rules.Finding
 	samples  []mailq.QueueSample
+	fuse     fuse
 
 	lost      atomic.Uint64 // events that did not fit the disk and were not told of yet
 	committed atomic.Uint64 // number of the latest batch on the disk

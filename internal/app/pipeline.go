@@ -166,6 +166,9 @@ func (p *pipeline) saw(ev *mailq.Event) {
 	if p.forward != nil {
 		p.forward.event(ev)
 		p.dirty = true
+		if f, ok := p.forward.fuse.blows(ev, time.Now()); ok && !p.directory.IsShared(ev.Account) && !rules.Exempts(p.judge.policy.Exempt, f) {
+			p.steps = append(p.steps, step{finding: f, decision: blown(f)})
+		}
 		return
 	}
 	if s, ok := p.judge.event(ev); ok {

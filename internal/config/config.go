@@ -218,6 +218,7 @@ type Hub struct {
 	Address   string   `yaml:"address"`
 	SpoolMax  int      `yaml:"spool_max_mb"`
 	SpoolKeep Duration `yaml:"spool_keep"`
+	Fuse      int      `yaml:"fuse_recipients"`
 }
 
 // API is the JSON interface that the commands use.
@@ -299,7 +300,7 @@ func Default() Config {
 			StaleAfter: Duration(15 * time.Minute),
 		},
 		Agents: Agents{JournalMax: 4096, SilentAfter: Duration(2 * time.Minute)},
-		Hub:    Hub{SpoolMax: 1024, SpoolKeep: Duration(24 * time.Hour)},
+		Hub:    Hub{SpoolMax: 1024, SpoolKeep: Duration(24 * time.Hour), Fuse: 500},
 		API:    API{Listen: "127.0.0.1:9190"},
 		Notify: Notify{
 			Mail:     Mail{TLS: "starttls", Timeout: Duration(30 * time.Second)},

@@ -202,6 +202,7 @@ func (c Config) checkFleet(p *problems) {
 	p.need(c.Agents.Listen == "" || c.Hub.Address == "", "hub.address", "a hub has no hub: leave out this or agents.listen")
 	p.need(c.Agents.JournalMax >= 128, "agents.journal_max_mb", "%d is too little: at least 128", c.Agents.JournalMax)
 	p.need(c.Hub.SpoolMax >= 16, "hub.spool_max_mb", "%d is too little: at least 16", c.Hub.SpoolMax)
+	p.need(c.Hub.Fuse == 0 || c.Hub.Fuse >= 50, "hub.fuse_recipients", "%d is too little: at least 50, or 0 for none", c.Hub.Fuse)
 	p.between("agents.silent_after", c.Agents.SilentAfter, 30*time.Second, 24*time.Hour)
 	p.between("hub.spool_keep", c.Hub.SpoolKeep, 0, 30*24*time.Hour)
 }
