@@ -603,7 +603,7 @@ const shutdownTime = 5 * time.Second
 
 func (s *service) serveAPI(ctx context.Context, l net.Listener, token string) error {
 	server := (&web.Server{
-		Watch: s, Fleet: s.desk(), Token: token, Log: s.log,
+		Watch: s, Fleet: s.desk(), Users: users{s.pipeline}, Token: token, Log: s.log,
 		Metrics: promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}),
 	}).HTTPServer()
 	stopped := make(chan struct{})

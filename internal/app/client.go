@@ -15,6 +15,7 @@ type (
 	Client     = web.Client
 	Order      = web.Order
 	AgentOrder = web.AgentOrder
+	TokenOrder = web.TokenOrder
 )
 
 // NewClient finds the running service by the configuration that it runs with.

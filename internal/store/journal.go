@@ -16,6 +16,7 @@ const (
 	WhatEnded    = "ended"    // a decision ended: its time was over, or a person ended it
 	WhatRelease  = "release"  // a person cleared the subject
 	WhatAgent    = "agent"    // an agent was added, enrolled or revoked
+	WhatToken    = "token"    // a token of the API was added or revoked
 )
 
 // ourselves is who acts when no person does.

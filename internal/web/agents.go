@@ -66,6 +66,7 @@ func (s *Server) changeAgent(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, http.StatusBadRequest, errors.New("body is no order: "+err.Error()))
 		return
 	}
+	o.Who = who(r, o.Who)
 	result, err := s.Fleet.ChangeAgent(r.Context(), o)
 	s.reply(w, result, err)
 }

@@ -1,21 +1,18 @@
 // Package web is the HTTP side of serve: a JSON API for vedetta's own commands
 // and for automation, /metrics and /healthz.
 //
-// It listens on loopback. Everything below /api needs the bearer token; a
-// request that names a browser's foreign origin is refused as well, so that a
+// It listens on loopback. Everything below /api needs a bearer token: the
+// service's own, or one with a [Role]; a request that names a browser's foreign origin is refused as well, so that a
 // web page cannot act through somebody's open session.
 package web
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -41,13 +38,16 @@ type Watch interface {
 	Health(ctx context.Context) Health
 }
 
-// Server is the handler's parts. Fleet and Metrics may be nil.
+// Server is the handler's parts. Fleet, Users and Metrics may be nil.
 type Server struct {
 	Watch   Watch
 	Fleet   Fleet
+	Users   Users
 	Token   string
 	Metrics http.Handler
 	Log     *slog.Logger
+
+	turnstile turnstile
 }
 
 // Handler builds the routes.
@@ -60,30 +60,25 @@ func (s *Server) Handler() http.Handler {
 	}
 	r.Route("/api/v1", func(r chi.Router) {
 		r.Use(s.authorized, middleware.RequestSize(maxBody))
-		r.Get("/accounts", s.accounts)
-		r.Get("/why", s.why)
-		r.Get("/queue", s.queue)
-		r.Get("/journal", s.journal)
-		r.Post("/act", s.act)
-		r.Get("/agents", s.agents)
-		r.Post("/agents", s.changeAgent)
+		r.Group(func(r chi.Router) {
+			r.Use(s.atLeast(Viewer))
+			r.Get("/accounts", s.accounts)
+			r.Get("/why", s.why)
+			r.Get("/queue", s.queue)
+			r.Get("/journal", s.journal)
+			r.Get("/agents", s.agents)
+		})
+		r.With(s.atLeast(Operator)).Post("/act", s.act)
+		r.Group(func(r chi.Router) {
+			r.Use(s.atLeast(Admin))
+			r.Post("/agents", s.changeAgent)
+			if s.Users != nil {
+				r.Get("/tokens", s.tokens)
+				r.Post("/tokens", s.changeToken)
+			}
+		})
 	})
 	return r
-}
-
-// authorized compares hashes, so that the time taken tells nothing about the token.
-func (s *Server) authorized(next http.Handler) http.Handler {
-	want := sha256.Sum256([]byte(s.Token))
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		given, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		got := sha256.Sum256([]byte(given))
-		if s.Token == "" || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
-			w.Header().Set("WWW-Authenticate", "Bearer")
-			s.refuse(w, http.StatusUnauthorized, errors.New("needs the API token as a bearer token"))
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
 }
 
 func (s *Server) health(w http.ResponseWriter, r *http.Request) {
@@ -123,6 +118,7 @@ func (s *Server) act(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, http.StatusBadRequest, errors.New("body is no order: "+err.Error()))
 		return
 	}
+	order.Who = who(r, order.Who)
 	result, err := s.Watch.Act(r.Context(), order)
 	s.reply(w, result, err)
 }

@@ -17,3 +17,13 @@ CREATE TABLE spool (
 	events  INTEGER NOT NULL,
 	body    BLOB NOT NULL
 );
+
+-- Who may use the API beside the service's own token. A revoked one stays, so
+-- that its name in the journal means one person.
+CREATE TABLE tokens (
+	name    TEXT PRIMARY KEY,
+	role    TEXT NOT NULL, -- viewer, operator, admin
+	hash    BLOB NOT NULL UNIQUE, -- SHA-256
+	added   INTEGER NOT NULL,
+	revoked INTEGER
+);
