@@ -4,12 +4,13 @@
 # make fuzz    every fuzz target, 30 s each (FUZZTIME=5m for longer)
 # make bench   the figures of docs/benchmarks.md
 # make build   bin/vedetta, static
+# make deb     bin/vedetta_VERSION_ARCH.deb, for hub and agent
 # make pgo     a new profile for the compiler, after a change of the parser or the detector
 # make image   the container image, where there is Docker
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: test unit check format vet staticcheck layers modules vulnerabilities fuzz bench build pgo image
+.PHONY: test unit check format vet staticcheck layers modules vulnerabilities fuzz bench build deb pgo image
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
@@ -54,6 +55,9 @@ bench:
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o bin/vedetta ./cmd/vedetta
+
+deb:
+	./packaging/deb.sh
 
 pgo:
 	go test ./internal/app -run '^$$' -bench '^BenchmarkReplay$$' -benchtime 60x -cpuprofile cmd/vedetta/default.pgo -o /dev/null

@@ -34,7 +34,7 @@ func RunAgent(ctx context.Context, o Options) error {
 		return err
 	}
 	defer release()
-	client := &hub.Client{Address: c.Hub.Address, Dir: c.FleetDir(), Version: Version()}
+	client := &hub.Client{Address: c.Hub.Address, Dir: c.FleetDir(), Version: shortVersion()}
 	name, key, err := client.Open()
 	if err != nil {
 		return err
@@ -82,7 +82,7 @@ func Enrol(ctx context.Context, c config.Config, token string) (agent string, er
 	if err := os.MkdirAll(c.State, 0o750); err != nil {
 		return "", fmt.Errorf("state directory: %w", err)
 	}
-	return t.Agent, hub.Enrol(ctx, c.Hub.Address, t, c.FleetDir(), Version())
+	return t.Agent, hub.Enrol(ctx, c.Hub.Address, t, c.FleetDir(), shortVersion())
 }
 
 // An agent is this server's place in a fleet.

@@ -60,7 +60,7 @@ func newFleet(ctx context.Context, c config.Config, db *store.DB, key []byte) (*
 		roster: r, board: &hub.Board{}, deliveries: make(chan hub.Delivery, deliveriesAhead), started: time.Now(),
 		silent: time.Duration(c.Agents.SilentAfter), eyes: map[string]*eye{}, clocks: map[string]*eye{}, foreign: map[string]time.Time{},
 	}
-	f.server = &hub.Server{CA: ca, Roster: r, Journal: journal, Board: f.board, RecipientKey: key, Version: Version()}
+	f.server = &hub.Server{CA: ca, Roster: r, Journal: journal, Board: f.board, RecipientKey: key, Version: shortVersion()}
 	return f, nil
 }
 

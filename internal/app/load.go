@@ -220,10 +220,10 @@ func (h *loadHub) enrol(ctx context.Context, l Load) ([]*loadAgent, error) {
 				return err
 			}
 			dir := filepath.Join(h.dir, name)
-			if err := hub.Enrol(ctx, h.agents, token, dir, Version()); err != nil {
+			if err := hub.Enrol(ctx, h.agents, token, dir, shortVersion()); err != nil {
 				return err
 			}
-			c := &hub.Client{Address: h.agents, Dir: dir, Version: Version()}
+			c := &hub.Client{Address: h.agents, Dir: dir, Version: shortVersion()}
 			if _, _, err := c.Open(); err != nil {
 				return err
 			}

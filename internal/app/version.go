@@ -5,6 +5,21 @@ import (
 	"runtime/debug"
 )
 
+// shortVersion is the version as it is listed: the commit where there is no
+// release.
+func shortVersion() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && info.Main.Version == "(devel)" {
+			return s.Value[:min(12, len(s.Value))]
+		}
+	}
+	return info.Main.Version
+}
+
 // Version names the build: the module's version, or the commit it was built
 // from.
 func Version() string {
