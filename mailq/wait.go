@@ -15,14 +15,18 @@ type waiter struct {
 	path    string
 	real    string // what path links to, if it does
 	poll    time.Duration
+	pace    time.Duration
 	watcher *fsnotify.Watcher // nil where there is none
 	woke    time.Time
 }
 
-func newWaiter(path string, poll time.Duration) *waiter {
-	w := &waiter{path: path, poll: poll}
+func newWaiter(path string, poll, pause time.Duration) *waiter {
+	w := &waiter{path: path, poll: poll, pace: pause}
 	if w.poll <= 0 {
 		w.poll = 250 * time.Millisecond
+	}
+	if w.pace <= 0 {
+		w.pace = pace
 	}
 	w.watcher, _ = fsnotify.NewWatcher() // without one, looking often must do
 	w.watch()
@@ -84,7 +88,7 @@ func (w *waiter) concerns(name string) bool {
 
 // rest keeps looks pace apart.
 func (w *waiter) rest(ctx context.Context) {
-	if d := pace - time.Since(w.woke); d > 0 {
+	if d := w.pace - time.Since(w.woke); d > 0 {
 		timer := time.NewTimer(d)
 		defer timer.Stop()
 		select {

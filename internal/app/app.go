@@ -86,7 +86,8 @@ type service struct {
 	*pipeline
 	config   config.Config
 	registry *prometheus.Registry
-	agent    *agent // nil: this is no agent
+	agent    *agent        // nil: this is no agent
+	pace     time.Duration // between two looks at a log; 0: the usual
 	doors    []door
 	sources  []source
 	files    []*logFile // of the sources; keep's
@@ -306,7 +307,7 @@ func (s *service) restore(ctx context.Context) error {
 		return err
 	}
 	for _, l := range s.config.Logs {
-		src, err := newSource(l, positions[l.Name()])
+		src, err := newSource(l, positions[l.Name()], s.pace)
 		if err != nil {
 			return err
 		}

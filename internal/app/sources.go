@@ -24,8 +24,9 @@ type source struct {
 	run  func(ctx context.Context, from mailq.Position, emit func(mailq.Chunk) error) error
 }
 
-// newSource resumes a configured log at its saved position.
-func newSource(l config.Log, saved []byte) (source, error) {
+// newSource resumes a configured log at its saved position. While it is being
+// written it is looked at once in pace; 0 is the usual.
+func newSource(l config.Log, saved []byte, pace time.Duration) (source, error) {
 	s := source{name: l.Name()}
 	if len(saved) > 0 {
 		if err := json.Unmarshal(saved, &s.from); err != nil {
@@ -34,7 +35,7 @@ func newSource(l config.Log, saved []byte) (source, error) {
 	}
 	if l.Path != "" {
 		s.run = func(ctx context.Context, from mailq.Position, emit func(mailq.Chunk) error) error {
-			t := mailq.Tail{Path: l.Path, From: from}
+			t := mailq.Tail{Path: l.Path, From: from, Pace: pace}
 			return t.Run(ctx, emit)
 		}
 		return s, nil
