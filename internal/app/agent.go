@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"runtime/debug"
 	"sync/atomic"
@@ -194,7 +195,7 @@ func (s *service) send(ctx context.Context) error {
 }
 
 // sendAtOnce bounds a request, in bytes of batches.
-const sendAtOnce = 4 << 20
+const sendAtOnce = 1 << 20
 
 // sendOnce sends what comes next, and reports whether there is more. Until known
 // it only asks where the hub is.
@@ -210,6 +211,13 @@ func (a *agent) sendOnce(ctx context.Context, f *forwarder, known *bool) (more b
 		batches[i] = hub.Sealed{Mark: hub.Mark{Epoch: a.place.Epoch, Seq: r.Seq - a.place.Base}, Body: r.Body}
 	}
 	at, ok, err := a.client.Send(ctx, a.told, batches)
+	if unwelcome(err) && len(batches) > 1 { // one of them, or all together
+		at, ok, err = a.client.Send(ctx, a.told, batches[:1])
+	}
+	if unwelcome(err) && len(batches) > 0 { // it would be refused for ever
+		f.lost.Add(uint64(rows[0].Events))
+		return true, errors.Join(err, a.db.DropSpooled(ctx, rows[0].Seq))
+	}
 	if err != nil {
 		return false, err
 	}
@@ -221,6 +229,12 @@ func (a *agent) sendOnce(ctx context.Context, f *forwarder, known *bool) (more b
 	}
 	a.behind.Store(int64(f.committed.Load() - a.place.Acked))
 	return first || !ok || len(rows) > 0, nil
+}
+
+// unwelcome reports whether the hub refuses batches for what they are.
+func unwelcome(err error) bool {
+	var refused *hub.Refused
+	return errors.As(err, &refused) && (refused.Status == http.StatusBadRequest || refused.Status == http.StatusRequestEntityTooLarge)
 }
 
 // follow takes over where the hub says that it is. The newest is the number of

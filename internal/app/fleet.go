@@ -159,8 +159,11 @@ func (s *service) resumeAgent(source string, text []byte, from *hub.Position) er
 	return nil
 }
 
-// soon is by how much a corrected time may be ahead of the hub's.
-const soon = time.Minute
+// By how much a corrected time may be ahead of the hub's, and behind it.
+const (
+	soon   = time.Minute
+	oldest = 400 * 24 * time.Hour // longer than logs are kept
+)
 
 // deliver judges a batch. It runs in observe.
 func (p *pipeline) deliver(d hub.Delivery) {
@@ -271,6 +274,9 @@ func (v visitor) time(t time.Time) time.Time {
 	t = t.Add(-v.Skew)
 	if latest := v.Received.Add(soon); t.After(latest) {
 		return latest
+	}
+	if earliest := v.Received.Add(-oldest); t.Before(earliest) {
+		return earliest
 	}
 	return t
 }

@@ -99,6 +99,7 @@ func TestTimesOfAWrongClock(t *testing.T) {
 		{"right", 0, now.Add(-time.Second), now.Add(-time.Second)},
 		{"two hours fast", 2 * time.Hour, now.Add(2*time.Hour - time.Second), now.Add(-time.Second)},
 		{"two hours slow", -2 * time.Hour, now.Add(-2*time.Hour - time.Second), now.Add(-time.Second)},
+		{"before the flood", 0, time.Unix(0, -1<<62), now.Add(-oldest)},
 		{"the log's clock is fast and the agent's is not", 0, now.Add(2 * time.Hour), now.Add(soon)},
 	} {
 		v := visitor{Delivery: hub.Delivery{Received: now, Skew: test.skew}}

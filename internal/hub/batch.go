@@ -57,6 +57,8 @@ const (
 	maxBody    = 16 << 20 // and unpacked
 	maxRequest = 8 << 20  // bytes of a request
 	MaxBatches = 64       // of a request
+
+	maxUnpacked = 2 * maxBody // bytes of all of a request's batches, unpacked
 )
 
 // ErrMalformed marks what no agent of ours would send.
@@ -138,25 +140,31 @@ func Seal(b *Batch) (Sealed, error) {
 // Open unpacks a batch. Texts come back bounded and without control
 // characters. The error is [ErrMalformed].
 func (s Sealed) Open() (Batch, error) {
+	b, _, err := s.open()
+	return b, err
+}
+
+// open is Open, and tells how many bytes there were unpacked.
+func (s Sealed) open() (b Batch, size int, err error) {
 	var w wireBatch
 	if s.Epoch == 0 || s.Seq == 0 {
-		return Batch{}, fmt.Errorf("%w: it has no number", ErrMalformed)
+		return b, 0, fmt.Errorf("%w: it has no number", ErrMalformed)
 	}
 	if len(s.Body) > maxSealed {
-		return Batch{}, fmt.Errorf("%w: %d bytes, at most %d", ErrMalformed, len(s.Body), maxSealed)
+		return b, 0, fmt.Errorf("%w: %d bytes, at most %d", ErrMalformed, len(s.Body), maxSealed)
 	}
 	text, err := unpacker.DecodeAll(s.Body, nil)
 	if err != nil {
-		return Batch{}, fmt.Errorf("%w: zstd: %w", ErrMalformed, err)
+		return b, 0, fmt.Errorf("%w: zstd: %w", ErrMalformed, err)
 	}
 	if err := decoding.Unmarshal(text, &w); err != nil {
-		return Batch{}, fmt.Errorf("%w: %w", ErrMalformed, err)
+		return b, 0, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
-	b := Batch{Mark: s.Mark, Lost: w.Lost, Findings: w.Findings, Samples: w.Samples, Events: make([]mailq.Event, len(w.Events))}
+	b = Batch{Mark: s.Mark, Lost: w.Lost, Findings: w.Findings, Samples: w.Samples, Events: make([]mailq.Event, len(w.Events))}
 	for i := range w.Events {
 		b.Events[i] = w.Events[i].event()
 	}
-	return b, nil
+	return b, len(text), nil
 }
 
 func toWire(e *mailq.Event) wireEvent {
@@ -175,20 +183,33 @@ func toWire(e *mailq.Event) wireEvent {
 	return w
 }
 
-// Bounds of the texts of an event, in bytes.
+// Bounds of an event: of its texts in bytes, and of its numbers.
 const (
-	maxName = 512 // of an account, a sender, a script
-	maxWord = 256 // of everything else
+	maxName  = 512 // of an account, a sender, a script
+	maxWord  = 256 // of everything else
+	maxRcpts = 100_000
+	maxSize  = 1 << 40
 )
+
+// within is n, or the bound that it is beyond.
+func within(n, most int) int { return min(max(n, 0), most) }
+
+// known is a kind or class that this version knows, or none.
+func known[T ~uint8](v, last T) T {
+	if v > last {
+		return 0
+	}
+	return v
+}
 
 func (w *wireEvent) event() mailq.Event {
 	client, _ := netip.AddrFromSlice(w.Client)
 	e := mailq.Event{
-		Time: time.Unix(0, w.Time), Kind: w.Kind, Host: plain(w.Host, maxWord), Account: mailq.Account(plain(w.Account, maxName)),
-		Message: w.Message, QueueID: plain(w.QueueID, maxWord), Sender: plain(w.Sender, maxName), Client: client.Unmap(), Size: max(w.Size, 0),
-		Subject: plain(w.Subject, maxWord), Script: plain(w.Script, maxName), Rcpts: max(w.Rcpts, 0), Counts: w.Counts,
+		Time: time.Unix(0, w.Time), Kind: known(w.Kind, mailq.Lost), Host: plain(w.Host, maxWord), Account: mailq.Account(plain(w.Account, maxName)),
+		Message: w.Message, QueueID: plain(w.QueueID, maxWord), Sender: plain(w.Sender, maxName), Client: client.Unmap(), Size: within(w.Size, maxSize),
+		Subject: plain(w.Subject, maxWord), Script: plain(w.Script, maxName), Rcpts: within(w.Rcpts, maxRcpts), Counts: w.Counts,
 		To: w.To.recipient(),
-		Reply: mailq.Reply{Class: w.Class, Provider: plain(w.Provider, maxWord), Code: w.Code,
+		Reply: mailq.Reply{Class: known(w.Class, mailq.LocalPolicy), Provider: plain(w.Provider, maxWord), Code: within(w.Code, 999),
 			Enhanced: plain(w.Enhanced, maxWord), Text: plain(w.Text, maxWord)},
 		Into: mailq.Account(plain(w.Into, maxName)), Method: plain(w.Method, maxWord), Service: plain(w.Service, maxWord),
 	}

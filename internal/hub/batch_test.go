@@ -133,3 +133,21 @@ func BenchmarkOpen(b *testing.B) {
 	}
 	b.ReportMetric(float64(1000*b.N)/b.Elapsed().Seconds(), "events/s")
 }
+
+// What a later version adds is skipped, and what an earlier one leaves out is
+// nothing.
+func TestBatchesOfOtherVersions(t *testing.T) {
+	for name, batch := range map[string]any{
+		"later":   map[int]any{2: []any{map[int]any{1: noon.UnixNano(), 2: 1, 4: "alice@shop.test", 99: "new", 100: []int{1, 2}}}, 77: "new", 78: map[string]int{"x": 1}},
+		"earlier": map[int]any{2: []any{map[int]any{1: noon.UnixNano(), 2: 1, 4: "alice@shop.test"}}},
+	} {
+		text, err := encoding.Marshal(batch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := Sealed{Mark{1, 1}, packer.EncodeAll(text, nil)}.Open()
+		if err != nil || len(b.Events) != 1 || b.Events[0].Account != "alice@shop.test" || !b.Events[0].Time.Equal(noon) {
+			t.Errorf("%s: %+v, %v", name, b, err)
+		}
+	}
+}

@@ -102,6 +102,17 @@ func fingerprint(cert []byte) string {
 // DER. What else the request says is of no interest. The certificate names the
 // enrolment that it belongs to, and is worth nothing once there is a later one.
 func (ca *CA) signAgent(request []byte, m Member) (cert *x509.Certificate, err error) {
+	key, err := requestedKey(request)
+	if err != nil {
+		return nil, err
+	}
+	return ca.sign(key, &x509.Certificate{
+		Subject: pkix.Name{CommonName: m.Agent, SerialNumber: m.Enrolment}, NotAfter: time.Now().Add(agentLasts), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+}
+
+// requestedKey is the key of a request whose sender has its other half.
+func requestedKey(request []byte) (crypto.PublicKey, error) {
 	r, err := x509.ParseCertificateRequest(request)
 	if err == nil {
 		err = r.CheckSignature()
@@ -109,9 +120,10 @@ func (ca *CA) signAgent(request []byte, m Member) (cert *x509.Certificate, err e
 	if err != nil {
 		return nil, fmt.Errorf("certificate request: %w", err)
 	}
-	return ca.sign(r.PublicKey, &x509.Certificate{
-		Subject: pkix.Name{CommonName: m.Agent, SerialNumber: m.Enrolment}, NotAfter: time.Now().Add(agentLasts), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	})
+	if _, ok := r.PublicKey.(*ecdsa.PublicKey); !ok {
+		return nil, errors.New("certificate request: not an ECDSA key")
+	}
+	return r.PublicKey, nil
 }
 
 func (ca *CA) sign(key crypto.PublicKey, template *x509.Certificate) (*x509.Certificate, error) {

@@ -78,10 +78,18 @@ type Server struct {
 	lines map[string]*line
 }
 
+// What one agent may have open at once. An honest one has one of each, and
+// perhaps what a cut has left.
+const (
+	requestsOnce = 2
+	streamsOnce  = 8
+)
+
 // A line is what the hub knows of one agent's connection.
 type line struct {
-	batches sync.Mutex // held while batches are taken, so that they stay in order
-	mark    Mark       // on the disk; guarded by batches
+	turns   chan struct{} // holds one for each request with batches that may be read at once
+	batches sync.Mutex    // held while batches are taken, so that they stay in order
+	mark    Mark          // on the disk; guarded by batches
 
 	mu   sync.Mutex // guards what follows
 	said Presence
@@ -222,7 +230,7 @@ func (s *Server) line(agent string) *line {
 	defer s.mu.Unlock()
 	l, ok := s.lines[agent]
 	if !ok {
-		l = &line{said: Presence{Agent: agent}, drop: make(chan struct{})}
+		l = &line{said: Presence{Agent: agent}, drop: make(chan struct{}), turns: make(chan struct{}, requestsOnce)}
 		if s.lines == nil {
 			s.lines = map[string]*line{}
 		}
@@ -305,7 +313,7 @@ func (s *Server) enrol(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, http.StatusBadRequest, fmt.Errorf("enrolment: %w", err))
 		return
 	}
-	if _, err := s.CA.signAgent(e.Request, Member{}); err != nil { // before the token is used up
+	if _, err := requestedKey(e.Request); err != nil { // before the token is used up
 		s.refuse(w, r, http.StatusBadRequest, err)
 		return
 	}
@@ -356,6 +364,12 @@ type shipment struct {
 // 409, unless the agent says that it knows of the gap.
 func (s *Server) batches(w http.ResponseWriter, r *http.Request) {
 	c := r.Context().Value(memberKey{}).(caller)
+	select {
+	case c.turns <- struct{}{}:
+		defer func() { <-c.turns }()
+	case <-r.Context().Done():
+		return
+	}
 	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
 	if err != nil {
 		s.refuse(w, r, http.StatusRequestEntityTooLarge, err)
@@ -367,9 +381,14 @@ func (s *Server) batches(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	opened := make([]Batch, len(in.Batches))
-	for i, sealed := range in.Batches {
-		if opened[i], err = sealed.Open(); err != nil {
+	for i, size := 0, 0; i < len(opened); i++ {
+		var n int
+		if opened[i], n, err = in.Batches[i].open(); err != nil {
 			s.refuse(w, r, http.StatusBadRequest, err)
+			return
+		}
+		if size += n; size > maxUnpacked && i > 0 {
+			s.refuse(w, r, http.StatusRequestEntityTooLarge, fmt.Errorf("more than %d bytes, unpacked: send fewer batches", maxUnpacked))
 			return
 		}
 	}
@@ -466,6 +485,7 @@ func (s *Server) held(w http.ResponseWriter, r *http.Request) {
 		}
 		local[string(account)] = d.Subject
 		d.Subject = string(account)
+		d.ID, d.Finding, d.Rule, d.Why, d.HeldBack = plain(d.ID, maxWord), plain(d.Finding, maxWord), plain(d.Rule, maxWord), plain(d.Why, maxName), ""
 		known = append(known, d)
 	}
 	ended, err := s.Held(r.Context(), c.Agent, known)
@@ -488,7 +508,7 @@ const beat = 5 * time.Second
 func (s *Server) orders(w http.ResponseWriter, r *http.Request) {
 	c := r.Context().Value(memberKey{}).(caller)
 	c.line.mu.Lock()
-	drop := c.drop
+	drop, open := c.drop, c.said.Streams
 	c.said.Streams++
 	c.line.mu.Unlock()
 	defer func() {
@@ -496,6 +516,10 @@ func (s *Server) orders(w http.ResponseWriter, r *http.Request) {
 		c.said.Streams--
 		c.line.mu.Unlock()
 	}()
+	if open >= streamsOnce {
+		s.refuse(w, r, http.StatusTooManyRequests, fmt.Errorf("%d streams are open already", open))
+		return
+	}
 	visible := func(subject string) bool {
 		_, ok := c.Local(mailq.Account(subject))
 		return ok

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -329,6 +330,20 @@ func TestMalformedRequestsWriteNothing(t *testing.T) {
 		var refused *Refused
 		if !errors.As(err, &refused) || refused.Status >= 500 || refused.Text == "" {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for n := range 1000 { // of a damaged network card, or of somebody who tries
+		s := sealed(t, 1, 1)
+		for range 1 + rnd.IntN(3) {
+			s.Body[rnd.IntN(len(s.Body))] ^= byte(1 + rnd.IntN(255))
+		}
+		if rnd.IntN(4) == 0 {
+			s.Body = s.Body[:rnd.IntN(len(s.Body))]
+		}
+		var refused *Refused
+		if _, _, err := c.Send(t.Context(), Mark{}, []Sealed{s}); !errors.As(err, &refused) || refused.Status != http.StatusBadRequest {
+			t.Fatalf("damaged batch %d: %v", n, err)
 		}
 	}
 	if n := w.server.Journal.Size(); n != 0 || len(w.deliveries()) != 0 {

@@ -54,6 +54,14 @@ func (db *DB) Durable(ctx context.Context) error {
 	return db.explain("synchronous", err)
 }
 
+// DropSpooled removes a batch.
+func (db *DB) DropSpooled(ctx context.Context, seq uint64) error {
+	return db.update(ctx, "drop spooled", func(tx *sql.Tx) error {
+		_, err := tx.Exec("DELETE FROM spool WHERE seq = ?", int64(seq))
+		return err
+	})
+}
+
 // A SpoolState is what an agent's spool holds.
 type SpoolState struct {
 	First, Last uint64 // numbers; 0: it is empty

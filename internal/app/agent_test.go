@@ -1,0 +1,207 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vedetta-watch/vedetta/internal/config"
+	"github.com/vedetta-watch/vedetta/internal/hub"
+	"github.com/vedetta-watch/vedetta/internal/store"
+	"github.com/vedetta-watch/vedetta/mailq"
+)
+
+// A listeningHub notes what agents bring it.
+type listeningHub struct {
+	*fleet
+	addr string
+
+	mu  sync.Mutex // guards got
+	got []hub.Delivery
+}
+
+func newListeningHub(t *testing.T) *listeningHub {
+	t.Helper()
+	c := config.Default()
+	c.State = t.TempDir()
+	db, err := store.Open(t.Context(), filepath.Join(c.State, "v.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := newFleet(t.Context(), c, db, make([]byte, 16))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &listeningHub{fleet: f, addr: l.Addr().String()}
+	f.server.Log = slog.New(slog.DiscardHandler)
+	f.server.Deliver = func(d hub.Delivery) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.got = append(h.got, d)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f.server.Serve(ctx, l) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		f.server.Journal.Close()
+		db.Close()
+	})
+	return h
+}
+
+// enrolled is an agent of the hub, with a spool of its own.
+func (h *listeningHub) enrolled(t *testing.T) (*agent, *forwarder) {
+	t.Helper()
+	text, err := h.roster.add(t.Context(), "mx1", []string{"*"}, h.server.CA, "root")
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := hub.ParseToken(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := hub.Enrol(t.Context(), h.addr, token, dir, "1"); err != nil {
+		t.Fatal(err)
+	}
+	client := &hub.Client{Address: h.addr, Dir: dir, Version: "1"}
+	if _, _, err := client.Open(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	db, err := store.Open(t.Context(), filepath.Join(dir, "v.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	a, f := &agent{db: db, client: client}, newForwarder()
+	if err := a.resume(t.Context(), f); err != nil {
+		t.Fatal(err)
+	}
+	return a, f
+}
+
+// gather puts a batch of n events into the spool.
+func (f *forwarder) gather(t *testing.T, db *store.DB, n int) {
+	t.Helper()
+	for range n {
+		f.event(&mailq.Event{Time: time.Now(), Kind: mailq.Submitted, Account: "alice@shop.test"})
+	}
+	b := store.Batch{Positions: map[string][]byte{}}
+	b.Spool = f.seal(time.Now(), b.Positions)
+	if _, err := db.Commit(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	f.wrote(b.Spool)
+}
+
+// drain sends until there is no more.
+func drain(t *testing.T, a *agent, f *forwarder) {
+	t.Helper()
+	known := false
+	for range 20 {
+		more, err := a.sendOnce(t.Context(), f, &known)
+		if err != nil {
+			t.Log(err)
+		}
+		if err == nil && !more {
+			return
+		}
+	}
+	t.Fatal("there is always more to send")
+}
+
+func (h *listeningHub) received() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var all string
+	for _, d := range h.got {
+		all += fmt.Sprintf("%d:%d events", d.Seq, len(d.Events))
+		if d.Gap {
+			all += ", gap"
+		}
+		if d.Lost > 0 {
+			all += fmt.Sprintf(", %d lost", d.Lost)
+		}
+		all += "; "
+	}
+	return all
+}
+
+func TestAgentSendsItsSpool(t *testing.T) {
+	h := newListeningHub(t)
+	a, f := h.enrolled(t)
+	for n := range 3 {
+		f.gather(t, a.db, n+1)
+	}
+	drain(t, a, f)
+	if got, want := h.received(), "1:1 events; 2:2 events; 3:3 events; "; got != want || a.waiting() != 0 {
+		t.Errorf("got %q, want %q; %d wait", got, want, a.waiting())
+	}
+	again, f2 := &agent{db: a.db, client: a.client}, newForwarder() // as after a restart
+	if err := again.resume(t.Context(), f2); err != nil {
+		t.Fatal(err)
+	}
+	f2.gather(t, a.db, 4)
+	drain(t, again, f2)
+	if got, want := h.received(), "1:1 events; 2:2 events; 3:3 events; 4:4 events; "; got != want {
+		t.Errorf("after a restart: got %q, want %q", got, want)
+	}
+}
+
+// A batch that the hub will never take holds up no other, and is told.
+func TestPoisonedBatch(t *testing.T) {
+	h := newListeningHub(t)
+	a, f := h.enrolled(t)
+	f.gather(t, a.db, 1)
+	f.seq++
+	bad := store.Batch{Spool: []store.SpoolRow{{Seq: f.seq, Made: time.Now(), Events: 7, Body: []byte("no batch")}}}
+	if _, err := a.db.Commit(t.Context(), bad); err != nil {
+		t.Fatal(err)
+	}
+	f.gather(t, a.db, 3)
+	drain(t, a, f)
+	f.gather(t, a.db, 1)
+	drain(t, a, f)
+	if got, want := h.received(), "1:1 events; 3:3 events, gap; 4:1 events, 7 lost; "; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// What did not fit is told, with its number.
+func TestSpoolOverflows(t *testing.T) {
+	h := newListeningHub(t)
+	a, f := h.enrolled(t)
+	for range 5 {
+		f.gather(t, a.db, 10)
+	}
+	lost, err := a.db.TrimSpool(t.Context(), 0, time.Now(), 150)
+	if err != nil || lost == 0 {
+		t.Fatalf("lost %d, %v", lost, err)
+	}
+	f.lost.Add(uint64(lost))
+	f.gather(t, a.db, 1)
+	drain(t, a, f)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	events, told := 0, uint64(0)
+	for _, d := range h.got {
+		events, told = events+len(d.Events), told+d.Lost
+	}
+	if events+lost != 51 || told != uint64(lost) || !h.got[0].Gap {
+		t.Errorf("%d events came, %d were lost, %d told; %s", events, lost, told, fmt.Sprint(h.got[0].Gap))
+	}
+}
