@@ -210,6 +210,7 @@ func (a *agent) sendOnce(ctx context.Context, f *forwarder, known *bool) (more b
 	for i, r := range rows {
 		batches[i] = hub.Sealed{Mark: hub.Mark{Epoch: a.place.Epoch, Seq: r.Seq - a.place.Base}, Body: r.Body}
 	}
+	a.behind.Store(int64(f.committed.Load() - a.place.Acked))
 	at, ok, err := a.client.Send(ctx, a.told, batches)
 	if unwelcome(err) && len(batches) > 1 { // one of them, or all together
 		at, ok, err = a.client.Send(ctx, a.told, batches[:1])

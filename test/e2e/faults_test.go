@@ -161,11 +161,11 @@ func TestHostileLines(t *testing.T) {
 	}
 }
 
-// full makes a small file system that can be filled, or skips.
-func full(t *testing.T) (dir string) {
+// full makes a small file system that can be filled, of at most 32 MB, or skips.
+func full(t *testing.T, size string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=8m"); err != nil {
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
 		t.Skipf("needs the right to mount a small file system: %v", err)
 	}
 	t.Cleanup(func() {
@@ -180,7 +180,7 @@ func full(t *testing.T) (dir string) {
 func fill(t *testing.T, dir string) (free func()) {
 	t.Helper()
 	junk := filepath.Join(dir, "junk")
-	if err := os.WriteFile(junk, make([]byte, 16<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+	if err := os.WriteFile(junk, make([]byte, 48<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("got %v, want a full disk", err)
 	}
 	return func() {
@@ -194,7 +194,7 @@ func fill(t *testing.T, dir string) (free func()) {
 // people are told; and once there is room, the block comes.
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
-	dir := full(t)
+	dir := full(t, "8m")
 	p := newPlaceIn(t, filepath.Join(dir, "state"), setup{Gates: "throttle_burst: 1\nthrottle_every: 1h\n"})
 	p.start()
 	p.must("block", carol)
@@ -228,7 +228,7 @@ func TestDiskFull(t *testing.T) {
 // what was written to the log meanwhile is found once it can.
 func TestReadOnly(t *testing.T) {
 	t.Parallel()
-	dir := full(t)
+	dir := full(t, "8m")
 	p := newPlaceIn(t, filepath.Join(dir, "state"), setup{})
 	p.start()
 	p.must("block", carol)

@@ -419,7 +419,7 @@ func TestFleetDiskFull(t *testing.T) {
 	for _, whose := range []string{"agent", "hub"} {
 		t.Run(whose, func(t *testing.T) {
 			t.Parallel()
-			small, large := full(t), t.TempDir()
+			small, large := full(t, "32m"), t.TempDir()
 			states := map[string]string{"agent": filepath.Join(large, "agent"), "hub": filepath.Join(large, "hub")}
 			states[whose] = filepath.Join(small, "state")
 			r := newFleetRig(t, states["hub"], states["agent"])
