@@ -22,21 +22,14 @@ import (
 // the error that kept it from starting or going on.
 func RunAgent(ctx context.Context, o Options) error {
 	debug.SetGCPercent(agentGC)
-	c := o.Config
-	if c.Hub.Address == "" {
+	if o.Config.Hub.Address == "" {
 		return errors.New("hub.address is not set: an agent reports to a hub; without one, run vedetta serve")
 	}
-	if c.Hostname == "" {
-		c.Hostname, _ = os.Hostname()
-	}
-	if err := os.MkdirAll(c.State, 0o750); err != nil {
-		return fmt.Errorf("state directory: %w", err)
-	}
-	release, err := lock(c.State)
+	c, db, end, err := begin(ctx, o.Config)
 	if err != nil {
 		return err
 	}
-	defer release()
+	defer end()
 	client := &hub.Client{Address: c.Hub.Address, Dir: c.FleetDir(), Version: shortVersion()}
 	name, key, err := client.Open()
 	if err != nil {
@@ -46,11 +39,6 @@ func RunAgent(ctx context.Context, o Options) error {
 	if len(key) != 16 {
 		return fmt.Errorf("the recipient key of the hub has %d bytes, not 16: enrol again", len(key))
 	}
-	db, err := store.Open(ctx, c.Database())
-	if err != nil {
-		return err
-	}
-	defer db.Close()
 	if err := db.Durable(ctx); err != nil {
 		return err
 	}

@@ -54,23 +54,11 @@ type Ready struct {
 // Run is `vedetta serve`: it returns when ctx ends, or with the error that
 // kept it from starting or going on.
 func Run(ctx context.Context, o Options) error {
-	c := o.Config
-	if c.Hostname == "" {
-		c.Hostname, _ = os.Hostname()
-	}
-	if err := os.MkdirAll(c.State, 0o750); err != nil {
-		return fmt.Errorf("state directory: %w", err)
-	}
-	release, err := lock(c.State)
+	c, db, end, err := begin(ctx, o.Config)
 	if err != nil {
 		return err
 	}
-	defer release()
-	db, err := store.Open(ctx, c.Database())
-	if err != nil {
-		return err
-	}
-	defer db.Close()
+	defer end()
 	s, err := newService(ctx, c, db, o)
 	if err != nil {
 		return err
@@ -79,6 +67,26 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	return s.run(ctx, o.Ready)
+}
+
+// begin takes the state directory for this process alone and opens the
+// database there. End gives both back.
+func begin(ctx context.Context, c config.Config) (_ config.Config, db *store.DB, end func(), err error) {
+	if c.Hostname == "" {
+		c.Hostname, _ = os.Hostname()
+	}
+	if err := os.MkdirAll(c.State, 0o750); err != nil {
+		return c, nil, nil, fmt.Errorf("state directory: %w", err)
+	}
+	release, err := lock(c.State)
+	if err != nil {
+		return c, nil, nil, err
+	}
+	if db, err = store.Open(ctx, c.Database()); err != nil {
+		release()
+		return c, nil, nil, err
+	}
+	return c, db, func() { db.Close(); release() }, nil
 }
 
 // A service is everything that Run has built.

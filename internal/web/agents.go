@@ -1,9 +1,7 @@
 package web
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"time"
@@ -60,10 +58,7 @@ func (s *Server) changeAgent(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var o AgentOrder
-	dec := json.NewDecoder(r.Body)
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&o); err != nil {
-		s.refuse(w, http.StatusBadRequest, errors.New("body is no order: "+err.Error()))
+	if !s.order(w, r, &o) {
 		return
 	}
 	o.Who = who(r, o.Who)
@@ -79,12 +74,7 @@ func (c *Client) Agents(ctx context.Context) ([]Agent, error) {
 }
 
 // ChangeAgent adds or revokes an agent.
-func (c *Client) ChangeAgent(ctx context.Context, o AgentOrder) (AgentResult, error) {
-	body, err := json.Marshal(o)
-	if err != nil {
-		return AgentResult{}, err
-	}
-	var result AgentResult
-	err = c.do(ctx, http.MethodPost, "/api/v1/agents", bytes.NewReader(body), &result)
+func (c *Client) ChangeAgent(ctx context.Context, o AgentOrder) (result AgentResult, err error) {
+	err = c.post(ctx, "/api/v1/agents", o, &result)
 	return result, err
 }

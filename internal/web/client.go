@@ -44,13 +44,8 @@ func (c *Client) Queue(ctx context.Context) (Queue, error) {
 }
 
 // Act gives an order.
-func (c *Client) Act(ctx context.Context, order Order) (Result, error) {
-	body, err := json.Marshal(order)
-	if err != nil {
-		return Result{}, err
-	}
-	var result Result
-	err = c.do(ctx, http.MethodPost, "/api/v1/act", bytes.NewReader(body), &result)
+func (c *Client) Act(ctx context.Context, order Order) (result Result, err error) {
+	err = c.post(ctx, "/api/v1/act", order, &result)
 	return result, err
 }
 
@@ -67,6 +62,14 @@ func (c *Client) get(ctx context.Context, path string, query url.Values, into an
 		path += "?" + query.Encode()
 	}
 	return c.do(ctx, http.MethodGet, path, nil, into)
+}
+
+func (c *Client) post(ctx context.Context, path string, order, into any) error {
+	body, err := json.Marshal(order)
+	if err != nil {
+		return err
+	}
+	return c.do(ctx, http.MethodPost, path, bytes.NewReader(body), into)
 }
 
 func (c *Client) do(ctx context.Context, method, path string, body io.Reader, into any) error {

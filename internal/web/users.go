@@ -1,11 +1,9 @@
 package web
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"strings"
@@ -209,10 +207,7 @@ func (s *Server) tokens(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) changeToken(w http.ResponseWriter, r *http.Request) {
 	var o TokenOrder
-	dec := json.NewDecoder(r.Body)
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&o); err != nil {
-		s.refuse(w, http.StatusBadRequest, errors.New("body is no order: "+err.Error()))
+	if !s.order(w, r, &o) {
 		return
 	}
 	o.Who = who(r, o.Who)
@@ -228,12 +223,7 @@ func (c *Client) Tokens(ctx context.Context) ([]Token, error) {
 }
 
 // ChangeToken adds or revokes a token.
-func (c *Client) ChangeToken(ctx context.Context, o TokenOrder) (TokenResult, error) {
-	body, err := json.Marshal(o)
-	if err != nil {
-		return TokenResult{}, err
-	}
-	var result TokenResult
-	err = c.do(ctx, http.MethodPost, "/api/v1/tokens", bytes.NewReader(body), &result)
+func (c *Client) ChangeToken(ctx context.Context, o TokenOrder) (result TokenResult, err error) {
+	err = c.post(ctx, "/api/v1/tokens", o, &result)
 	return result, err
 }

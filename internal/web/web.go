@@ -112,15 +112,23 @@ func (s *Server) journal(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) act(w http.ResponseWriter, r *http.Request) {
 	var order Order
-	dec := json.NewDecoder(r.Body)
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&order); err != nil {
-		s.refuse(w, http.StatusBadRequest, errors.New("body is no order: "+err.Error()))
+	if !s.order(w, r, &order) {
 		return
 	}
 	order.Who = who(r, order.Who)
 	result, err := s.Watch.Act(r.Context(), order)
 	s.reply(w, result, err)
+}
+
+// order reads a request's body, or refuses it.
+func (s *Server) order(w http.ResponseWriter, r *http.Request, into any) bool {
+	dec := json.NewDecoder(r.Body)
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(into); err != nil {
+		s.refuse(w, http.StatusBadRequest, errors.New("body is no order: "+err.Error()))
+		return false
+	}
+	return true
 }
 
 func limit(r *http.Request, otherwise int) int {
