@@ -27,6 +27,7 @@ func lines(text []byte) iter.Seq[[]byte] {
 // snapshot is everything that changed since the last one, to be written in
 // one transaction.
 func (p *pipeline) snapshot() store.Batch {
+	p.fleet.positions(p.positions, time.Now())
 	b := store.Batch{Positions: p.positions, Learned: p.learned}
 	p.positions, p.learned = map[string][]byte{}, nil
 	p.judge.parser.Changed(func(key uint64, state []byte) {

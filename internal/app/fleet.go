@@ -30,14 +30,24 @@ type fleet struct {
 	eyes       map[string]*eye // keep's, by agent
 	clocks     map[string]*eye // keep's, on their clocks
 	foreign    map[string]time.Time
+
+	// What follows is observe's.
+	marks  map[string]hub.Mark // of the agents that came further since their marks were noted
+	noted  time.Time           // when that was
+	judged hub.Position
 }
 
-// The names under which it is kept how far the journal was judged, and how far
-// each agent had come then.
+// The names under which it is kept how far the journal was judged, how far each
+// agent had come at a position in it, and which one that is.
 const (
 	journalSource = "agents"
 	agentSource   = "agent "
+	marksSource   = "agents' marks"
 )
+
+// noteMarks is how often it is noted how far the agents have come: what came
+// since is read in the journal at the next start.
+const noteMarks = 30 * time.Second
 
 // deliveriesAhead bounds what is acknowledged and not judged yet, in memory.
 const deliveriesAhead = 64
@@ -58,7 +68,7 @@ func newFleet(ctx context.Context, c config.Config, db *store.DB, key []byte) (*
 	}
 	f := &fleet{
 		roster: r, board: &hub.Board{}, deliveries: make(chan hub.Delivery, deliveriesAhead), started: time.Now(),
-		silent: time.Duration(c.Agents.SilentAfter), eyes: map[string]*eye{}, clocks: map[string]*eye{}, foreign: map[string]time.Time{},
+		silent: time.Duration(c.Agents.SilentAfter), eyes: map[string]*eye{}, clocks: map[string]*eye{}, foreign: map[string]time.Time{}, marks: map[string]hub.Mark{},
 	}
 	f.server = &hub.Server{CA: ca, Roster: r, Journal: journal, Board: f.board, RecipientKey: key, Version: shortVersion()}
 	return f, nil
@@ -108,20 +118,25 @@ func (s *service) receive(ctx context.Context, l net.Listener) error {
 	return f.server.Serve(ctx, l)
 }
 
-// readAgain delivers what is in the journal after the saved position.
+// readAgain learns from the journal how far each agent has come, and delivers
+// what was not judged.
 func (s *service) readAgain(ctx context.Context) error {
 	positions, err := s.store.LoadPositions(ctx)
 	if err != nil {
 		return err
 	}
-	var from hub.Position
+	var marked, judged hub.Position
 	for source, text := range positions {
-		if err := s.resumeAgent(source, text, &from); err != nil {
+		if err := s.resumeAgent(source, text, &marked, &judged); err != nil {
 			return fmt.Errorf("position of %s: %w", source, err)
 		}
 	}
 	unread := 0
-	damage := s.fleet.server.Journal.Read(from, func(r hub.Record, at hub.Position) error {
+	damage := s.fleet.server.Journal.Read(marked, func(r hub.Record, at hub.Position) error {
+		if !judged.Before(at) {
+			s.fleet.server.Resume(r.Agent, r.Sealed.Mark)
+			return ctx.Err()
+		}
 		d, err := r.Delivery(at)
 		if err != nil {
 			unread++ // of a version that is newer by more than one
@@ -143,9 +158,12 @@ func (s *service) readAgain(ctx context.Context) error {
 	return nil
 }
 
-func (s *service) resumeAgent(source string, text []byte, from *hub.Position) error {
-	if source == journalSource {
-		return json.Unmarshal(text, from)
+func (s *service) resumeAgent(source string, text []byte, marked, judged *hub.Position) error {
+	switch source {
+	case journalSource:
+		return json.Unmarshal(text, judged)
+	case marksSource:
+		return json.Unmarshal(text, marked)
 	}
 	agent, ok := strings.CutPrefix(source, agentSource)
 	if !ok {
@@ -168,8 +186,7 @@ const (
 // deliver judges a batch. It runs in observe.
 func (p *pipeline) deliver(d hub.Delivery) {
 	p.judge.stale = time.Now().Add(-p.stale)
-	p.positions[journalSource] = asJSON(d.At)
-	p.positions[agentSource+d.Agent] = asJSON(d.Mark)
+	p.fleet.judged, p.fleet.marks[d.Agent] = d.At, d.Mark
 	p.dirty = true
 	p.metrics.batches.Inc()
 	member, err := p.fleet.roster.Member(d.Agent)
@@ -200,6 +217,24 @@ func (p *pipeline) deliver(d hub.Delivery) {
 	}
 	p.missed(d, foreign)
 	p.metrics.known(p.judge)
+}
+
+// positions adds how far the journal was judged, and now and then how far each
+// agent has come.
+func (f *fleet) positions(to map[string][]byte, now time.Time) {
+	if f == nil || f.judged == (hub.Position{}) {
+		return
+	}
+	to[journalSource] = asJSON(f.judged)
+	if now.Sub(f.noted) < noteMarks {
+		return
+	}
+	f.noted = now
+	to[marksSource] = asJSON(f.judged)
+	for agent, m := range f.marks {
+		to[agentSource+agent] = asJSON(m)
+	}
+	clear(f.marks)
 }
 
 // asJSON writes a position.
@@ -385,13 +420,13 @@ func (s *service) watchAgents(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var judged hub.Position
-	if text := positions[journalSource]; text != nil {
-		if err := json.Unmarshal(text, &judged); err != nil {
+	var marked hub.Position
+	if text := positions[marksSource]; text != nil {
+		if err := json.Unmarshal(text, &marked); err != nil {
 			return err
 		}
 	}
-	return f.server.Journal.Forget(judged)
+	return f.server.Journal.Forget(marked)
 }
 
 func (s *service) watchAgent(ctx context.Context, name string, p hub.Presence) {

@@ -28,7 +28,7 @@ func judging(t *testing.T) (*pipeline, *acted) {
 		"mx1": {Scope: hub.Scope{Agent: "mx1", Domains: []string{"shop.test"}}, Enrolment: "e1"},
 	}}
 	p.judge, p.directory, p.positions, p.stale = j, dir, map[string][]byte{}, 15*time.Minute
-	p.fleet = &fleet{roster: r, board: &hub.Board{}, foreign: map[string]time.Time{}}
+	p.fleet = &fleet{roster: r, board: &hub.Board{}, foreign: map[string]time.Time{}, marks: map[string]hub.Mark{}}
 	return p, acts
 }
 
@@ -64,7 +64,8 @@ func TestDeliveryIsJudgedWithinTheScope(t *testing.T) {
 			t.Errorf("%s: %d messages counted, want %d", account, got, want)
 		}
 	}
-	if got := string(p.positions[journalSource]) + string(p.positions[agentSource+"mx1"]); got != `{"segment":1,"offset":5}{"epoch":3,"seq":9}` {
+	p.fleet.positions(p.positions, now)
+	if got := string(p.positions[journalSource]) + string(p.positions[agentSource+"mx1"]) + string(p.positions[marksSource]); got != `{"segment":1,"offset":5}{"epoch":3,"seq":9}{"segment":1,"offset":5}` {
 		t.Errorf("positions %s", got)
 	}
 	var told []string

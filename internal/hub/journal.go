@@ -53,8 +53,8 @@ type Position struct {
 	Offset  int64  `json:"offset"`
 }
 
-// before says that p is an earlier one than q.
-func (p Position) before(q Position) bool {
+// Before says that p is an earlier one than q.
+func (p Position) Before(q Position) bool {
 	return p.Segment < q.Segment || p.Segment == q.Segment && p.Offset < q.Offset
 }
 

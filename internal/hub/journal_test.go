@@ -28,7 +28,7 @@ func all(t *testing.T, j *Journal, from Position) (marks map[string][]uint64, en
 	marks = map[string][]uint64{}
 	err = j.Read(from, func(r Record, p Position) error {
 		marks[r.Agent] = append(marks[r.Agent], r.Sealed.Seq)
-		if !end.before(p) {
+		if !end.Before(p) {
 			t.Errorf("%v does not follow %v", p, end)
 		}
 		end = p
