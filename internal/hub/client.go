@@ -158,8 +158,7 @@ func (c *Client) Open() (agent string, recipientKey []byte, err error) {
 
 func (c *Client) connect(config *tls.Config) {
 	c.http = &http.Client{Transport: &http.Transport{
-		DialContext: dialer.DialContext, TLSClientConfig: config, TLSHandshakeTimeout: dialTimeout, ForceAttemptHTTP2: true,
-		HTTP2: &http.HTTP2Config{SendPingTimeout: 2 * beat, PingTimeout: beat, WriteByteTimeout: 4 * beat},
+		DialContext: dialer.DialContext, TLSClientConfig: config, TLSHandshakeTimeout: dialTimeout, Protocols: http1(),
 	}}
 }
 
@@ -167,7 +166,7 @@ func (c *Client) connect(config *tls.Config) {
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // requestLasts bounds a request that is not a stream.
-const requestLasts = 30 * time.Second
+const requestLasts = 15 * time.Second
 
 // A Refused is the hub's answer that something is not done.
 type Refused struct {
