@@ -26,9 +26,11 @@ func (cmd *loadCmd) Run(ctx context.Context, io std) error {
 	if err != nil {
 		return err
 	}
-	r, err := app.RunLoad(ctx, app.Load{
-		Agents: cmd.Agents, Rate: cmd.Rate, Duration: cmd.Duration, Hijacks: cmd.Hijacks, Program: program, Progress: io.err,
-	})
+	load := app.Load{Agents: cmd.Agents, Rate: cmd.Rate, Duration: cmd.Duration, Hijacks: cmd.Hijacks, Program: program, Progress: io.err}
+	if err := load.Check(); err != nil {
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	r, err := app.RunLoad(ctx, load)
 	if err != nil {
 		return err
 	}

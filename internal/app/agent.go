@@ -142,7 +142,7 @@ func (a *agent) waiting() int { return int(a.behind.Load()) }
 // Pauses of an agent.
 const (
 	firstRetry = 200 * time.Millisecond // after a failure, then twice as long each time
-	lastRetry  = 15 * time.Second
+	lastRetry  = 5 * time.Second
 	heartbeat  = 10 * time.Second // between two words where there is nothing to say
 	tidyEvery  = time.Minute
 )

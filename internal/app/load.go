@@ -70,7 +70,7 @@ type LoadResult struct {
 // RunLoad starts a hub on loopback, in a directory that goes away with it, lets
 // simulated agents enrol, and has them send what real ones would.
 func RunLoad(ctx context.Context, l Load) (r LoadResult, err error) {
-	if err := l.check(); err != nil {
+	if err := l.Check(); err != nil {
 		return r, err
 	}
 	if l.Rate == 0 {
@@ -94,7 +94,8 @@ func RunLoad(ctx context.Context, l Load) (r LoadResult, err error) {
 	return l.measure(ctx, h, agents)
 }
 
-func (l Load) check() error {
+// Check says what of a load is out of bounds.
+func (l Load) Check() error {
 	switch {
 	case l.Agents < 1 || l.Agents > MaxLoadAgents:
 		return fmt.Errorf("agents: %d is not within 1 and %d", l.Agents, MaxLoadAgents)
