@@ -411,9 +411,10 @@ func (s *service) watchAgents(ctx context.Context) error {
 	}
 	for _, row := range rows {
 		if row.Enrolment == "" {
-			continue
+			s.unwatchAgent(row.Name)
+		} else {
+			s.watchAgent(ctx, row.Name, seen[row.Name])
 		}
-		s.watchAgent(ctx, row.Name, seen[row.Name])
 	}
 	s.metrics.journal.Set(float64(f.server.Journal.Size()))
 	positions, err := s.store.LoadPositions(ctx)
@@ -448,6 +449,17 @@ func (s *service) watchAgent(ctx context.Context, name string, p hub.Presence) {
 		s.blind(ctx, f.clocks[name], fmt.Errorf("the clock of agent %s is %s off; its times are corrected by that", name, p.Skew.Round(time.Second)))
 	} else if !p.Seen.IsZero() {
 		s.sees(f.clocks[name])
+	}
+}
+
+// unwatchAgent makes an end of what was said of an agent that is not expected
+// any more.
+func (s *service) unwatchAgent(name string) {
+	for _, eyes := range []map[string]*eye{s.fleet.eyes, s.fleet.clocks} {
+		if e := eyes[name]; e != nil {
+			s.sees(e)
+			delete(eyes, name)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -254,4 +255,48 @@ func TestSharedIdentitiesOfAgents(t *testing.T) {
 		}
 	}
 	var _ detector.Directory = dir
+}
+
+// An agent that is silent, or whose clock is wrong, is told of until it is heard
+// again or is not expected any more.
+func TestWatchedAgents(t *testing.T) {
+	p, _ := judging(t)
+	p.asks = make(chan func())
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	p.done = make(chan struct{})
+	go func() {
+		for {
+			select {
+			case ask := <-p.asks:
+				ask()
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	s := &service{pipeline: p}
+	p.fleet.eyes, p.fleet.clocks, p.fleet.silent, p.fleet.started = map[string]*eye{}, map[string]*eye{}, 2*time.Minute, time.Now().Add(-time.Hour)
+	now := time.Now()
+	for _, step := range []struct {
+		name string
+		do   func()
+		want string // of the parts that are not well
+	}{
+		{"never heard", func() { s.watchAgent(ctx, "mx1", hub.Presence{}) }, "has been silent for 1h0m0s"},
+		{"heard", func() { s.watchAgent(ctx, "mx1", hub.Presence{Seen: now}) }, ""},
+		{"with a wrong clock", func() { s.watchAgent(ctx, "mx1", hub.Presence{Seen: now, Skew: -2 * time.Hour}) }, "is -2h0m0s off"},
+		{"revoked", func() { s.unwatchAgent("mx1") }, ""},
+	} {
+		step.do()
+		var unwell string
+		for _, why := range s.Health(ctx).Parts {
+			if why != "ok" {
+				unwell += why
+			}
+		}
+		if step.want == "" && unwell != "" || !strings.Contains(unwell, step.want) {
+			t.Errorf("%s: %q, want %q", step.name, unwell, step.want)
+		}
+	}
 }
