@@ -97,11 +97,7 @@ func (cmd *agentsListCmd) Run(ctx context.Context, io std) error {
 	w := table(io.out)
 	fmt.Fprintln(w, "AGENT\tSTATE\tVERSION\tSEEN\tLAG\tWAITING\tCLOCK\tDOMAINS\tBLIND")
 	for _, r := range rows {
-		state := r.State
-		if state == "enrolled" && !r.Connected {
-			state = "away"
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", clean(r.Name), state, dash(clean(r.Version)), stamp(r.Seen),
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", clean(r.Name), clean(r.State), dash(clean(r.Version)), stamp(r.Seen),
 			r.Lag.Round(time.Millisecond), r.Waiting, r.Skew.Round(time.Millisecond), clean(strings.Join(r.Domains, ",")), dash(clean(strings.Join(r.Blind, "; "))))
 	}
 	return w.Flush()

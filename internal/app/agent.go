@@ -105,8 +105,9 @@ func (a *agent) away(now time.Time) bool { return now.Sub(time.Unix(0, a.heard.L
 
 // A place is where in the hub's counting the spool's batches are: the batch with
 // number seq is seq - Base there. It changes when either of the two has lost
-// its disk.
+// its disk, and when this server has become another agent.
 type place struct {
+	Agent string `json:"agent"`
 	Epoch uint64 `json:"epoch"`
 	Base  uint64 `json:"base"`
 	Acked uint64 `json:"acked"` // the newest batch of the spool that the hub has
@@ -126,14 +127,25 @@ func (a *agent) resume(ctx context.Context, f *forwarder) error {
 		}
 	}
 	f.committed.Store(f.seq)
-	text, err := a.db.SettingOnce(ctx, placeSetting, asJSON(place{Epoch: uint64(time.Now().UnixNano()), Base: f.seq, Acked: f.seq}))
+	text, err := a.db.SettingOnce(ctx, placeSetting, asJSON(place{Agent: a.name, Epoch: uint64(time.Now().UnixNano()), Base: f.seq, Acked: f.seq}))
 	if err != nil {
 		return err
 	}
 	if err := json.Unmarshal(text, &a.place); err != nil {
 		return fmt.Errorf("place of the spool: %w", err)
 	}
+	if a.place.Agent != a.name {
+		return a.move(ctx, 0)
+	}
 	return nil
+}
+
+// move begins a new epoch, after one of the hub's, with what was not sent for
+// certain.
+func (a *agent) move(ctx context.Context, after uint64) error {
+	acked := a.place.Acked
+	a.place = place{Agent: a.name, Epoch: max(uint64(time.Now().UnixNano()), after+1), Base: acked, Acked: acked}
+	return a.db.SetSetting(ctx, placeSetting, asJSON(a.place))
 }
 
 // waiting is about how many batches the hub has not had.
@@ -238,10 +250,9 @@ func (a *agent) follow(ctx context.Context, at hub.Mark, newest uint64) error {
 		a.place.Acked = at.Seq + p.Base
 		return nil
 	case at.Epoch == p.Epoch: // it has had more than was ever made here: this disk was set back
-		p.Acked = newest
+		a.place.Acked = newest
 	}
-	a.place = place{Epoch: max(uint64(time.Now().UnixNano()), at.Epoch+1), Base: p.Acked, Acked: p.Acked}
-	return a.db.SetSetting(ctx, placeSetting, asJSON(a.place))
+	return a.move(ctx, at.Epoch)
 }
 
 // tidySpool notes what the hub has had, and frees what is old or too much.

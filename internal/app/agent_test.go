@@ -205,3 +205,28 @@ func TestSpoolOverflows(t *testing.T) {
 		t.Errorf("%d events came, %d were lost, %d told; %s", events, lost, told, fmt.Sprint(h.got[0].Gap))
 	}
 }
+
+// A server that has become another agent sends what was not sent, and not again
+// what was.
+func TestServerBecomesAnotherAgent(t *testing.T) {
+	p, _, _ := answering(t)
+	a, f := &agent{name: "mx1", db: p.store}, newForwarder()
+	f.seq = 9
+	if err := a.resume(t.Context(), f); err != nil {
+		t.Fatal(err)
+	}
+	was := a.place
+	if was.Base != 9 || was.Acked != 9 {
+		t.Errorf("at first: %+v", was)
+	}
+	a.place.Acked = 12
+	if err := p.store.SetSetting(t.Context(), placeSetting, asJSON(a.place)); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"mx2", "mx2"} {
+		b := &agent{name: name, db: p.store}
+		if err := b.resume(t.Context(), newForwarder()); err != nil || b.place.Agent != "mx2" || b.place.Base != 12 || b.place.Acked != 12 || b.place.Epoch <= was.Epoch {
+			t.Errorf("%+v, %v", b.place, err)
+		}
+	}
+}

@@ -38,7 +38,7 @@ func (s fleetDesk) Agents(ctx context.Context) ([]web.Agent, error) {
 	for i, row := range rows {
 		p := seen[row.Name]
 		agents[i] = web.Agent{
-			Name: row.Name, Domains: row.Domains, State: stateOf(row), Connected: p.Streams > 0, Version: p.Version, Seen: p.Seen,
+			Name: row.Name, Domains: row.Domains, State: stateOf(row, p), Connected: p.Streams > 0, Version: p.Version, Seen: p.Seen,
 			Lag: p.Lag, Waiting: p.Waiting, Skew: p.Skew,
 		}
 		for _, part := range []string{"agent " + row.Name, "clock of agent " + row.Name} {
@@ -50,14 +50,41 @@ func (s fleetDesk) Agents(ctx context.Context) ([]web.Agent, error) {
 	return agents, nil
 }
 
-func stateOf(row store.AgentRow) string {
+// The states of agents.
+const (
+	agentAdded     = "added" // and has not enrolled
+	agentConnected = "connected"
+	agentAway      = "away"
+	agentRevoked   = "revoked"
+)
+
+func stateOf(row store.AgentRow, p hub.Presence) string {
 	switch {
 	case !row.Revoked.IsZero():
-		return "revoked"
+		return agentRevoked
 	case row.Enrolment == "":
-		return "added"
+		return agentAdded
+	case p.Streams > 0:
+		return agentConnected
 	}
-	return "enrolled"
+	return agentAway
+}
+
+// fleet counts the agents.
+func (m *metrics) fleet(rows []store.AgentRow, seen map[string]hub.Presence) {
+	states := map[string]int{agentAdded: 0, agentConnected: 0, agentAway: 0, agentRevoked: 0}
+	var lag time.Duration
+	waiting := 0
+	for _, row := range rows {
+		p := seen[row.Name]
+		states[stateOf(row, p)]++
+		lag, waiting = max(lag, p.Lag), waiting+p.Waiting
+	}
+	for state, n := range states {
+		m.agents.WithLabelValues(state).Set(float64(n))
+	}
+	m.agentLag.Set(lag.Seconds())
+	m.agentWaiting.Set(float64(waiting))
 }
 
 // ChangeAgent implements web.Fleet.

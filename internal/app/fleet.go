@@ -416,6 +416,7 @@ func (s *service) watchAgents(ctx context.Context) error {
 			s.watchAgent(ctx, row.Name, seen[row.Name])
 		}
 	}
+	s.metrics.fleet(rows, seen)
 	s.metrics.journal.Set(float64(f.server.Journal.Size()))
 	positions, err := s.store.LoadPositions(ctx)
 	if err != nil {

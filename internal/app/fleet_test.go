@@ -176,17 +176,17 @@ func TestPlaceOfTheSpool(t *testing.T) {
 		acked  uint64
 		anew   bool
 	}{
-		{"first contact", place{epoch, 0, 0}, hub.Mark{}, 5, 0, false},
-		{"as it was", place{epoch, 0, 4}, hub.Mark{Epoch: epoch, Seq: 4}, 5, 4, false},
-		{"the hub has forgotten some", place{epoch, 0, 4}, hub.Mark{Epoch: epoch, Seq: 2}, 5, 2, false},
-		{"the hub has forgotten all", place{epoch, 10, 14}, hub.Mark{Epoch: 7, Seq: 900}, 15, 10, false},
-		{"in a later epoch", place{epoch, 10, 12}, hub.Mark{Epoch: epoch, Seq: 3}, 15, 13, false},
-		{"this disk was set back", place{epoch, 0, 4}, hub.Mark{Epoch: epoch, Seq: 50}, 9, 9, true},
-		{"this disk was set back over an epoch", place{epoch, 0, 4}, hub.Mark{Epoch: 1 << 62, Seq: 50}, 9, 4, true},
+		{"first contact", place{"mx1", epoch, 0, 0}, hub.Mark{}, 5, 0, false},
+		{"as it was", place{"mx1", epoch, 0, 4}, hub.Mark{Epoch: epoch, Seq: 4}, 5, 4, false},
+		{"the hub has forgotten some", place{"mx1", epoch, 0, 4}, hub.Mark{Epoch: epoch, Seq: 2}, 5, 2, false},
+		{"the hub has forgotten all", place{"mx1", epoch, 10, 14}, hub.Mark{Epoch: 7, Seq: 900}, 15, 10, false},
+		{"in a later epoch", place{"mx1", epoch, 10, 12}, hub.Mark{Epoch: epoch, Seq: 3}, 15, 13, false},
+		{"this disk was set back", place{"mx1", epoch, 0, 4}, hub.Mark{Epoch: epoch, Seq: 50}, 9, 9, true},
+		{"this disk was set back over an epoch", place{"mx1", epoch, 0, 4}, hub.Mark{Epoch: 1 << 62, Seq: 50}, 9, 4, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			p, _, _ := answering(t)
-			a := &agent{db: p.store, place: test.place}
+			a := &agent{name: "mx1", db: p.store, place: test.place}
 			if err := a.follow(t.Context(), test.at, test.newest); err != nil {
 				t.Fatal(err)
 			}

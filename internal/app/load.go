@@ -195,7 +195,6 @@ type loadAgent struct {
 	serial uint64 // of its messages
 
 	batches []loadBatch // to be sent, in order
-	orders  func(rules.Decision)
 }
 
 // A loadBatch is a batch, and when it is due.

@@ -38,7 +38,8 @@ type metrics struct {
 
 	// Of a hub.
 	batches, agentEvents, lostEvents, foreign prometheus.Counter
-	journal                                   prometheus.Gauge
+	journal, agentLag, agentWaiting           prometheus.Gauge
+	agents                                    *prometheus.GaugeVec
 
 	figures atomic.Pointer[figures]
 }
@@ -76,11 +77,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		notes:      f.NewCounter(prometheus.CounterOpts{Name: "vedetta_gate_messages_total", Help: "Messages that the gate was told of at their end."}),
 		panics:     f.NewCounter(prometheus.CounterOpts{Name: "vedetta_panics_total", Help: "Log lines left out because of a mistake of ours."}),
 
-		batches:     f.NewCounter(prometheus.CounterOpts{Name: "vedetta_agent_batches_total", Help: "Batches of agents that were judged."}),
-		agentEvents: f.NewCounter(prometheus.CounterOpts{Name: "vedetta_agent_events_total", Help: "Events of agents that were judged."}),
-		lostEvents:  f.NewCounter(prometheus.CounterOpts{Name: "vedetta_agent_events_lost_total", Help: "Events that did not fit the disk of an agent."}),
-		foreign:     f.NewCounter(prometheus.CounterOpts{Name: "vedetta_agent_events_foreign_total", Help: "Events about accounts of which the agent may not speak."}),
-		journal:     f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_agent_journal_bytes", Help: "What agents sent and is kept until it is judged."}),
+		batches:      f.NewCounter(prometheus.CounterOpts{Name: "vedetta_agent_batches_total", Help: "Batches of agents that were judged."}),
+		agentEvents:  f.NewCounter(prometheus.CounterOpts{Name: "vedetta_agent_events_total", Help: "Events of agents that were judged."}),
+		lostEvents:   f.NewCounter(prometheus.CounterOpts{Name: "vedetta_agent_events_lost_total", Help: "Events that did not fit the disk of an agent."}),
+		foreign:      f.NewCounter(prometheus.CounterOpts{Name: "vedetta_agent_events_foreign_total", Help: "Events about accounts of which the agent may not speak."}),
+		agents:       f.NewGaugeVec(prometheus.GaugeOpts{Name: "vedetta_agents", Help: "Agents, by state."}, []string{"state"}),
+		agentLag:     f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_agent_lag_seconds", Help: "Age of the newest event of the agent that is furthest behind, when that came."}),
+		agentWaiting: f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_agent_waiting_batches", Help: "Batches in the spools of all agents, as they said last."}),
+
+		journal: f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_agent_journal_bytes", Help: "What agents sent and is kept until it is judged."}),
 
 		lostNotes: f.NewCounter(prometheus.CounterOpts{Name: "vedetta_gate_messages_dropped_total", Help: "Messages that the gate was told of and that were left to the log, because reading was behind."}),
 	}

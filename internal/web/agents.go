@@ -17,8 +17,8 @@ type Fleet interface {
 type Agent struct {
 	Name      string        `json:"name"`
 	Domains   []string      `json:"domains"`
-	State     string        `json:"state"` // added: it has not enrolled; enrolled; revoked
-	Connected bool          `json:"connected"`
+	State     string        `json:"state"`     // added: it has not enrolled; connected; away; revoked
+	Connected bool          `json:"connected"` // it is told of what is in force
 	Version   string        `json:"version,omitempty"`
 	Seen      time.Time     `json:"seen,omitzero"` // since the hub's start
 	Lag       time.Duration `json:"lag_ns"`        // of its newest event, when that came

@@ -208,19 +208,23 @@ func (r *fleetRig) watch() {
 }
 
 // send has some honest accounts send, and the repetition's victim spam.
-func (r *fleetRig) send(messages, spam int) {
+func (r *fleetRig) send(messages, spam int) { r.Helper(); r.sendOver(0, messages, spam) }
+
+// sendOver is send, of what happened over some time until now.
+func (r *fleetRig) sendOver(d time.Duration, messages, spam int) {
 	r.Helper()
 	before := r.past.n
-	for range messages {
+	at := func(n, of int) time.Time { return time.Now().Add(-d + d*time.Duration(n)/time.Duration(of)) }
+	for n := range messages {
 		r.past.client = "office[198.51.100.20]"
 		who := honestName(r.honest)
-		r.past.message(time.Now(), who, contact(who, r.honest/rigHonest%contacts))
+		r.past.message(at(n, messages), who, contact(who, r.honest/rigHonest%contacts))
 		r.honest++
 	}
 	for n := range spam {
 		r.past.client = "unknown[203.0.113.7]"
 		id := r.past.n*10 + n
-		r.past.message(time.Now(), victimName(r.victims), fmt.Sprintf("x%d@elsewhere%d.test", id, n), fmt.Sprintf("y%d@elsewhere%d.test", id, n+50), fmt.Sprintf("z%d@ok.test", id))
+		r.past.message(at(n, spam), victimName(r.victims), fmt.Sprintf("x%d@elsewhere%d.test", id, n), fmt.Sprintf("y%d@elsewhere%d.test", id, n+50), fmt.Sprintf("z%d@ok.test", id))
 	}
 	r.written += r.past.n - before
 	f, err := os.OpenFile(r.log, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
@@ -326,6 +330,14 @@ func TestFleetFaults(t *testing.T) {
 			return func() {
 				r.cable.set(func() { r.cable.cut = true })
 				r.send(5, 3)
+				r.pause(2 * time.Second)
+				r.cable.set(func() { r.cable.cut = false })
+			}
+		}},
+		{"cut for ten simulated minutes", func(r *fleetRig) func() {
+			return func() {
+				r.cable.set(func() { r.cable.cut = true })
+				r.sendOver(10*time.Minute, 100, 12)
 				r.pause(2 * time.Second)
 				r.cable.set(func() { r.cable.cut = false })
 			}

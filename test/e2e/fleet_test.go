@@ -14,8 +14,9 @@ import (
 
 // A fleetTown is a real Postfix with an agent beside it, and a hub elsewhere.
 type fleetTown struct {
-	*town          // its service is the hub
-	agent *service // beside Postfix
+	*town            // its service is the hub
+	agent   *service // beside Postfix
+	hubAddr string   // where agents report
 }
 
 // newFleetTown starts all three. The hub knows the accounts' past.
@@ -40,27 +41,78 @@ func newFleetTown(t *testing.T) *fleetTown {
 	f := &fleetTown{c, newService(t, setup{
 		Logs: []string{c.MailLog}, Gate: gate, Gates: manyProbes, Hub: hub,
 		Postfix: fmt.Sprintf("sasl_access: %s\nconfig_dir: %s\n", c.table, c.Config),
-	})}
+	}), hub}
 	f.agent.role = "agent"
-	f.enrol()
+	f.enrol(f.agent, "mx1")
 	f.agent.start()
-	f.connected()
+	f.connected(1)
 	return f
 }
 
-// enrol makes the agent one of the hub's.
-func (f *fleetTown) enrol() {
+// enrol makes an agent one of the hub's.
+func (f *fleetTown) enrol(agent *service, name string) {
 	f.Helper()
-	token := strings.TrimSpace(f.must("agents", "add", "mx1", "--domain", "shop.test", "--domain", "blog.test"))
-	f.agent.must("enrol", token)
+	token := strings.TrimSpace(f.must("agents", "add", name, "--domain", "shop.test", "--domain", "blog.test"))
+	agent.must("enrol", token)
 }
 
-// connected waits until the agent is told of what is in force.
-func (f *fleetTown) connected() {
+// connected waits until n agents are told of what is in force.
+func (f *fleetTown) connected(n int) {
 	f.Helper()
-	wait(f, "the agent at the hub", func() bool {
+	wait(f, "the agents at the hub", func() bool {
 		rows, err := f.Agents(f.Context())
-		return err == nil && len(rows) == 1 && rows[0].Connected
+		there := 0
+		for _, r := range rows {
+			if r.Connected {
+				there++
+			}
+		}
+		return err == nil && there == n
+	})
+}
+
+// TestFleetOfPostfixAndExim has an account send its spam through both by turns:
+// it is judged as one, and stopped on both.
+func TestFleetOfPostfixAndExim(t *testing.T) {
+	f := newFleetTown(t)
+	gate := freePort(t)
+	exim := bed.StartExim(t, bed.EximOptions{Bed: f.Bed, Gate: gate})
+	second := newService(t, setup{
+		Logs: []string{exim.MainLog}, Hub: f.hubAddr, Gates: manyProbes + fmt.Sprintf("exim: [\"inet:%s\"]\n", gate),
+	})
+	second.role = "agent"
+	f.enrol(second, "mx2")
+	second.start()
+	f.connected(2)
+	sessions := []*bed.Session{f.Session(alice), exim.Session(alice)}
+	through := []int{0, 0}
+	for n := 0; f.action(alice) != "block"; n++ {
+		if n == 40 {
+			t.Fatalf("not blocked after %v messages: %s", through, f.must("why", alice))
+		}
+		if err := sessions[n%2].Send(alice, bought(n)...); err == nil {
+			through[n%2]++
+		}
+		time.Sleep(500 * time.Millisecond)
+	}
+	t.Logf("blocked after %d messages through Postfix and %d through Exim", through[0], through[1])
+	if through[0] == 0 || through[1] == 0 {
+		t.Error("one of the two was not asked")
+	}
+	wait(t, "Postfix to refuse", func() bool {
+		code, text := refusal(f.probe(alice).may(alice))
+		return code == 554 && strings.Contains(text, blockedText)
+	})
+	wait(t, "Exim to refuse", func() bool {
+		_, text := refusal(exim.Send(alice, "pw-alice", alice, contact(alice, 1)))
+		return strings.Contains(text, blockedText)
+	})
+	if err := exim.Send(bob, "pw-bob", bob, contact(bob, 1)); err != nil {
+		t.Errorf("a neighbour at Exim: %v", err)
+	}
+	f.must("release", alice)
+	wait(t, "both to let her send again", func() bool {
+		return f.probe(alice).may(alice) == nil && exim.Send(alice, "pw-alice", alice, contact(alice, 1)) == nil
 	})
 }
 
@@ -92,7 +144,7 @@ func TestFleetStopsAHijack(t *testing.T) {
 		t.Errorf("of %d messages of a neighbour were refused: %v", n, errs)
 	}
 	f.start()
-	f.connected()
+	f.connected(1)
 	refused(t, "with both again", f.probe(alice).may(alice))
 
 	if _, errs, code := f.agent.command("release", alice); code == 0 || !strings.Contains(errs, "hub") {
@@ -163,9 +215,9 @@ func TestRevokedAgent(t *testing.T) {
 		t.Errorf("agents says:\n%s", out)
 	}
 	f.agent.stop()
-	f.enrol()
+	f.enrol(f.agent, "mx1")
 	f.agent.start()
-	f.connected()
+	f.connected(1)
 	wait(t, "the block to reach the agent", func() bool {
 		code, _ := refusal(f.probe(alice).may(alice))
 		return code == 554
