@@ -302,6 +302,7 @@ func (s *service) mirror(ctx context.Context, c hub.Change) error {
 	set := make([]rules.Decision, len(c.Set))
 	for i, o := range c.Set {
 		set[i] = o.Decision
+		set[i].Action = min(set[i].Action, rules.Block) // the hub changes the password
 	}
 	lifted := c.Lifted
 	if c.Whole {

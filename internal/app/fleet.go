@@ -9,6 +9,7 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/vedetta-watch/vedetta/enforce"
@@ -30,6 +31,7 @@ type fleet struct {
 	eyes       map[string]*eye // keep's, by agent
 	clocks     map[string]*eye // keep's, on their clocks
 	foreign    map[string]time.Time
+	takeovers  takeovers
 
 	// What follows is observe's.
 	marks  map[string]hub.Mark // of the agents that came further since their marks were noted
@@ -70,6 +72,7 @@ func newFleet(ctx context.Context, c config.Config, db *store.DB, key []byte) (*
 		roster: r, board: &hub.Board{}, deliveries: make(chan hub.Delivery, deliveriesAhead), started: time.Now(),
 		silent: time.Duration(c.Agents.SilentAfter), eyes: map[string]*eye{}, clocks: map[string]*eye{}, foreign: map[string]time.Time{}, marks: map[string]hub.Mark{},
 	}
+	f.takeovers.blast = rules.BlastLimit{Max: c.Rules.BlastMax, Per: time.Duration(c.Rules.BlastPer)}
 	f.server = &hub.Server{CA: ca, Roster: r, Journal: journal, Board: f.board, RecipientKey: key, Version: shortVersion()}
 	return f, nil
 }
@@ -353,12 +356,30 @@ func (v visitor) sample(q mailq.QueueSample) mailq.QueueSample {
 	return q
 }
 
-// maxHeld bounds how many blocks are taken over from an agent at once.
+// maxHeld bounds how many blocks an agent may ask about at once.
 const maxHeld = 10_000
+
+// takeovers limits how many accounts agents can have stopped on the whole fleet
+// by saying that they were.
+type takeovers struct {
+	mu    sync.Mutex // guards blast
+	blast rules.BlastLimit
+}
+
+// allow reports whether one more is taken over.
+func (t *takeovers) allow(d rules.Decision, now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	d.Finding = d.ID // an operator's own is no exception: anybody can say that it is
+	weak, _ := t.blast.Weaken(d, now)
+	return weak.Action == d.Action
+}
 
 // held is the answer to an agent that has in force what this hub does not name:
 // what is over here is over there. What this hub has never heard of, it has
-// forgotten, as after a backup was restored; it takes that over.
+// forgotten, as after a backup was restored; it takes that over, within the
+// bounds of its own decisions: the agent may have been taken over itself. What
+// it does not take over stays in force there alone.
 func (s *service) held(ctx context.Context, agent string, ds []rules.Decision) (over []string, err error) {
 	if len(ds) > maxHeld {
 		return nil, fmt.Errorf("%d blocks at once, at most %d", len(ds), maxHeld)
@@ -373,14 +394,23 @@ func (s *service) held(ctx context.Context, agent string, ds []rules.Decision) (
 		return nil, err
 	}
 	var lost []rules.Decision
+	refused := 0
 	for _, d := range ds {
 		switch {
 		case ended[d.ID] || !d.Until.IsZero() && !d.Until.After(now):
 			over = append(over, d.Subject)
 		case !known[d.ID] && d.Enforce && validAccount(d.Subject, true) && d.Action >= rules.Throttle && d.Action <= rules.Block:
 			d.Why = outside(d.Why)
-			lost = append(lost, d)
+			if s.mayTakeOver(d, now) {
+				lost = append(lost, d)
+			} else {
+				refused++
+			}
 		}
+	}
+	if refused > 0 {
+		s.log.Error("an agent has blocks that this hub does not know and does not take over: they stay there alone", "agent", agent, "number", refused)
+		s.metrics.blind.WithLabelValues("takeover").Inc()
 	}
 	if len(lost) == 0 {
 		return over, nil
@@ -395,6 +425,14 @@ func (s *service) held(ctx context.Context, agent string, ds []rules.Decision) (
 		}
 	}
 	return over, nil
+}
+
+// mayTakeOver reports whether this hub would do by itself what an agent says that
+// it once did.
+func (s *service) mayTakeOver(d rules.Decision, now time.Time) bool {
+	f := rules.Finding{Subject: d.Subject, Class: mailq.Account(d.Subject).Kind()}
+	return s.config.Mode == config.ModeEnforce && !rules.Exempts(s.judge.policy.Exempt, f) &&
+		!s.directory.IsShared(mailq.Account(d.Subject)) && s.fleet.takeovers.allow(d, now)
 }
 
 // watchAgents tells of agents that are silent or whose clocks are wrong, and

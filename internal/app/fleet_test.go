@@ -139,8 +139,10 @@ func TestHijackOnAServerWithAWrongClock(t *testing.T) {
 
 // What an agent has in force and the hub has not is over, or forgotten.
 func TestHeldBlocks(t *testing.T) {
-	p, acts, _ := answering(t)
-	s := &service{pipeline: p}
+	p, acts := judging(t)
+	s := &service{pipeline: p, config: config.Config{Mode: config.ModeEnforce}}
+	p.fleet.takeovers.blast.Max = 1
+	p.judge.policy.Exempt = []string{"@blog.test"}
 	now := time.Now()
 	known := rules.Decision{ID: "d1", Subject: "alice@shop.test", Action: rules.Block, Time: now, Enforce: true}
 	if _, err := p.store.Commit(t.Context(), store.Batch{Decisions: []rules.Decision{known}}); err != nil {
@@ -298,5 +300,30 @@ func TestWatchedAgents(t *testing.T) {
 		if step.want == "" && unwell != "" || !strings.Contains(unwell, step.want) {
 			t.Errorf("%s: %q, want %q", step.name, unwell, step.want)
 		}
+	}
+}
+
+// A hub takes over from an agent no more than it would do by itself.
+func TestTakeoversAreBounded(t *testing.T) {
+	p, acts := judging(t)
+	s := &service{pipeline: p, config: config.Config{Mode: config.ModeEnforce}}
+	p.fleet.takeovers.blast.Max = 2
+	p.judge.policy.Exempt = []string{"@blog.test"}
+	claim := func(n int, subject string) rules.Decision {
+		return rules.Decision{ID: fmt.Sprint("x", n), Subject: subject, Action: rules.Block, Time: time.Now(), Enforce: true}
+	}
+	over, err := s.held(t.Context(), "mx1", []rules.Decision{
+		claim(1, "carol@blog.test"), claim(2, "user:mx1!www-data"), claim(3, "a@shop.test"), claim(4, "b@shop.test"), claim(5, "c@shop.test"),
+	})
+	if err != nil || len(over) > 0 {
+		t.Errorf("over %v, %v: what is not taken over stays there", over, err)
+	}
+	if got := strings.Join(acts.did, ", "); got != "block a@shop.test, block b@shop.test" {
+		t.Errorf("did %s", got)
+	}
+	s.config.Mode = config.ModeObserve
+	p.fleet.takeovers.blast.Max = 100
+	if _, err := s.held(t.Context(), "mx1", []rules.Decision{claim(6, "d@shop.test")}); err != nil || len(acts.did) != 2 {
+		t.Errorf("a hub that observes: %v, did %v", err, acts.did)
 	}
 }

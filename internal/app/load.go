@@ -238,7 +238,7 @@ func (h *loadHub) enrol(ctx context.Context, l Load) ([]*loadAgent, error) {
 const (
 	loadMailboxes = 20 // that send
 	loadContacts  = 30 // of each
-	loadAccount   = 3  // events of a message to one recipient: accepted, delivered, gone
+	loadEvents    = 3  // events of a message to one recipient: accepted, delivered, gone
 )
 
 // message appends the events of a message that is accepted at a time.
@@ -304,7 +304,7 @@ func (l Load) prepare(a *loadAgent, begin time.Time) error {
 	for due := offset; due < l.Duration; due += flushTime {
 		owed += perFlush
 		at := begin.Add(due - flushTime)
-		for ; owed >= loadAccount; owed -= loadAccount {
+		for ; owed >= loadEvents; owed -= loadEvents {
 			events = a.ordinary(events, at.Add(time.Duration(a.rng.Int64N(int64(flushTime)))))
 		}
 		if due > 2*time.Second && a.rng.Float64() < float64(l.Hijacks)*flushTime.Seconds()/float64(l.Agents) {

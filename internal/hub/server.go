@@ -105,7 +105,6 @@ type Presence struct {
 	Waiting int           `json:"waiting"` // batches in its spool
 	Lag     time.Duration `json:"lag_ns"`  // of its newest event, when that came
 	Streams int           `json:"streams"` // open, over which it is told of blocks
-	Mark    Mark          `json:"mark"`
 }
 
 // Serve answers agents that l accepts until ctx is done. It closes l.
@@ -308,10 +307,9 @@ type enrolment struct {
 
 // A welcome is what it gets.
 type welcome struct {
-	Cert         []byte   `json:"cert"` // DER
-	CA           []byte   `json:"ca"`
-	RecipientKey []byte   `json:"recipient_key,omitempty"`
-	Domains      []string `json:"domains,omitempty"`
+	Cert         []byte `json:"cert"` // DER
+	CA           []byte `json:"ca"`
+	RecipientKey []byte `json:"recipient_key,omitempty"`
 }
 
 const maxEnrolment = 16 << 10
@@ -338,7 +336,7 @@ func (s *Server) enrol(w http.ResponseWriter, r *http.Request) {
 	}
 	s.Drop(m.Agent)
 	s.Log.Info("agent enrolled", "agent", m.Agent, "from", r.RemoteAddr)
-	s.certify(w, r, m, e.Request, welcome{RecipientKey: s.RecipientKey, Domains: m.Domains})
+	s.certify(w, r, m, e.Request, welcome{RecipientKey: s.RecipientKey})
 }
 
 func (s *Server) renew(w http.ResponseWriter, r *http.Request) {
@@ -385,8 +383,12 @@ func (s *Server) batches(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var in shipment
-	if err := decoding.Unmarshal(text, &in); err != nil || len(in.Batches) > MaxBatches {
+	if err := decoding.Unmarshal(text, &in); err != nil {
 		s.refuse(w, r, http.StatusBadRequest, fmt.Errorf("%w: %w", ErrMalformed, err))
+		return
+	}
+	if len(in.Batches) > MaxBatches {
+		s.refuse(w, r, http.StatusRequestEntityTooLarge, fmt.Errorf("%d batches at once, at most %d", len(in.Batches), MaxBatches))
 		return
 	}
 	opened := make([]Batch, len(in.Batches))
@@ -463,7 +465,7 @@ func (l *line) lagged(ds []Delivery) {
 	for _, d := range ds {
 		if n := len(d.Events); n > 0 {
 			l.mu.Lock()
-			l.said.Lag, l.said.Mark = d.Received.Sub(d.Events[n-1].Time.Add(-d.Skew)), d.Mark
+			l.said.Lag = d.Received.Sub(d.Events[n-1].Time.Add(-d.Skew))
 			l.mu.Unlock()
 		}
 	}
