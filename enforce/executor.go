@@ -111,10 +111,21 @@ func (x *Executor) Do(ctx context.Context, d rules.Decision) Outcome {
 
 // DoAll puts several decisions in force and writes each table once.
 func (x *Executor) DoAll(ctx context.Context, ds []rules.Decision) []Outcome {
+	return x.doAll(ctx, ds, stronger)
+}
+
+// Replace is DoAll for decisions that take the place of whatever is in force
+// for their subjects, of what is stronger too.
+func (x *Executor) Replace(ctx context.Context, ds []rules.Decision) []Outcome {
+	return x.doAll(ctx, ds, func(now, d rules.Decision) bool { return false })
+}
+
+// doAll puts decisions in force but where what is there stays.
+func (x *Executor) doAll(ctx context.Context, ds []rules.Decision, stays func(now, d rules.Decision) bool) []Outcome {
 	out := make([]Outcome, len(ds))
 	changes := make([]uint64, len(ds))
 	for i, d := range ds {
-		out[i], changes[i] = x.set(d)
+		out[i], changes[i] = x.set(d, stays)
 	}
 	if len(ds) == 0 || slices.Max(changes) == 0 {
 		return out
@@ -137,7 +148,7 @@ func (x *Executor) DoAll(ctx context.Context, ds []rules.Decision) []Outcome {
 
 // set puts d in force in the gate. The number it returns is the change that
 // the tables have to hold, 0 if they are not concerned.
-func (x *Executor) set(d rules.Decision) (Outcome, uint64) {
+func (x *Executor) set(d rules.Decision, stays func(now, d rules.Decision) bool) (Outcome, uint64) {
 	switch {
 	case d.Subject == "":
 		return Outcome{Detail: "the decision names nobody"}, 0
@@ -152,7 +163,7 @@ func (x *Executor) set(d rules.Decision) (Outcome, uint64) {
 	defer x.mu.Unlock()
 	x.touchLocked(d.Subject)
 	now, ok := x.active[d.Subject]
-	if ok && !over(now, time.Now()) && stronger(now, d) {
+	if ok && !over(now, time.Now()) && stays(now, d) {
 		d = now
 	}
 	if x.active == nil {

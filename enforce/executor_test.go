@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/vedetta-watch/vedetta/mailq"
 	"github.com/vedetta-watch/vedetta/rules"
@@ -422,5 +423,36 @@ func TestWhatIsLeftOutIsItsOwnFailure(t *testing.T) {
 	all := func(context.Context) ([]rules.Decision, error) { return []rules.Decision{block(odd)}, nil }
 	if o := x.Reconcile(t.Context(), all); o.OK {
 		t.Error("all is said to be well")
+	}
+}
+
+// TestReplace: what a higher authority says now takes the place of what is
+// stronger, in the gate, the tables and the switches.
+func TestReplace(t *testing.T) {
+	x, g, l := started(t)
+	p := &panel{name: "panel"}
+	x.Switches, x.Marks = []Switch{p}, &book{}
+	alice := "alice@shop.test"
+	x.Do(t.Context(), decision(rules.Hold, alice))
+	x.Do(t.Context(), decision(rules.Block, alice))
+	for _, action := range []rules.Action{rules.Hold, rules.Throttle, rules.Block} {
+		if o := x.Replace(t.Context(), []rules.Decision{decision(action, alice)})[0]; !o.OK {
+			t.Errorf("%v: %s", action, o.Detail)
+		}
+		table, switched := map[string]rules.Action{alice: action}, []string{alice + " " + action.String()}
+		switch action {
+		case rules.Throttle: // no table and no switch can
+			clear(table)
+			switched = nil
+		}
+		if got := g.all()[alice]; got != action {
+			t.Errorf("gate: %v, want %v", got, action)
+		}
+		if diff := cmp.Diff(l.all(), table); diff != "" {
+			t.Errorf("table after %v (-got +want):\n%s", action, diff)
+		}
+		if diff := cmp.Diff(p.set(), switched, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("switches after %v (-got +want):\n%s", action, diff)
+		}
 	}
 }

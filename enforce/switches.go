@@ -100,10 +100,11 @@ func (x *Executor) setAll(ctx context.Context, ds []rules.Decision) [][]Step {
 	g.SetLimit(switchesOnce)
 	for i, d := range ds {
 		now := x.current(d.Subject)
-		if now.Action < rules.Hold {
-			continue
-		}
 		g.Go(func() error {
+			steps[i] = x.switchDown(ctx, d.Subject, now.Action)
+			if now.Action < rules.Hold {
+				return nil
+			}
 			e := x.entry(now)
 			for _, s := range x.Switches {
 				if s.Covers(e) {
@@ -146,11 +147,13 @@ func (x *Executor) set1(ctx context.Context, s Switch, e Entry) error {
 	return x.putMark(ctx, m)
 }
 
-// switchOff clears everything that is set for a subject, what was set last
-// first.
-func (x *Executor) switchOff(ctx context.Context, subject string) []Step {
-	var steps []Step
+// switchDown clears everything that is set for a subject and does more than
+// most, what was set last first.
+func (x *Executor) switchDown(ctx context.Context, subject string, most rules.Action) (steps []Step) {
 	for _, m := range slices.Backward(x.board.of(subject)) {
+		if m.Action <= most {
+			continue
+		}
 		steps = append(steps, Step{What: m.Switch + ": " + m.Action.String() + " undone", Err: x.clear1(ctx, m)})
 	}
 	return steps
@@ -181,7 +184,7 @@ func (x *Executor) switchBack(ctx context.Context, subject string) []Step {
 	}
 	defer x.board.turn.give()
 	x.board.again(subject)
-	return x.switchOff(ctx, subject)
+	return x.switchDown(ctx, subject, rules.Nothing)
 }
 
 // compareSwitches brings the switches to what is in force. A switch that is

@@ -15,6 +15,7 @@ import (
 // An executor carries out and undoes decisions.
 type executor interface {
 	DoAll(ctx context.Context, ds []rules.Decision) []enforce.Outcome
+	Replace(ctx context.Context, ds []rules.Decision) []enforce.Outcome
 	Undo(ctx context.Context, subject string) enforce.Outcome
 	Reconcile(ctx context.Context, active func(context.Context) ([]rules.Decision, error)) enforce.Outcome
 	Plan(d rules.Decision) []string

@@ -320,7 +320,7 @@ func (s *service) mirror(ctx context.Context, c hub.Change) error {
 	for _, subject := range lifted {
 		s.acts.Undo(ctx, subject)
 	}
-	for i, outcome := range s.acts.DoAll(ctx, inForce) {
+	for i, outcome := range s.acts.Replace(ctx, inForce) {
 		d := inForce[i]
 		s.restrain(d)
 		s.log.Info("the hub decided", "account", d.Subject, "action", d.Action.String(), "ok", outcome.OK, "detail", outcome.Detail)

@@ -39,6 +39,10 @@ func (a *acted) DoAll(_ context.Context, ds []rules.Decision) []enforce.Outcome 
 	return outcomes
 }
 
+func (a *acted) Replace(ctx context.Context, ds []rules.Decision) []enforce.Outcome {
+	return a.DoAll(ctx, ds)
+}
+
 func (a *acted) Undo(_ context.Context, subject string) enforce.Outcome {
 	a.did = append(a.did, "undo "+subject)
 	return a.outcome()
