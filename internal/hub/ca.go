@@ -27,7 +27,7 @@ const (
 	caLasts    = 10 * 365 * 24 * time.Hour
 	agentLasts = 30 * 24 * time.Hour
 	hubLasts   = 90 * 24 * time.Hour
-	backdated  = time.Hour // for clocks that are behind
+	backdated  = 7 * 24 * time.Hour // for clocks that are behind
 )
 
 // A CA is the hub's own certificate authority. Agents trust it and no other,

@@ -98,6 +98,27 @@ func TestReopenFindsEverything(t *testing.T) {
 	}
 }
 
+// TestOpenAfterRollback: the program of the release before goes on with what a
+// later one has only added to.
+func TestOpenAfterRollback(t *testing.T) {
+	db := open(t)
+	if _, err := db.write.Exec("INSERT INTO migrations (version, name, at) VALUES (99, 'later', 0); ALTER TABLE decisions ADD COLUMN later TEXT NOT NULL DEFAULT ''"); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Open(t.Context(), db.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	d := rules.Decision{ID: "d-1", Subject: "alice@shop.test", Action: rules.Block, Time: time.Now().UTC(), Enforce: true}
+	if fresh, err := again.Commit(t.Context(), Batch{Decisions: []rules.Decision{d}}); err != nil || len(fresh) != 1 {
+		t.Errorf("commit: %v, %v", fresh, err)
+	}
+	if active, err := again.Active(t.Context(), time.Now()); err != nil || len(active) != 1 {
+		t.Errorf("active: %v, %v", active, err)
+	}
+}
+
 func TestOpenRefuses(t *testing.T) {
 	make := func(t *testing.T, script string) string {
 		path := filepath.Join(t.TempDir(), "other.db")
@@ -118,7 +139,7 @@ func TestOpenRefuses(t *testing.T) {
 	}{
 		{"a newer schema", "made by a newer version of vedetta", func(t *testing.T) string {
 			db := open(t)
-			if _, err := db.write.Exec("INSERT INTO migrations (version, name, at) VALUES (99, 'later', 0)"); err != nil {
+			if _, err := db.write.Exec("INSERT INTO migrations (version, name, at) VALUES (99, 'later', 0); PRAGMA user_version = 99"); err != nil {
 				t.Fatal(err)
 			}
 			return db.path

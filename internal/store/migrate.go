@@ -10,7 +10,9 @@ import (
 )
 
 // Each file brings the schema from the version before it to its own. A file
-// that was part of a release is never changed.
+// that was part of a release is never changed. It only adds, so that the program
+// of the release before can go on with the database after a rollback; one that
+// cannot but break that sets PRAGMA user_version to its own number.
 //
 //go:embed migrations/*.sql
 var migrations embed.FS
@@ -29,7 +31,11 @@ func (db *DB) migrate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if version > len(files) {
+	var oldest int // schema that a program has to know
+	if err := db.write.QueryRowContext(ctx, "PRAGMA user_version").Scan(&oldest); err != nil {
+		return err
+	}
+	if oldest > len(files) {
 		return fmt.Errorf("%w (schema %d; this version knows %d)", ErrNewer, version, len(files))
 	}
 	for ; version < len(files); version++ {
