@@ -120,7 +120,8 @@ func (x *Executor) Replace(ctx context.Context, ds []rules.Decision) []Outcome {
 	return x.doAll(ctx, ds, func(now, d rules.Decision) bool { return false })
 }
 
-// doAll puts decisions in force but where what is there stays.
+// doAll puts decisions in force, except where stays says that what is in force
+// now does stay.
 func (x *Executor) doAll(ctx context.Context, ds []rules.Decision, stays func(now, d rules.Decision) bool) []Outcome {
 	out := make([]Outcome, len(ds))
 	changes := make([]uint64, len(ds))

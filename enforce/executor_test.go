@@ -440,8 +440,7 @@ func TestReplace(t *testing.T) {
 			t.Errorf("%v: %s", action, o.Detail)
 		}
 		table, switched := map[string]rules.Action{alice: action}, []string{alice + " " + action.String()}
-		switch action {
-		case rules.Throttle: // no table and no switch can
+		if action == rules.Throttle { // no table and no switch can
 			clear(table)
 			switched = nil
 		}

@@ -79,20 +79,27 @@ func (x *Executor) loadMarks(ctx context.Context) error {
 }
 
 // switchOn sets the switches of decisions that are in force, those of several
-// accounts at the same time. The steps are by index of the decision.
+// accounts at the same time, and clears before that what did more than they
+// ask for. The steps are by index of the decision.
 func (x *Executor) switchOn(ctx context.Context, ds []rules.Decision) [][]Step {
+	steps := make([][]Step, len(ds))
 	if err := x.takeBoard(ctx); err != nil {
-		steps := make([][]Step, len(ds))
 		for i := range ds {
 			steps[i] = []Step{{What: "switches", Err: err}}
 		}
 		return steps
 	}
 	defer x.board.turn.give()
-	return x.setAll(ctx, ds)
+	for i, d := range ds {
+		steps[i] = x.switchDown(ctx, d.Subject, x.current(d.Subject).Action)
+	}
+	for i, set := range x.setAll(ctx, ds) {
+		steps[i] = append(steps[i], set...)
+	}
+	return steps
 }
 
-// setAll is switchOn for who has the turn. What is in force by now counts: who
+// setAll sets switches for who has the turn. What is in force by now counts: who
 // was released while others had the turn is not stopped again.
 func (x *Executor) setAll(ctx context.Context, ds []rules.Decision) [][]Step {
 	steps := make([][]Step, len(ds))
@@ -100,11 +107,10 @@ func (x *Executor) setAll(ctx context.Context, ds []rules.Decision) [][]Step {
 	g.SetLimit(switchesOnce)
 	for i, d := range ds {
 		now := x.current(d.Subject)
+		if now.Action < rules.Hold {
+			continue
+		}
 		g.Go(func() error {
-			steps[i] = x.switchDown(ctx, d.Subject, now.Action)
-			if now.Action < rules.Hold {
-				return nil
-			}
 			e := x.entry(now)
 			for _, s := range x.Switches {
 				if s.Covers(e) {

@@ -10,10 +10,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vedetta-watch/vedetta/enforce"
 	"github.com/vedetta-watch/vedetta/internal/config"
+	"github.com/vedetta-watch/vedetta/internal/gate"
 	"github.com/vedetta-watch/vedetta/internal/hub"
 	"github.com/vedetta-watch/vedetta/internal/store"
 	"github.com/vedetta-watch/vedetta/mailq"
+	"github.com/vedetta-watch/vedetta/rules"
 )
 
 // A listeningHub notes what agents bring it.
@@ -228,5 +231,35 @@ func TestServerBecomesAnotherAgent(t *testing.T) {
 		if err := b.resume(t.Context(), newForwarder()); err != nil || b.place.Agent != "mx2" || b.place.Base != 12 || b.place.Acked != 12 || b.place.Epoch <= was.Epoch {
 			t.Errorf("%+v, %v", b.place, err)
 		}
+	}
+}
+
+// Where the hub goes from a block to less, or to more, the agent's gate and
+// tables follow with the change itself. A reset is a block there.
+func TestMirrorFollowsTheHub(t *testing.T) {
+	p, _, _ := answering(t)
+	door, table := &gate.Table{}, &listed{}
+	p.acts = &enforce.Executor{Gate: door, Tables: []enforce.Table{table}}
+	s := &service{pipeline: p}
+	if err := s.reconcile(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for i, row := range []struct {
+		says, want rules.Action
+		tabled     int
+	}{
+		{rules.Block, rules.Block, 1}, {rules.Hold, rules.Hold, 1}, {rules.Throttle, rules.Throttle, 0}, {rules.Reset, rules.Block, 1},
+	} {
+		d := rules.Decision{ID: fmt.Sprint("d", i), Subject: victim, Action: row.says, Time: time.Now(), Enforce: true}
+		if err := s.mirror(t.Context(), hub.Change{Set: []hub.Order{{Decision: d}}}); err != nil {
+			t.Fatal(err)
+		}
+		v := door.Lookup(victim, time.Now())
+		if v == nil || v.Decision.Action != row.want || len(table.subjects) != row.tabled {
+			t.Errorf("%s: gate %+v, table %q; want %s", row.says, v, table.subjects, row.want)
+		}
+	}
+	if err := s.mirror(t.Context(), hub.Change{Lifted: []string{victim}}); err != nil || door.Len()+len(table.subjects) > 0 {
+		t.Errorf("lifted: %v, %d in the gate, table %q", err, door.Len(), table.subjects)
 	}
 }

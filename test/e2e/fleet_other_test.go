@@ -3,8 +3,8 @@
 package e2e
 
 import (
+	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -19,61 +19,65 @@ import (
 // of the database, and another clock where CLOCK_AHEAD says by how many seconds.
 // The source of both is laid over this one for the compiler alone.
 var nextRelease = sync.OnceValues(func() (program string, err error) {
+	clock, shifted, err := shiftedClock()
+	if err != nil {
+		return "", err
+	}
+	migration, err := filepath.Abs("../../internal/store/migrations/" + nextMigration)
+	if err != nil {
+		return "", err
+	}
 	dir := filepath.Dir(binary) // which goes when the tests end
-	root, err := exec.Command("go", "env", "GOROOT").Output()
-	if err != nil {
-		return "", err
-	}
-	clock := filepath.Join(strings.TrimSpace(string(root)), "src/time/time.go")
-	text, err := os.ReadFile(clock)
-	if err != nil {
-		return "", err
-	}
-	const now = "\tsec, nsec, mono := runtimeNow()\n"
-	at := strings.Index(string(text), "\nfunc Now() Time {\n"+now)
-	if at < 0 {
-		return "", errNoClock
-	}
-	shifted := string(text[:at]) + strings.Replace(string(text[at:]), now, now+"\tsec += clockAhead\n", 1)
-	shifted = strings.Replace(shifted, "import (\n", "import (\n\t\"syscall\"\n", 1) + `
-var clockAhead = func() int64 {
-	text, _ := syscall.Getenv("CLOCK_AHEAD")
-	n, _ := atoi(text)
-	return int64(n)
-}()
-`
-	migrations, err := filepath.Abs("../../internal/store/migrations")
-	if err != nil {
-		return "", err
-	}
 	overlay := map[string]string{}
 	for path, text := range map[string]string{
-		clock: shifted,
-		filepath.Join(migrations, "9999-next.sql"): "ALTER TABLE decisions ADD COLUMN later TEXT NOT NULL DEFAULT '';\nCREATE TABLE later (id INTEGER PRIMARY KEY) STRICT;\n",
+		clock:     shifted,
+		migration: "ALTER TABLE decisions ADD COLUMN later TEXT NOT NULL DEFAULT '';\nCREATE TABLE later (id INTEGER PRIMARY KEY) STRICT;\n",
 	} {
 		overlay[path] = filepath.Join(dir, filepath.Base(path))
 		if err := os.WriteFile(overlay[path], []byte(text), 0o600); err != nil {
 			return "", err
 		}
 	}
-	list := filepath.Join(dir, "overlay.json")
-	body, err := json.Marshal(map[string]any{"Replace": overlay})
+	list, err := json.Marshal(map[string]any{"Replace": overlay})
 	if err != nil {
 		return "", err
 	}
-	if err := os.WriteFile(list, body, 0o600); err != nil {
+	file := filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(file, list, 0o600); err != nil {
 		return "", err
 	}
 	program = filepath.Join(dir, "vedetta-next")
-	build := exec.Command("go", "build", "-overlay", list, "-o", program, "github.com/vedetta-watch/vedetta/cmd/vedetta")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", errors.New(string(out))
-	}
-	return program, nil
+	return program, build(program, ourCommand, "-overlay", file)
 })
 
-var errNoClock = errors.New("time.Now looks otherwise in this version of Go: see nextRelease")
+const nextMigration = "9999-next.sql"
+
+// shiftedClock is the file of the standard library with time.Now, and its text
+// with a clock that CLOCK_AHEAD moves.
+func shiftedClock() (file, text string, err error) {
+	root, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		return "", "", err
+	}
+	file = filepath.Join(strings.TrimSpace(string(root)), "src/time/time.go")
+	source, err := os.ReadFile(file)
+	if err != nil {
+		return "", "", err
+	}
+	const now = "\nfunc Now() Time {\n\tsec, nsec, mono := runtimeNow()\n"
+	if !strings.Contains(string(source), now) {
+		return "", "", fmt.Errorf("%s: time.Now looks otherwise than shiftedClock knows it", file)
+	}
+	text = strings.Replace(string(source), now, now+"\tsec += clockAhead\n", 1)
+	text = strings.Replace(text, "import (\n", "import (\n\t\"syscall\"\n", 1) + `
+var clockAhead = func() int64 {
+	text, _ := syscall.Getenv("CLOCK_AHEAD")
+	n, _ := atoi(text)
+	return int64(n)
+}()
+`
+	return file, text, nil
+}
 
 func next(t *testing.T) string {
 	t.Helper()
@@ -114,6 +118,11 @@ func TestFleetUpgrade(t *testing.T) {
 			t.Parallel()
 			r := newFleetRig(t, filepath.Join(t.TempDir(), "hub"), filepath.Join(t.TempDir(), "agent"))
 			s := map[string]*service{"hub": r.hub, "agent": r.agent}[whose]
+			defer func() {
+				if !migrated(t, filepath.Join(s.dir, "vedetta.db")) {
+					t.Error("the later release did not migrate the database: nothing was tested")
+				}
+			}()
 			r.repeat(func() {
 				for _, s.program = range []string{program, ""} {
 					if code := s.stop(); code != 0 {
@@ -126,4 +135,18 @@ func TestFleetUpgrade(t *testing.T) {
 			})
 		})
 	}
+}
+
+// migrated reports whether the later release has been at a database.
+func migrated(t *testing.T, path string) (yes bool) {
+	t.Helper()
+	db, err := sql.Open("sqlite", path) // the driver that the store registers
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if err := db.QueryRowContext(t.Context(), "SELECT count(*) > 0 FROM migrations WHERE name = ?", "migrations/"+nextMigration).Scan(&yes); err != nil {
+		t.Fatal(err)
+	}
+	return yes
 }

@@ -31,11 +31,22 @@ func runAll(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	binary = filepath.Join(dir, "vedetta")
-	build := exec.Command("go", "build", "-o", binary, "github.com/vedetta-watch/vedetta/cmd/vedetta")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as it is shipped
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "building vedetta: %v\n%s", err, out)
+	if err := build(binary, ourCommand); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()
+}
+
+const ourCommand = "github.com/vedetta-watch/vedetta/cmd/vedetta"
+
+// build compiles a package to a program, as it is shipped. The flags are go build's.
+func build(program, pkg string, flags ...string) error {
+	args := append([]string{"build", "-o", program}, flags...)
+	cmd := exec.Command("go", append(args, pkg)...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("building %s: %w\n%s", pkg, err, out)
+	}
+	return nil
 }

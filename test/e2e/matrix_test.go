@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -410,10 +409,8 @@ func (m *matrix) tableTexts() map[string]string {
 func (m *matrix) upgrade() {
 	m.t.Helper()
 	program := filepath.Join(m.t.TempDir(), "vedetta")
-	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", program, "github.com/vedetta-watch/vedetta/cmd/vedetta")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		m.t.Fatalf("%v\n%s", err, out)
+	if err := build(program, ourCommand, "-ldflags=-s -w"); err != nil {
+		m.t.Fatal(err)
 	}
 	for _, s := range m.services {
 		if code := s.stop(); code != 0 {

@@ -400,8 +400,8 @@ func TestMilterGone(t *testing.T) {
 		t.Skip(reason)
 	}
 	program := filepath.Join(t.TempDir(), "milter")
-	if out, err := exec.Command("go", "build", "-o", program, "./testdata/milter").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	if err := build(program, "./testdata/milter"); err != nil {
+		t.Fatal(err)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0") // finds a free port
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -50,10 +49,8 @@ func newPanels(t *testing.T, mailboxes, users []string) *panels {
 		})
 	}
 	program := filepath.Join(p.dir, "panel")
-	build := exec.Command("go", "build", "-o", program, "./testdata/panel")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building the fake panel: %v\n%s", err, out)
+	if err := build(program, "./testdata/panel"); err != nil {
+		t.Fatal(err)
 	}
 	if err := errors.Join(os.WriteFile(p.owners(), []byte(owners.String()), 0o644), os.Symlink(program, p.command("uapi")), os.Symlink(program, p.command("whmapi1"))); err != nil {
 		t.Fatal(err)
