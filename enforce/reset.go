@@ -157,6 +157,20 @@ func (r *Resetter) Do(ctx context.Context, o Reset) ResetOutcome {
 	return out.summed()
 }
 
+// Covers reports whether one of the drivers has the account's password.
+func (r *Resetter) Covers(account string) bool {
+	return slices.ContainsFunc(r.Passwords, func(p Passwords) bool { return p.Covers(account) })
+}
+
+// EndSessions ends what sessions the account has, and does what else Do does to
+// them, after its password was changed by somebody else.
+func (r *Resetter) EndSessions(ctx context.Context, o Reset) Outcome {
+	if err := o.check(); err != nil {
+		return failed("", err).Outcome
+	}
+	return outcome(r.endSessions(ctx, o))
+}
+
 // Undo puts a hash back that [ResetOutcome.Old] held. It makes the old
 // password valid again, which a thief may know.
 func (r *Resetter) Undo(ctx context.Context, o Reset, old Password) Outcome {

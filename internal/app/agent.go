@@ -52,7 +52,10 @@ func RunAgent(ctx context.Context, o Options) error {
 	s.forward = newForwarder()
 	s.forward.fuse = fuse{most: c.Hub.Fuse, away: s.agent.away}
 	s.agent.heard.Store(time.Now().UnixNano())
-	client.Waiting = s.agent.waiting
+	client.Waiting, client.Resets = s.agent.waiting, s.resetter != nil && s.handsOver
+	if s.errands, err = newErrands(ctx, db, o.Log); err != nil {
+		return err
+	}
 	if err := s.agent.resume(ctx, s.forward); err != nil {
 		return err
 	}
@@ -299,10 +302,11 @@ func (s *service) mirror(ctx context.Context, c hub.Change) error {
 	}
 	ctx, cancel := finish(ctx)
 	defer cancel()
-	set := make([]rules.Decision, len(c.Set))
+	set, orders := make([]rules.Decision, len(c.Set)), map[string]hub.Order{}
 	for i, o := range c.Set {
 		set[i] = o.Decision
-		set[i].Action = min(set[i].Action, rules.Block) // the hub changes the password
+		set[i].Action = min(set[i].Action, rules.Block) // the password: see heed
+		orders[o.Decision.ID] = o
 	}
 	lifted := c.Lifted
 	if c.Whole {
@@ -330,6 +334,7 @@ func (s *service) mirror(ctx context.Context, c hub.Change) error {
 		if !outcome.OK {
 			s.blind(ctx, &s.force, fmt.Errorf("%s of %s: %s", d.Action, d.Subject, outcome.Detail))
 		}
+		s.heed(ctx, orders[d.ID], outcome)
 	}
 	return nil
 }

@@ -45,7 +45,7 @@ func newListeningHub(t *testing.T) *listeningHub {
 		t.Fatal(err)
 	}
 	h := &listeningHub{fleet: f, addr: l.Addr().String()}
-	f.server.Log = slog.New(slog.DiscardHandler)
+	f.server.Log, f.server.ResetDone = slog.New(slog.DiscardHandler), f.report
 	f.server.Deliver = func(d hub.Delivery) {
 		h.mu.Lock()
 		defer h.mu.Unlock()

@@ -54,8 +54,11 @@ func (p *pipeline) answer(ctx context.Context) error {
 				unwritten = p.write(ctx, unwritten, nil)
 			}
 			p.settle(ctx)
+			p.chaseAgents(ctx, time.Now())
 		case r := <-p.resetDone:
 			p.endReset(ctx, r)
+		case r := <-p.fleet.reported():
+			p.heardOfReset(ctx, r)
 		case begun := <-p.reconciled:
 			p.recovered(ctx, begun)
 		case <-minute.C:

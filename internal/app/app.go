@@ -104,6 +104,7 @@ type service struct {
 	unforced int // comparisons in a row that could not bring it about
 
 	paged        []string         // decisions of before with which people were to be paged
+	changed      []rules.Decision // resets that are done, and in force
 	untoldBefore []rules.Decision // proposals, and what ran out, that the last run wrote down and did not come to tell
 }
 
@@ -159,14 +160,9 @@ func newService(ctx context.Context, c config.Config, db *store.DB, o Options) (
 		positions: map[string][]byte{},
 		health:    &health{mode: string(c.Mode), parts: map[string]string{}},
 	}
-	r, err := newResetter(c, panels)
-	if err != nil {
+	if err := p.canReset(c, panels); err != nil {
 		return nil, err
 	}
-	if r != nil {
-		p.resetter, p.handsOver = r, r.Handover != nil
-	}
-	p.resets, p.resetDone, p.resetPause = make(chan passwordReset, maxResets), make(chan passwordReset), resetPause
 	p.restraints = make(chan restraint, maxRestrained)
 	t.notified = p.book.Notified
 	s := &service{pipeline: p, config: c, registry: o.Registry, backlog: newBacklog(c.Gate, table)}
@@ -393,6 +389,9 @@ func (s *service) restoreDecisions(ctx context.Context, now time.Time) error {
 		if row.OutcomeAt.IsZero() && (ranOut(row) || !row.Enforce && row.EndedAt.IsZero()) {
 			s.untoldBefore = append(s.untoldBefore, row.Decision)
 		}
+		if row.Action == rules.Reset && row.Enforce && row.OK && row.EndedAt.IsZero() {
+			s.changed = append(s.changed, row.Decision)
+		}
 		if row.Enforce && !row.OutcomeAt.IsZero() && !row.OK && row.EndedAt.IsZero() {
 			f, err := s.store.Finding(ctx, row.Finding)
 			if err != nil && !errors.Is(err, store.ErrNotFound) {
@@ -488,6 +487,7 @@ func (s *service) run(ctx context.Context, ready func(Ready)) error {
 	if s.agent != nil {
 		g.Go(func() error { return s.send(ctx) })
 		g.Go(func() error { return s.obeyHub(ctx) })
+		g.Go(func() error { return s.tellResets(ctx) })
 		g.Go(func() error { return s.renewCertificate(ctx) })
 	}
 	r := Ready{Token: token}
@@ -524,6 +524,10 @@ func (s *service) enforceAgain(ctx context.Context) error {
 		s.health.set("database", err)
 		s.log.Error("starting without writing", "err", err)
 	}
+	for _, d := range s.changed {
+		s.fleet.passwordChanged(d)
+	}
+	s.changed = nil
 	var steps []step
 	for _, d := range append(pending, s.untoldBefore...) {
 		f, err := s.store.Finding(ctx, d.Finding)

@@ -32,6 +32,8 @@ type fleet struct {
 	clocks     map[string]*eye // keep's, on their clocks
 	foreign    map[string]time.Time
 	takeovers  takeovers
+	reports    chan reportedReset
+	asked      map[string]*asking // answer's, by decision: resets that agents are to do
 
 	// What follows is observe's.
 	marks  map[string]hub.Mark // of the agents that came further since their marks were noted
@@ -71,6 +73,7 @@ func newFleet(ctx context.Context, c config.Config, db *store.DB, key []byte) (*
 	f := &fleet{
 		roster: r, board: &hub.Board{}, deliveries: make(chan hub.Delivery, deliveriesAhead), started: time.Now(),
 		silent: time.Duration(c.Agents.SilentAfter), eyes: map[string]*eye{}, clocks: map[string]*eye{}, foreign: map[string]time.Time{}, marks: map[string]hub.Mark{},
+		reports: make(chan reportedReset), asked: map[string]*asking{},
 	}
 	f.takeovers.blast = rules.BlastLimit{Max: c.Rules.BlastMax, Per: time.Duration(c.Rules.BlastPer)}
 	f.server = &hub.Server{CA: ca, Roster: r, Journal: journal, Board: f.board, RecipientKey: key, Version: shortVersion()}
@@ -107,7 +110,7 @@ func (g gates) Remove(subject string) {
 func (s *service) receive(ctx context.Context, l net.Listener) error {
 	f := s.fleet
 	defer f.server.Journal.Close()
-	f.server.Log, f.server.Held = s.log, s.held
+	f.server.Log, f.server.Held, f.server.ResetDone = s.log, s.held, f.report
 	f.server.Deliver = func(d hub.Delivery) {
 		select {
 		case f.deliveries <- d:

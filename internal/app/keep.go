@@ -53,6 +53,9 @@ func (s *service) reconcile(ctx context.Context) error {
 		active, err := s.store.Active(ctx, begun)
 		return s.slowed.with(active), err
 	})
+	if !outcome.OK && ctx.Err() != nil {
+		return err // ended in the middle; the next start compares
+	}
 	if !outcome.OK {
 		s.notInForce(ctx, errors.New(outcome.Detail))
 		return err

@@ -327,7 +327,7 @@ func until(t time.Time) string {
 // when that is done.
 func (p *pipeline) reset(ctx context.Context, o *order) {
 	d := o.decision()
-	if p.resetter == nil {
+	if p.resetter == nil && p.fleet == nil {
 		o.done <- ordered{err: fmt.Errorf("%w: reset %s: %s", web.ErrInvalid, o.account, noResetting)}
 		return
 	}
@@ -374,6 +374,7 @@ func (p *pipeline) lift(ctx context.Context, o *order) (then func() ordered) {
 				delete(p.failed, id) // not wanted any more
 			}
 		}
+		p.stopAsking(ctx, string(o.account))
 		p.post(ctx, p.resolved(o))
 		return ordered{result: result}
 	}

@@ -42,8 +42,9 @@ type pipeline struct {
 	done     chan struct{} // closed when observe has ended
 	answered chan struct{} // closed when answer has
 
-	resetter   resetter // nil: nothing says where passwords are changed
-	handsOver  bool     // a new password reaches its owner without whoever asked
+	resetter   resetter     // nil: nothing says where passwords are changed
+	handsOver  bool         // a new password reaches its owner without whoever asked
+	sessions   sessionEnder // nil: there are none to end
 	resets     chan passwordReset
 	resetDone  chan passwordReset
 	resetPause time.Duration // before the second try
@@ -64,6 +65,7 @@ type pipeline struct {
 	newest    time.Time // of the last event of the chunk at hand
 
 	forward *forwarder // of an agent, whose hub judges; nil: judged here
+	errands *errands   // of an agent: the resets that its hub asks for
 	fleet   *fleet     // of a hub; nil: there are no agents
 
 	queue     mailQueue // nil: held mail cannot be released

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"os/exec"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -17,9 +18,16 @@ import (
 
 // A resetter gives accounts new passwords.
 type resetter interface {
+	Covers(account string) bool
 	Do(ctx context.Context, r enforce.Reset) enforce.ResetOutcome
 	Plan(r enforce.Reset) []string
 	Forget() []string // accounts whose password nobody knows any more
+}
+
+// A sessionEnder ends the sessions of accounts whose password was changed
+// elsewhere.
+type sessionEnder interface {
+	EndSessions(ctx context.Context, r enforce.Reset) enforce.Outcome
 }
 
 // A passwordReset is a new password on its way: behind a block that is in
@@ -27,6 +35,7 @@ type resetter interface {
 type passwordReset struct {
 	step
 	again bool
+	by    string // whom it was done by elsewhere, and only the sessions here are left
 	tries int
 	order *order // who waits for it; nil if the rules asked
 	out   enforce.ResetOutcome
@@ -41,33 +50,63 @@ const (
 	noResetting = "nothing says where passwords are changed: configure reset, or a panel"
 )
 
-// newResetter is how passwords are changed; nil where nothing says how.
-func newResetter(c config.Config, p panels) (*enforce.Resetter, error) {
-	passwords, err := newPasswords(c)
+// canReset finds how passwords are changed and sessions ended, as far as the
+// configuration says.
+func (p *pipeline) canReset(c config.Config, panels panels) error {
+	p.resets, p.resetDone, p.resetPause = make(chan passwordReset, maxResets), make(chan passwordReset), resetPause
+	r, err := newResetter(c, panels)
 	if err != nil {
+		return err
+	}
+	if len(r.Passwords) > 0 {
+		p.resetter, p.handsOver = r, r.Handover != nil
+	}
+	if len(r.Sessions) > 0 {
+		p.sessions = r
+	}
+	return nil
+}
+
+func newResetter(c config.Config, p panels) (r *enforce.Resetter, err error) {
+	r = &enforce.Resetter{}
+	if r.Passwords, err = newPasswords(c); err != nil {
 		return nil, err
 	}
-	if passwords = append(passwords, p.passwords...); len(passwords) == 0 {
-		return nil, nil
+	r.Passwords = append(r.Passwords, p.passwords...)
+	if len(r.Passwords) > 0 {
+		if r.Handover, err = newHandover(c.Reset.Handover); err != nil {
+			return nil, err
+		}
 	}
-	handover, err := newHandover(c.Reset.Handover)
-	if err != nil {
-		return nil, err
-	}
-	r := &enforce.Resetter{Passwords: passwords, Handover: handover}
-	if c.Reset.Sessions {
-		r.Sessions = append(r.Sessions, enforce.DovecotSessions{
-			Command: c.Dovecot.Doveadm, ConfigFile: c.Dovecot.ConfigFile, Timeout: time.Duration(c.Dovecot.Timeout),
-		})
+	r.Sessions, err = newSessions(c, len(r.Passwords) > 0)
+	return r, err
+}
+
+// newSessions is how sessions are ended. Where no passwords are changed, another
+// server of the fleet does that; whether there is a Dovecot here, its program
+// says.
+func newSessions(c config.Config, passwords bool) (all []enforce.Sessions, err error) {
+	dovecot := enforce.DovecotSessions{Command: c.Dovecot.Doveadm, ConfigFile: c.Dovecot.ConfigFile, Timeout: time.Duration(c.Dovecot.Timeout)}
+	if c.Reset.Sessions && (passwords || installed(c.Dovecot.Doveadm)) {
+		all = append(all, dovecot)
 	}
 	if len(c.Reset.Revoke) > 0 {
 		revoke := enforce.CommandSessions{Argv: c.Reset.Revoke}
 		if err := revoke.Check(); err != nil {
 			return nil, fmt.Errorf("reset.revoke: %w", err)
 		}
-		r.Sessions = append(r.Sessions, revoke)
+		all = append(all, revoke)
 	}
-	return r, nil
+	return all, nil
+}
+
+// installed reports whether there is a program to run.
+func installed(argv []string) bool {
+	if len(argv) == 0 {
+		return false
+	}
+	_, err := exec.LookPath(argv[0])
+	return err == nil
 }
 
 // checked is a driver that knows what is wrong with its settings.
@@ -155,6 +194,9 @@ func (p *pipeline) beginReset(ctx context.Context, r passwordReset) {
 	switch {
 	case !outcome.OK:
 		r.out.Outcome = enforce.Outcome{Detail: "the block is not confirmed, so the password was not changed: " + outcome.Detail}
+	case p.fleet != nil && !p.covers(r.decision.Subject):
+		p.askAgents(ctx, r)
+		return
 	case p.resetter == nil:
 		r.out.Outcome = enforce.Outcome{Detail: noResetting}
 	case r.order == nil && !p.handsOver:
@@ -168,6 +210,11 @@ func (p *pipeline) beginReset(ctx context.Context, r passwordReset) {
 		}
 	}
 	p.endReset(ctx, r)
+}
+
+// covers reports whether the account's password is changed here.
+func (p *pipeline) covers(account string) bool {
+	return p.resetter != nil && p.resetter.Covers(account)
 }
 
 // changePasswords does resets until ctx ends, and hands what became of them
@@ -206,12 +253,10 @@ func (p *pipeline) forgetPasswords() {
 func (p *pipeline) changePassword(ctx context.Context, r passwordReset) {
 	subject := r.decision.Subject
 	for {
-		work, cancel := context.WithTimeout(context.WithoutCancel(ctx), resetLasts)
-		r.out = p.resetter.Do(work, enforce.Reset{ID: r.decision.ID, Account: subject, Logins: p.directory.Logins(subject), Again: r.again})
-		cancel()
+		p.tryReset(context.WithoutCancel(ctx), &r)
 		r.tries++
 		waits := r.order != nil || r.out.Driver == "" // a person can order it again; and no driver will come by itself
-		if r.out.OK || r.out.State == enforce.ResetGiven || r.tries >= resetTries || waits {
+		if r.by != "" || r.out.OK || r.out.State == enforce.ResetGiven || r.tries >= resetTries || waits {
 			break
 		}
 		p.log.Warn("reset failed, and is tried once more", "account", subject, "in", p.resetPause, "detail", r.out.Detail)
@@ -225,12 +270,33 @@ func (p *pipeline) changePassword(ctx context.Context, r passwordReset) {
 	}
 }
 
+// tryReset does a reset once, or what is left of one that was done elsewhere.
+func (p *pipeline) tryReset(ctx context.Context, r *passwordReset) {
+	ctx, cancel := context.WithTimeout(ctx, resetLasts)
+	defer cancel()
+	subject := r.decision.Subject
+	order := enforce.Reset{ID: r.decision.ID, Account: subject, Logins: p.directory.Logins(subject), Again: r.again}
+	if r.by == "" {
+		r.out = p.resetter.Do(ctx, order)
+		return
+	}
+	ended := p.sessions.EndSessions(ctx, order)
+	r.out.OK, r.out.Detail = r.out.OK && ended.OK, joined(r.out.Detail, ended.Detail)
+}
+
 // endReset notes what became of a reset and tells who waits, and the people on
-// duty if it was not done. It runs in answer.
+// duty if it was not done. An agent tells its hub. It runs in answer.
 func (p *pipeline) endReset(ctx context.Context, r passwordReset) {
+	if p.errands != nil {
+		p.errands.done(ctx, r)
+		return
+	}
 	now, d := time.Now(), r.decision
 	if r.tries >= resetTries && !r.out.OK {
 		r.out.Detail = fmt.Sprintf("tried %d times, do it by hand: %s", r.tries, r.out.Detail)
+	}
+	if r.out.State >= enforce.ResetChanged {
+		p.fleet.passwordChanged(d)
 	}
 	p.metrics.decided(d, r.out.Outcome)
 	p.log.Info("reset", "account", d.Subject, "ok", r.out.OK, "detail", r.out.Detail)
@@ -253,7 +319,7 @@ func (r *passwordReset) result() web.Result {
 	case r.out.State == enforce.ResetGiven && result.Password != "":
 		result.Done = append(result.Done, "the password is changed; the new one is shown this once")
 	case r.out.State == enforce.ResetGiven:
-		result.Done = append(result.Done, "the password is changed and handed over")
+		result.Done = append(result.Done, "the password is changed and handed over"+r.by)
 	}
 	if r.out.State == enforce.ResetGiven || r.out.OK {
 		result.Done = append(result.Done, "the account stays blocked: vedetta unblock "+r.decision.Subject+", when its owner has the password")
@@ -266,7 +332,10 @@ func (r *passwordReset) result() web.Result {
 
 // resetPlan says exactly what a reset would do besides the block.
 func (p *pipeline) resetPlan(subject string) []string {
-	if p.resetter == nil {
+	switch {
+	case p.fleet != nil && !p.covers(subject):
+		return p.planAtAgents(subject)
+	case p.resetter == nil:
 		return []string{"refused: " + noResetting}
 	}
 	return p.resetter.Plan(enforce.Reset{ID: "dry-run", Account: subject, Logins: p.directory.Logins(subject)})
@@ -276,7 +345,7 @@ func (p *pipeline) resetPlan(subject string) []string {
 // an operator asked for has nobody left to show the password to.
 func (p *pipeline) resume(ctx context.Context, s step) {
 	r := passwordReset{step: s, again: true}
-	if s.decision.Rule == byOperator && !p.handsOver {
+	if s.decision.Rule == byOperator && p.covers(s.decision.Subject) && !p.handsOver {
 		p.acts.DoAll(ctx, []rules.Decision{s.decision})
 		r.out.Outcome = enforce.Outcome{Detail: "interrupted: the password may have been changed; run vedetta reset again"}
 		p.endReset(ctx, r)

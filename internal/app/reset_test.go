@@ -42,6 +42,8 @@ func (r *resets) Do(_ context.Context, o enforce.Reset) enforce.ResetOutcome {
 	return out
 }
 
+func (r *resets) Covers(string) bool { return true }
+
 func (r *resets) Plan(o enforce.Reset) []string { return []string{"sql: UPDATE of " + o.Account} }
 
 func (r *resets) Forget() []string { return nil }
@@ -57,6 +59,13 @@ func resetting(t *testing.T, r *resets, handsOver bool) *pipeline {
 	t.Helper()
 	p := asked(t)
 	p.resetter, p.handsOver = r, handsOver
+	answers(t, p)
+	return p
+}
+
+// answers has a pipeline answer, resets included, until the test ends.
+func answers(t *testing.T, p *pipeline) {
+	t.Helper()
 	p.resets, p.resetDone, p.resetPause = make(chan passwordReset, maxResets), make(chan passwordReset), time.Millisecond
 	p.work, p.answered = make(chan work, 1), make(chan struct{})
 	ctx, stop := context.WithCancel(t.Context())
@@ -83,7 +92,6 @@ func resetting(t *testing.T, r *resets, handsOver bool) *pipeline {
 		close(p.work)
 		running.Wait()
 	})
-	return p
 }
 
 // stored returns everything that the database's files hold.

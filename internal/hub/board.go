@@ -11,6 +11,7 @@ import (
 type Order struct {
 	Decision rules.Decision `json:"decision"`
 	Text     string         `json:"text,omitempty"` // what the client reads
+	Reset    Reset          `json:"reset,omitzero"`
 }
 
 // A Change is what an agent is told: all that is in force for it, or what
@@ -46,10 +47,12 @@ func (b *Board) Set(d rules.Decision, text string) {
 	if b.orders == nil {
 		b.orders = map[string]Order{}
 	}
-	if had, ok := b.orders[d.Subject]; ok && had == (Order{d, text}) {
+	had, ok := b.orders[d.Subject]
+	o := Order{d, text, had.Reset}
+	if ok && had == o {
 		return
 	}
-	b.orders[d.Subject] = Order{d, text}
+	b.orders[d.Subject] = o
 	b.changedLocked(d.Subject)
 }
 

@@ -118,6 +118,7 @@ type Client struct {
 	Dir     string // with the agent's certificate
 	Version string
 	Waiting func() int // batches in the spool; may be nil
+	Resets  bool       // it can give accounts new passwords, and hand them over
 
 	agent string
 	http  *http.Client
@@ -188,6 +189,9 @@ func (c *Client) request(ctx context.Context, method, path string, body []byte) 
 	r.Header.Set(headerTime, strconv.FormatInt(time.Now().UnixNano(), 10))
 	if c.Waiting != nil {
 		r.Header.Set(headerWaiting, strconv.Itoa(c.Waiting()))
+	}
+	if c.Resets {
+		r.Header.Set(headerResets, "yes")
 	}
 	return c.http.Do(r)
 }

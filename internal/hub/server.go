@@ -71,6 +71,9 @@ type Server struct {
 	// others the hub takes over: it has forgotten them.
 	Held func(ctx context.Context, agent string, held []rules.Decision) (over []string, err error)
 
+	// ResetDone is told what became of a reset at an agent, as the agent says.
+	ResetDone func(ctx context.Context, agent string, r ResetReport) error
+
 	RecipientKey []byte // under which the fleet hashes recipients
 	Version      string
 
@@ -105,6 +108,7 @@ type Presence struct {
 	Waiting int           `json:"waiting"` // batches in its spool
 	Lag     time.Duration `json:"lag_ns"`  // of its newest event, when that came
 	Streams int           `json:"streams"` // open, over which it is told of blocks
+	Resets  bool          `json:"resets"`  // it can give accounts new passwords
 }
 
 // Serve answers agents that l accepts until ctx is done. It closes l.
@@ -181,6 +185,7 @@ func (s *Server) handler() http.Handler {
 		r.Post("/v1/renew", s.renew)
 		r.Post("/v1/batches", s.batches)
 		r.Post("/v1/held", s.held)
+		r.Post("/v1/resets", s.resetDone)
 		r.Get("/v1/orders", s.orders)
 	})
 	return r
@@ -191,6 +196,7 @@ const (
 	headerVersion = "Vedetta-Version"
 	headerTime    = "Vedetta-Time"    // nanoseconds since 1970, by its clock
 	headerWaiting = "Vedetta-Waiting" // batches in its spool
+	headerResets  = "Vedetta-Resets"  // yes: it can give accounts new passwords
 )
 
 type memberKey struct{}
@@ -254,6 +260,7 @@ func (l *line) heard(r *http.Request) {
 	defer l.mu.Unlock()
 	l.said.Seen = now
 	l.said.Version = plain(r.Header.Get(headerVersion), 64)
+	l.said.Resets = r.Header.Get(headerResets) == "yes"
 	if n, err := strconv.ParseInt(r.Header.Get(headerTime), 10, 64); err == nil {
 		l.said.Skew = time.Unix(0, n).Sub(now)
 	}
@@ -567,6 +574,9 @@ func (c caller) translated(change Change) Change {
 	for _, o := range change.Set {
 		account, _ := c.Local(mailq.Account(o.Decision.Subject))
 		o.Decision.Subject = string(account)
+		if o.Reset.Agent != "" && o.Reset.Agent != c.Agent {
+			o.Reset = Reset{} // another agent is asked
+		}
 		out.Set = append(out.Set, o)
 	}
 	for _, subject := range change.Lifted {
