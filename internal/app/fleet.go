@@ -272,11 +272,7 @@ func (p *pipeline) missed(d hub.Delivery, foreign []mailq.Account) {
 		return
 	}
 	p.fleet.foreign[d.Agent] = hour
-	subject := "agent " + d.Agent
-	p.found(rules.Finding{
-		ID: rules.FindingID(rules.LostCoverage, subject, hour), Rule: rules.LostCoverage, Subject: subject, Time: d.Received, Since: hour,
-		Evidence: []rules.Evidence{{Kind: rules.Coverage, Text: strings.Join(texts, "; ")}},
-	})
+	p.found(lostCoverage("agent "+d.Agent, d.Received, strings.Join(texts, "; ")))
 }
 
 // A visitor is an agent whose batch is being judged.
@@ -412,8 +408,10 @@ func (s *service) held(ctx context.Context, agent string, ds []rules.Decision) (
 		}
 	}
 	if refused > 0 {
-		s.log.Error("an agent has blocks that this hub does not know and does not take over: they stay there alone", "agent", agent, "number", refused)
 		s.metrics.blind.WithLabelValues("takeover").Inc()
+		text := fmt.Sprintf("agent %s stops %d account%s that this hub does not know of and does not take over; what is stopped stays so on that server alone: see vedetta journal there, and block or release it here", agent, refused, plural(refused))
+		s.log.Error(text)
+		s.report(ctx, lostCoverage("blocks of agent "+agent, now, text))
 	}
 	if len(lost) == 0 {
 		return over, nil

@@ -312,6 +312,13 @@ func TestTakeoversAreBounded(t *testing.T) {
 	claim := func(n int, subject string) rules.Decision {
 		return rules.Decision{ID: fmt.Sprint("x", n), Subject: subject, Action: rules.Block, Time: time.Now(), Enforce: true}
 	}
+	p.asks, p.done = make(chan func()), make(chan struct{})
+	go func() {
+		for ask := range p.asks {
+			ask()
+		}
+		close(p.done)
+	}()
 	over, err := s.held(t.Context(), "mx1", []rules.Decision{
 		claim(1, "carol@blog.test"), claim(2, "user:mx1!www-data"), claim(3, "a@shop.test"), claim(4, "b@shop.test"), claim(5, "c@shop.test"),
 	})
@@ -325,5 +332,10 @@ func TestTakeoversAreBounded(t *testing.T) {
 	p.fleet.takeovers.blast.Max = 100
 	if _, err := s.held(t.Context(), "mx1", []rules.Decision{claim(6, "d@shop.test")}); err != nil || len(acts.did) != 2 {
 		t.Errorf("a hub that observes: %v, did %v", err, acts.did)
+	}
+	close(p.asks)
+	<-p.done
+	if len(p.steps) != 1 || !strings.Contains(p.steps[0].finding.Evidence[0].Text, "agent mx1 stops 3 accounts") {
+		t.Errorf("people are told %+v; want it once an hour", p.steps)
 	}
 }

@@ -197,12 +197,17 @@ func (p *pipeline) gap(c sourceChunk) {
 		return
 	}
 	p.log.Warn("log lines were lost", "log", c.source, "gap", c.chunk.Gap)
-	now := time.Now()
+	p.found(lostCoverage(c.source, time.Now(), c.chunk.Gap))
+}
+
+// lostCoverage is the finding of the hour that something is not watched as it
+// should be.
+func lostCoverage(subject string, now time.Time, text string) rules.Finding {
 	hour := now.Truncate(time.Hour)
-	p.found(rules.Finding{
-		ID: rules.FindingID(rules.LostCoverage, c.source, hour), Rule: rules.LostCoverage, Subject: c.source, Time: now, Since: hour,
-		Evidence: []rules.Evidence{{Kind: rules.Coverage, Text: c.chunk.Gap}},
-	})
+	return rules.Finding{
+		ID: rules.FindingID(rules.LostCoverage, subject, hour), Rule: rules.LostCoverage, Subject: subject, Time: now, Since: hour,
+		Evidence: []rules.Evidence{{Kind: rules.Coverage, Text: text}},
+	}
 }
 
 // note joins what the gate was told with the log.

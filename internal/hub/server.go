@@ -12,12 +12,15 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
+	"golang.org/x/time/rate"
 
 	"github.com/vedetta-watch/vedetta/mailq"
 	"github.com/vedetta-watch/vedetta/rules"
@@ -79,6 +82,8 @@ type Server struct {
 
 	mu    sync.Mutex // guards lines
 	lines map[string]*line
+
+	refusals throttledLog
 }
 
 // What one agent may have open at once. An honest one has one of each, and
@@ -94,9 +99,11 @@ type line struct {
 	batches sync.Mutex    // held while batches are taken, so that they stay in order
 	mark    Mark          // on the disk; guarded by batches
 
-	mu   sync.Mutex // guards what follows
-	said Presence
-	drop chan struct{} // closed when the agent is revoked
+	mu    sync.Mutex // guards what follows
+	said  Presence
+	skews [3]time.Duration // by the latest requests
+	heads int              // how many there were
+	drop  chan struct{}    // closed when the agent is revoked
 }
 
 // A Presence is when an agent was heard, and what it said of itself.
@@ -262,11 +269,20 @@ func (l *line) heard(r *http.Request) {
 	l.said.Version = plain(r.Header.Get(headerVersion), 64)
 	l.said.Resets = r.Header.Get(headerResets) == "yes"
 	if n, err := strconv.ParseInt(r.Header.Get(headerTime), 10, 64); err == nil {
-		l.said.Skew = time.Unix(0, n).Sub(now)
+		l.said.Skew = l.skewLocked(time.Unix(0, n).Sub(now))
 	}
 	if n, err := strconv.Atoi(r.Header.Get(headerWaiting)); err == nil {
 		l.said.Waiting = max(n, 0)
 	}
+}
+
+// skewLocked is by how much the agent's clock is ahead, if its latest request
+// looks like ahead. A request that was held up looks late, and none looks early:
+// of the latest few, the one that was under way for the shortest time is right.
+func (l *line) skewLocked(ahead time.Duration) time.Duration {
+	l.skews[l.heads%len(l.skews)] = ahead
+	l.heads++
+	return slices.Max(l.skews[:min(l.heads, len(l.skews))])
 }
 
 // Resume says how far an agent's batches are on the disk. It is called for all
@@ -586,13 +602,39 @@ func (c caller) translated(change Change) Change {
 	return out
 }
 
+// A throttledLog writes down what strangers can bring about as often as they
+// like: some of it, and how much was left out.
+type throttledLog struct {
+	once    sync.Once
+	allow   *rate.Limiter
+	skipped atomic.Uint64
+}
+
+// How much of it is written down.
+const (
+	refusalsPerSecond = 1
+	refusalsAtOnce    = 20
+)
+
+func (t *throttledLog) warn(log *slog.Logger, text string, args ...any) {
+	t.once.Do(func() { t.allow = rate.NewLimiter(refusalsPerSecond, refusalsAtOnce) })
+	if !t.allow.Allow() {
+		t.skipped.Add(1)
+		return
+	}
+	if n := t.skipped.Swap(0); n > 0 {
+		args = append(args, "left_out_before", n)
+	}
+	log.Warn(text, args...)
+}
+
 // refusal is what an agent is told when something is not done.
 type refusal struct {
 	Error string `json:"error"`
 }
 
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, status int, err error) {
-	s.Log.Warn("agent refused", "path", r.URL.Path, "from", r.RemoteAddr, "status", status, "err", err)
+	s.refusals.warn(s.Log, "agent refused", "path", r.URL.Path, "from", r.RemoteAddr, "status", status, "err", err)
 	s.reply(w, status, refusal{err.Error()})
 }
 

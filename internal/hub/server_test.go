@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -17,6 +18,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/vedetta-watch/vedetta/mailq"
 	"github.com/vedetta-watch/vedetta/rules"
@@ -431,5 +434,41 @@ func TestRenewal(t *testing.T) {
 	}
 	if _, _, err := c.Send(t.Context(), Mark{}, []Sealed{sealed(t, 1, 1)}); err != nil {
 		t.Errorf("with the new certificate: %v", err)
+	}
+}
+
+// A request that was held up says nothing of a clock, but one that went fast
+// does.
+func TestSkewIsOfTheFastestRequest(t *testing.T) {
+	l := &line{}
+	for _, test := range []struct{ ahead, want time.Duration }{
+		{-time.Millisecond, -time.Millisecond}, {-40 * time.Second, -time.Millisecond}, {2 * time.Hour, 2 * time.Hour},
+	} {
+		if got := l.skewLocked(test.ahead); got != test.want {
+			t.Errorf("after %s: %s, want %s", test.ahead, got, test.want)
+		}
+	}
+	for range len(l.skews) { // the clock is set right
+		l.skewLocked(-time.Millisecond)
+	}
+	if got := l.skewLocked(-time.Millisecond); got != -time.Millisecond {
+		t.Errorf("set right: %s", got)
+	}
+}
+
+// Strangers cannot fill the hub's log.
+func TestRefusalsAreLoggedSparingly(t *testing.T) {
+	var out bytes.Buffer
+	log := slog.New(slog.NewTextHandler(&out, nil))
+	var l throttledLog
+	for range 10_000 {
+		l.warn(log, "agent refused")
+	}
+	l.allow.SetBurst(2 * refusalsAtOnce)
+	l.allow.SetLimit(rate.Inf)
+	l.warn(log, "agent refused")
+	lines := strings.Count(out.String(), "\n")
+	if lines > refusalsAtOnce+5 || !strings.Contains(out.String(), "left_out_before=99") {
+		t.Errorf("%d lines:\n%s", lines, out.String())
 	}
 }
