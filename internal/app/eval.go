@@ -20,6 +20,8 @@ type (
 	EvalPart = eval.Part
 	// EvalProgress is how far an Eval has come.
 	EvalProgress = eval.Progress
+	// EvalListing is how block lists come to list an address.
+	EvalListing = eval.Listing
 )
 
 // EvalOptions says what to measure with and where to write.
@@ -33,6 +35,7 @@ type EvalOptions struct {
 	Seed     uint64
 	Part     EvalPart
 	WarmUp   time.Duration // of the traffic, not counted
+	Listing  *EvalListing  // nil: no race with block lists
 	Picture  string        // file for the picture; empty for none
 	JSON     bool
 	Out      io.Writer
@@ -59,7 +62,7 @@ func Eval(ctx context.Context, o EvalOptions) (err error) {
 		return err
 	}
 	run := eval.Options{
-		WarmUp: o.WarmUp, Trials: o.Trials, Odd: o.Odd, Seed: o.Seed, Part: o.Part, Owners: dir.Load(), Detector: detectorConfig(o.Config), Policy: j.policy, Progress: o.Progress,
+		WarmUp: o.WarmUp, Trials: o.Trials, Odd: o.Odd, Seed: o.Seed, Part: o.Part, Listing: o.Listing, Owners: dir.Load(), Detector: detectorConfig(o.Config), Policy: j.policy, Progress: o.Progress,
 	}
 	if o.isTrace() {
 		run.Traffic, err = readTrace(o.Paths[0])

@@ -27,7 +27,8 @@ type Options struct {
 	Trials   int // hijacks of each style
 	Odd      int // honest but odd senders of each kind
 	Seed     uint64
-	Part     Part // of the accounts, whom to count and to hijack; the others go by
+	Part     Part     // of the accounts, whom to count and to hijack; the others go by
+	Listing  *Listing // nil: no race with block lists
 	Detector detector.Config
 	Policy   *rules.Policy // what a finding deserves; in [rules.ModeEnforce]
 	Progress func(Progress)
@@ -77,6 +78,7 @@ func Run(ctx context.Context, o Options) (Result, error) {
 		return Result{}, err
 	}
 	r := real.result()
+	stops := real.stops
 	if o.Odd > 0 {
 		odd := oddPass(o, begin)
 		odd.of = []victim{letters, form}
@@ -84,6 +86,15 @@ func Run(ctx context.Context, o Options) (Result, error) {
 			return Result{}, err
 		}
 		r.addOdd(odd)
+		for sys := range stops {
+			for s, more := range odd.stops[sys] {
+				stops[sys][s] = append(stops[sys][s], more...)
+			}
+		}
+	}
+	if o.Listing != nil {
+		race := o.Listing.race(stops)
+		r.Race = &race
 	}
 	return r, nil
 }

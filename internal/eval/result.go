@@ -21,11 +21,12 @@ type Result struct {
 	MailboxDays int                  `json:"mailbox_days"` // on which one sent, after the warm-up
 	Trials      int                  `json:"trials"`       // of each style; less where a style asks for certain victims
 	Seed        uint64               `json:"seed"`
-	Systems     []System             `json:"systems"`     // Vedetta first
-	Stopped     []Case               `json:"stopped"`     // honest accounts that Vedetta held or blocked, the first 100
-	Odd         []Odd                `json:"odd"`         // honest but odd senders
-	Calibration detector.Calibration `json:"calibration"` // where the traffic's own days put the thresholds
-	Curve       []Point              `json:"curve"`       // what other thresholds would have come to, and the fixed rules
+	Systems     []System             `json:"systems"`        // Vedetta first
+	Stopped     []Case               `json:"stopped"`        // honest accounts that Vedetta held or blocked, the first 100
+	Odd         []Odd                `json:"odd"`            // honest but odd senders
+	Calibration detector.Calibration `json:"calibration"`    // where the traffic's own days put the thresholds
+	Curve       []Point              `json:"curve"`          // what other thresholds would have come to, and the fixed rules
+	Race        *Race                `json:"race,omitempty"` // with block lists, if it was asked for
 }
 
 // mostCases bounds the honest accounts that are listed.
@@ -234,6 +235,11 @@ func (r Result) Print(out io.Writer) error {
 	}
 	if err := t.Flush(); err != nil {
 		return err
+	}
+	if r.Race != nil {
+		if err := r.Race.print(out); err != nil {
+			return err
+		}
 	}
 	if k := r.Calibration; k.Enough {
 		fmt.Fprintf(out, "\na hold came to be at %.1f (as shipped 12), for %g wrong in 100,000 mailbox-days\n", k.Hold, k.Target)
