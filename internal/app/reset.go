@@ -264,6 +264,9 @@ func (p *pipeline) changePassword(ctx context.Context, r passwordReset) {
 			break
 		}
 	}
+	if p.errands != nil && r.by != "" && !r.out.OK { // nobody waits for it who would tell
+		p.report(ctx, lostCoverage("sessions of "+subject, time.Now(), r.out.Detail))
+	}
 	select {
 	case p.resetDone <- r:
 	case <-ctx.Done(): // without an outcome it is done again at the next start

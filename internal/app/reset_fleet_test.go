@@ -17,14 +17,18 @@ import (
 
 // ended is where sessions are ended.
 type ended struct {
-	mu  sync.Mutex
-	ids []string
+	mu    sync.Mutex
+	ids   []string
+	fails bool
 }
 
 func (e *ended) EndSessions(_ context.Context, r enforce.Reset) enforce.Outcome {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.ids = append(e.ids, r.ID)
+	if e.fails {
+		return enforce.Outcome{Detail: "sessions: dovecot is not there"}
+	}
 	return enforce.Outcome{OK: true, Detail: "sessions: ended"}
 }
 
@@ -306,5 +310,14 @@ func TestErrands(t *testing.T) {
 	s.runErrands(t)
 	if got := e.list(); !slices.Equal(got, []string{"r5"}) || len(s.told()) > 0 {
 		t.Errorf("sessions ended for %q", got)
+	}
+
+	e.fails = true
+	s.heed(t.Context(), hub.Order{Decision: rules.Decision{Subject: victim}, Reset: hub.Reset{ID: "r6", Done: true}}, blocked)
+	go func() { (<-s.asks)(); close(s.done) }()
+	s.runErrands(t)
+	<-s.done
+	if f := s.forward.findings; len(f) != 1 || !strings.Contains(f[0].Evidence[0].Text, "dovecot is not there") {
+		t.Errorf("people are told %+v", f)
 	}
 }
