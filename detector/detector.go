@@ -87,6 +87,7 @@ type Stats struct {
 	Accounts  int
 	Evicted   uint64 // accounts forgotten after a long silence
 	Untracked uint64 // events of accounts for which there was no room
+	Late      uint64 // events that were counted and not judged; see ObserveLate
 }
 
 // New makes a detector that knows nothing yet. dir may be nil: then no
