@@ -96,8 +96,9 @@ type agent struct {
 	keep     time.Duration
 
 	// What follows is send's.
-	told  hub.Mark // where the hub says that it is
+	told  hub.Marks // where the hub says that it is
 	place place
+	later time.Time // before which the hub is busy with what is new
 
 	behind atomic.Int64 // batches that the hub has not had
 	heard  atomic.Int64 // when the hub was reached last, in nanoseconds since 1970
@@ -105,18 +106,6 @@ type agent struct {
 
 // away reports whether the hub is not reached, and has not been for a while.
 func (a *agent) away(now time.Time) bool { return now.Sub(time.Unix(0, a.heard.Load())) > fuseAfter }
-
-// A place is where in the hub's counting the spool's batches are: the batch with
-// number seq is seq - Base there. It changes when either of the two has lost
-// its disk, and when this server has become another agent.
-type place struct {
-	Agent string `json:"agent"`
-	Epoch uint64 `json:"epoch"`
-	Base  uint64 `json:"base"`
-	Acked uint64 `json:"acked"` // the newest batch of the spool that the hub has
-}
-
-const placeSetting = "spool-place"
 
 // resume finds where the last run was.
 func (a *agent) resume(ctx context.Context, f *forwarder) error {
@@ -130,7 +119,8 @@ func (a *agent) resume(ctx context.Context, f *forwarder) error {
 		}
 	}
 	f.committed.Store(f.seq)
-	text, err := a.db.SettingOnce(ctx, placeSetting, asJSON(place{Agent: a.name, Epoch: uint64(time.Now().UnixNano()), Base: f.seq, Acked: f.seq}))
+	first := place{Agent: a.name, Parts: []part{{Epoch: uint64(time.Now().UnixNano()), Base: f.seq, Acked: f.seq}}}
+	text, err := a.db.SettingOnce(ctx, placeSetting, asJSON(first))
 	if err != nil {
 		return err
 	}
@@ -138,17 +128,17 @@ func (a *agent) resume(ctx context.Context, f *forwarder) error {
 		return fmt.Errorf("place of the spool: %w", err)
 	}
 	if a.place.Agent != a.name {
-		return a.move(ctx, 0)
+		a.place.Agent = a.name
+		a.place.renumber(0)
 	}
 	return nil
 }
 
-// move begins a new epoch, after one of the hub's, with what was not sent for
-// certain.
-func (a *agent) move(ctx context.Context, after uint64) error {
-	acked := a.place.Acked
-	a.place = place{Agent: a.name, Epoch: max(uint64(time.Now().UnixNano()), after+1), Base: acked, Acked: acked}
-	return a.db.SetSetting(ctx, placeSetting, asJSON(a.place))
+// savePlace writes the place down.
+func (a *agent) savePlace(ctx context.Context) error {
+	err := a.db.SetSetting(ctx, placeSetting, asJSON(a.place))
+	a.place.changed = a.place.changed && err != nil
+	return err
 }
 
 // waiting is about how many batches the hub has not had.
@@ -159,15 +149,20 @@ const (
 	firstRetry = 200 * time.Millisecond // after a failure, then twice as long each time
 	lastRetry  = 5 * time.Second
 	heartbeat  = 10 * time.Second // between two words where there is nothing to say
+	lateRetry  = time.Second      // before what waits is tried again where the hub is busy
 	tidyEvery  = time.Minute
 )
+
+// lateAfter is how long the hub is not reached before what is new waits in a lane
+// of its own, so that it does not keep waiting what comes when the hub is back.
+const lateAfter = 2 * time.Second
 
 // send brings the spool to the hub until ctx ends.
 func (s *service) send(ctx context.Context) error {
 	hubEye := eye{kind: "hub", subject: "hub " + s.config.Hub.Address, part: "hub"}
 	pause, tidied := firstRetry, time.Now()
 	for known := false; ctx.Err() == nil; {
-		more, err := s.agent.sendOnce(ctx, s.forward, &known)
+		pace, err := s.agent.sendOnce(ctx, s.forward, &known)
 		if time.Since(tidied) > tidyEvery {
 			tidied = time.Now()
 			s.tidySpool(ctx)
@@ -177,6 +172,8 @@ func (s *service) send(ctx context.Context) error {
 				return nil
 			}
 			s.health.set(hubEye.name(), err)
+			s.agent.unheard(s.forward.committed.Load(), known)
+			known = false
 			s.log.Warn("hub not reached; what is seen is kept", "hub", s.config.Hub.Address, "waiting", s.agent.waiting(), "err", err)
 			_ = wait(ctx, pause)
 			pause = min(2*pause, lastRetry)
@@ -184,8 +181,8 @@ func (s *service) send(ctx context.Context) error {
 		}
 		s.sees(&hubEye)
 		pause = firstRetry
-		if !more {
-			rest := time.NewTimer(heartbeat)
+		if pace > 0 {
+			rest := time.NewTimer(pace)
 			select {
 			case <-ctx.Done():
 			case <-s.forward.written:
@@ -197,42 +194,98 @@ func (s *service) send(ctx context.Context) error {
 	return nil
 }
 
-// sendAtOnce bounds a request, in bytes of batches.
-const sendAtOnce = 1 << 20
+// unheard notes that the hub was not reached, and whether it was before.
+func (a *agent) unheard(newest uint64, before bool) {
+	a.place.changed = a.place.changed || before // how far it had come then
+	if time.Since(time.Unix(0, a.heard.Load())) > lateAfter {
+		a.place.turn(true, newest)
+	}
+}
 
-// sendOnce sends what comes next, and reports whether there is more. Until known
-// it only asks where the hub is.
-func (a *agent) sendOnce(ctx context.Context, f *forwarder, known *bool) (more bool, err error) {
-	var rows []store.SpoolRow
-	if *known {
-		if rows, err = a.db.Spooled(ctx, a.place.Acked, hub.MaxBatches, sendAtOnce); err != nil {
-			return false, err
+// What goes in a request at most. Of what waits it is little: what is new waits
+// for it.
+const (
+	sendAtOnce  = 1 << 20 // bytes of batches
+	lateAtOnce  = 128 << 10
+	lateBatches = 16
+)
+
+// next returns what is to be sent next, and its part: what is new before what
+// waits.
+func (a *agent) next(ctx context.Context, newest uint64) (p part, rows []store.SpoolRow, err error) {
+	p, rows, err = a.nextOf(ctx, false, newest, hub.MaxBatches, sendAtOnce)
+	if err != nil || len(rows) > 0 || time.Now().Before(a.later) {
+		return p, rows, err
+	}
+	return a.nextOf(ctx, true, newest, lateBatches, lateAtOnce)
+}
+
+func (a *agent) nextOf(ctx context.Context, late bool, newest uint64, most, bytes int) (part, []store.SpoolRow, error) {
+	for p := a.place.next(late, newest); p != nil; p = a.place.next(late, newest) {
+		rows, err := a.db.Spooled(ctx, p.Acked, p.end(newest), most, bytes)
+		if err != nil || len(rows) > 0 || p.Last == 0 {
+			return *p, rows, err
+		}
+		a.place.drop(p.Epoch) // its rest did not fit the disk
+	}
+	return part{}, nil, nil
+}
+
+// sendOnce sends what comes next, and returns how long it may be until there is
+// more to send; 0: there is. Until known it only asks where the hub is.
+func (a *agent) sendOnce(ctx context.Context, f *forwarder, known *bool) (pace time.Duration, err error) {
+	if a.place.changed {
+		if err := a.savePlace(ctx); err != nil {
+			return 0, fmt.Errorf("place of the spool: %w", err)
 		}
 	}
-	batches := make([]hub.Sealed, len(rows))
-	for i, r := range rows {
-		batches[i] = hub.Sealed{Mark: hub.Mark{Epoch: a.place.Epoch, Seq: r.Seq - a.place.Base}, Body: r.Body}
+	newest := f.committed.Load()
+	var p part
+	var rows []store.SpoolRow
+	if *known {
+		if p, rows, err = a.next(ctx, newest); err != nil {
+			return 0, err
+		}
 	}
-	a.behind.Store(int64(f.committed.Load() - a.place.Acked))
-	at, ok, err := a.client.Send(ctx, a.told, batches)
-	if unwelcome(err) && len(batches) > 1 { // one of them, or all together
-		at, ok, err = a.client.Send(ctx, a.told, batches[:1])
-	}
-	if unwelcome(err) && len(batches) > 0 { // it would be refused for ever
-		f.lost.Add(uint64(rows[0].Events))
-		return true, errors.Join(err, a.db.DropSpooled(ctx, rows[0].Seq))
-	}
+	a.behind.Store(int64(a.place.waiting(newest)))
+	before := a.told.Of(p.Late)
+	at, ok, err := a.ship(ctx, f, before, p, rows)
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	a.heard.Store(time.Now().UnixNano())
 	first := !*known
 	*known, a.told = true, at
-	if err := a.follow(ctx, at, f.committed.Load()); err != nil {
-		return false, err
+	a.place.hear(at, newest)
+	a.behind.Store(int64(a.place.waiting(f.committed.Load())))
+	busy := len(rows) > 0 && ok && at.Of(p.Late) == before
+	if busy {
+		a.later = time.Now().Add(lateRetry)
 	}
-	a.behind.Store(int64(f.committed.Load() - a.place.Acked))
-	return first || !ok || len(rows) > 0, nil
+	switch {
+	case first || !ok || len(rows) > 0 && !busy:
+		return 0, nil
+	case a.place.next(true, newest) != nil:
+		return lateRetry, nil
+	}
+	return heartbeat, nil
+}
+
+// ship sends batches of a part. One that the hub will never take is lost, and told.
+func (a *agent) ship(ctx context.Context, f *forwarder, known hub.Mark, p part, rows []store.SpoolRow) (at hub.Marks, ok bool, err error) {
+	batches := make([]hub.Sealed, len(rows))
+	for i, r := range rows {
+		batches[i] = hub.Sealed{Mark: hub.Mark{Epoch: p.Epoch, Seq: r.Seq - p.Base, Late: p.Late}, Body: r.Body}
+	}
+	at, ok, err = a.client.Send(ctx, known, batches)
+	if unwelcome(err) && len(batches) > 1 { // one of them, or all together
+		at, ok, err = a.client.Send(ctx, known, batches[:1])
+	}
+	if unwelcome(err) && len(batches) > 0 { // it would be refused for ever
+		f.lost.Add(uint64(rows[0].Events))
+		err = errors.Join(err, a.db.DropSpooled(ctx, rows[0].Seq))
+	}
+	return at, ok, err
 }
 
 // unwelcome reports whether the hub refuses batches for what they are.
@@ -241,30 +294,13 @@ func unwelcome(err error) bool {
 	return errors.As(err, &refused) && (refused.Status == http.StatusBadRequest || refused.Status == http.StatusRequestEntityTooLarge)
 }
 
-// follow takes over where the hub says that it is. The newest is the number of
-// the newest batch.
-func (a *agent) follow(ctx context.Context, at hub.Mark, newest uint64) error {
-	p := a.place
-	switch {
-	case at.Epoch < p.Epoch: // it has heard nothing of this epoch yet, or has forgotten it
-		a.place.Acked = p.Base
-		return nil
-	case at.Epoch == p.Epoch && at.Seq+p.Base <= newest:
-		a.place.Acked = at.Seq + p.Base
-		return nil
-	case at.Epoch == p.Epoch: // it has had more than was ever made here: this disk was set back
-		a.place.Acked = newest
-	}
-	return a.move(ctx, at.Epoch)
-}
-
 // tidySpool notes what the hub has had, and frees what is old or too much.
 func (s *service) tidySpool(ctx context.Context) {
 	a := s.agent
-	err := a.db.SetSetting(ctx, placeSetting, asJSON(a.place))
+	err := a.savePlace(ctx)
 	lost := 0
 	if err == nil {
-		lost, err = a.db.TrimSpool(ctx, a.place.Acked, time.Now().Add(-a.keep), a.spoolMax)
+		lost, err = a.db.TrimSpool(ctx, a.place.sent(s.forward.committed.Load()), a.place.had, time.Now().Add(-a.keep), a.spoolMax)
 	}
 	if err != nil && ctx.Err() == nil {
 		s.log.Error("the spool is not tidied", "err", err)

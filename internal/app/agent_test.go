@@ -22,7 +22,10 @@ import (
 // A listeningHub notes what agents bring it.
 type listeningHub struct {
 	*fleet
-	addr string
+	config config.Config
+	db     *store.DB
+	addr   string
+	stop   func()
 
 	mu  sync.Mutex // guards got
 	got []hub.Delivery
@@ -30,39 +33,57 @@ type listeningHub struct {
 
 func newListeningHub(t *testing.T) *listeningHub {
 	t.Helper()
-	c := config.Default()
-	c.State = t.TempDir()
-	db, err := store.Open(t.Context(), filepath.Join(c.State, "v.db"))
+	h := &listeningHub{config: config.Default(), addr: "127.0.0.1:0"}
+	h.config.State = t.TempDir()
+	db, err := store.Open(t.Context(), filepath.Join(h.config.State, "v.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := newFleet(t.Context(), c, db, make([]byte, 16))
+	h.db = db
+	h.start(t)
+	t.Cleanup(func() {
+		h.stop()
+		db.Close()
+	})
+	return h
+}
+
+// start has the hub answer, with what its journal says.
+func (h *listeningHub) start(t *testing.T) {
+	t.Helper()
+	f, err := newFleet(context.Background(), h.config, h.db, make([]byte, 16))
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", h.addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &listeningHub{fleet: f, addr: l.Addr().String()}
+	h.fleet, h.addr, h.got = f, l.Addr().String(), nil
 	f.server.Log, f.server.ResetDone = slog.New(slog.DiscardHandler), f.report
 	f.server.Deliver = func(d hub.Delivery) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.got = append(h.got, d)
 	}
+	if err := f.server.Journal.Read(hub.Position{}, func(r hub.Record, at hub.Position) error {
+		f.server.Resume(r.Agent, r.Sealed.Mark)
+		d, err := r.Delivery(at)
+		h.got = append(h.got, d)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- f.server.Serve(ctx, l) }()
-	t.Cleanup(func() {
+	h.stop = func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
 		f.server.Journal.Close()
-		db.Close()
-	})
-	return h
+	}
 }
 
 // enrolled is an agent of the hub, with a spool of its own.
@@ -116,11 +137,11 @@ func drain(t *testing.T, a *agent, f *forwarder) {
 	t.Helper()
 	known := false
 	for range 20 {
-		more, err := a.sendOnce(t.Context(), f, &known)
+		pace, err := a.sendOnce(t.Context(), f, &known)
 		if err != nil {
 			t.Log(err)
 		}
-		if err == nil && !more {
+		if err == nil && pace == heartbeat {
 			return
 		}
 	}
@@ -191,7 +212,7 @@ func TestSpoolOverflows(t *testing.T) {
 	for range 5 {
 		f.gather(t, a.db, 10)
 	}
-	lost, err := a.db.TrimSpool(t.Context(), 0, time.Now(), 150)
+	lost, err := a.db.TrimSpool(t.Context(), 0, a.place.had, time.Now(), 150)
 	if err != nil || lost == 0 {
 		t.Fatalf("lost %d, %v", lost, err)
 	}
@@ -218,17 +239,17 @@ func TestServerBecomesAnotherAgent(t *testing.T) {
 	if err := a.resume(t.Context(), f); err != nil {
 		t.Fatal(err)
 	}
-	was := a.place
+	was := a.place.Parts[0]
 	if was.Base != 9 || was.Acked != 9 {
 		t.Errorf("at first: %+v", was)
 	}
-	a.place.Acked = 12
-	if err := p.store.SetSetting(t.Context(), placeSetting, asJSON(a.place)); err != nil {
+	a.place.Parts[0].Acked = 12
+	if err := a.savePlace(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"mx2", "mx2"} {
 		b := &agent{name: name, db: p.store}
-		if err := b.resume(t.Context(), newForwarder()); err != nil || b.place.Agent != "mx2" || b.place.Base != 12 || b.place.Acked != 12 || b.place.Epoch <= was.Epoch {
+		if err := b.resume(t.Context(), newForwarder()); err != nil || b.place.Agent != "mx2" || b.place.Parts[0].Base != 12 || b.place.Parts[0].Acked != 12 || b.place.Parts[0].Epoch <= was.Epoch || !b.place.changed {
 			t.Errorf("%+v, %v", b.place, err)
 		}
 	}

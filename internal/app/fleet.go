@@ -36,18 +36,27 @@ type fleet struct {
 	asked      map[string]*asking // answer's, by decision: resets that agents are to do
 
 	// What follows is observe's.
-	marks  map[string]hub.Mark // of the agents that came further since their marks were noted
+	marks  map[string]hub.Mark // of the agents that came further since their marks were noted, by source
 	noted  time.Time           // when that was
 	judged hub.Position
 }
 
 // The names under which it is kept how far the journal was judged, how far each
-// agent had come at a position in it, and which one that is.
+// agent had come at a position in it, in both lanes, and which one that is.
 const (
 	journalSource = "agents"
 	agentSource   = "agent "
+	lateSource    = "late of agent " // which a release that has one lane passes over
 	marksSource   = "agents' marks"
 )
+
+// laneSource is the name of an agent's mark in one of its lanes.
+func laneSource(agent string, late bool) string {
+	if late {
+		return lateSource + agent
+	}
+	return agentSource + agent
+}
 
 // noteMarks is how often it is noted how far the agents have come: what came
 // since is read in the journal at the next start.
@@ -171,14 +180,18 @@ func (s *service) resumeAgent(source string, text []byte, marked, judged *hub.Po
 	case marksSource:
 		return json.Unmarshal(text, marked)
 	}
-	agent, ok := strings.CutPrefix(source, agentSource)
-	if !ok {
-		return nil
+	agent, late := strings.CutPrefix(source, lateSource)
+	if !late {
+		var ok bool
+		if agent, ok = strings.CutPrefix(source, agentSource); !ok {
+			return nil
+		}
 	}
 	var m hub.Mark
 	if err := json.Unmarshal(text, &m); err != nil {
 		return err
 	}
+	m.Late = late
 	s.fleet.server.Resume(agent, m)
 	return nil
 }
@@ -192,12 +205,16 @@ const (
 // deliver judges a batch. It runs in observe.
 func (p *pipeline) deliver(d hub.Delivery) {
 	p.judge.stale = time.Now().Add(-p.stale)
-	p.fleet.judged, p.fleet.marks[d.Agent] = d.At, d.Mark
+	p.fleet.judged, p.fleet.marks[laneSource(d.Agent, d.Late)] = d.At, d.Mark
 	p.dirty = true
 	p.metrics.batches.Inc()
 	member, err := p.fleet.roster.Member(d.Agent)
 	if err != nil {
 		return // revoked since: what it said then is not believed any more
+	}
+	saw := p.saw
+	if d.Late {
+		saw, d.Samples = p.sawLate, nil // the queue is not as it was
 	}
 	v := visitor{member.Scope, salt(d.Agent), d}
 	var foreign []mailq.Account
@@ -209,7 +226,7 @@ func (p *pipeline) deliver(d hub.Delivery) {
 		}
 		p.metrics.agentEvents.Inc()
 		p.newest = ev.Time
-		p.guarded(func() { p.saw(ev) })
+		p.guarded(func() { saw(ev) })
 	}
 	for _, f := range d.Findings {
 		if f, ok := v.finding(f); ok {
@@ -237,8 +254,8 @@ func (f *fleet) positions(to map[string][]byte, now time.Time) {
 	}
 	f.noted = now
 	to[marksSource] = asJSON(f.judged)
-	for agent, m := range f.marks {
-		to[agentSource+agent] = asJSON(m)
+	for source, m := range f.marks {
+		to[source] = asJSON(m)
 	}
 	clear(f.marks)
 }

@@ -137,6 +137,42 @@ func TestHijackOnAServerWithAWrongClock(t *testing.T) {
 	}
 }
 
+// Hours of mail that waited while the hub was away, told after what is new of the
+// same account, have nobody stopped; that of an account that is silent since
+// proposes. Each message is counted once, and how far both lanes came is noted.
+func TestOldNewsAfterWhatIsNew(t *testing.T) {
+	p, _ := judging(t)
+	now := time.Now()
+	waited := hub.Delivery{Agent: "mx1", Received: now, At: hub.Position{Segment: 1, Offset: 9}, Batch: hub.Batch{Mark: hub.Mark{Epoch: 2, Seq: 7, Late: true}}}
+	for _, account := range []mailq.Account{"alice@shop.test", "bob@shop.test"} {
+		for n := range 200 {
+			ev := submitted(account, now.Add(-4*time.Hour+time.Duration(n)*time.Minute))
+			ev.Message, ev.New = uint64(n+1), []mailq.Recipient{{Hash: uint64(1000 + n), Domain: "x.test"}, {Hash: uint64(2000 + n), Domain: "y.test"}}
+			waited.Events = append(waited.Events, ev)
+		}
+	}
+	waited.Samples = []mailq.QueueSample{{Time: now.Add(-time.Hour), Total: 1 << 20}, {Time: now.Add(-time.Hour), Total: 1 << 20}}
+	p.deliver(hub.Delivery{Agent: "mx1", Received: now, Batch: hub.Batch{Mark: nth(3, 1), Events: []mailq.Event{submitted("alice@shop.test", now)}}})
+	p.deliver(waited)
+	proposed := false
+	for _, s := range p.steps {
+		if !s.finding.Backlog || s.finding.Subject != "bob@shop.test" || s.decision.Enforce && s.decision.Action > rules.Observe {
+			t.Errorf("old news is acted on: %+v", s)
+		}
+		proposed = proposed || s.decision.Action > rules.Observe
+	}
+	if !proposed {
+		t.Error("what bob did is not even told")
+	}
+	if a, b := p.seenOf("alice@shop.test"), p.seenOf("bob@shop.test"); a != 201 || b != 200 {
+		t.Errorf("%d and %d messages are counted", a, b)
+	}
+	p.fleet.positions(p.positions, now)
+	if got := string(p.positions[agentSource+"mx1"]) + string(p.positions[lateSource+"mx1"]); got != `{"epoch":3,"seq":1}{"epoch":2,"seq":7,"late":true}` {
+		t.Errorf("marks %s", got)
+	}
+}
+
 // What an agent has in force and the hub has not is over, or forgotten.
 func TestHeldBlocks(t *testing.T) {
 	p, acts := judging(t)
@@ -164,38 +200,6 @@ func TestHeldBlocks(t *testing.T) {
 	active, err := p.store.Active(t.Context(), now)
 	if err != nil || len(active) != 1 || active[0].Why != "score  17" {
 		t.Errorf("active %+v, %v", active, err)
-	}
-}
-
-// Where the hub and the agent's disk have come apart, nothing is left out.
-func TestPlaceOfTheSpool(t *testing.T) {
-	const epoch = 1000
-	for _, test := range []struct {
-		name   string
-		place  place
-		at     hub.Mark
-		newest uint64
-		acked  uint64
-		anew   bool
-	}{
-		{"first contact", place{"mx1", epoch, 0, 0}, hub.Mark{}, 5, 0, false},
-		{"as it was", place{"mx1", epoch, 0, 4}, hub.Mark{Epoch: epoch, Seq: 4}, 5, 4, false},
-		{"the hub has forgotten some", place{"mx1", epoch, 0, 4}, hub.Mark{Epoch: epoch, Seq: 2}, 5, 2, false},
-		{"the hub has forgotten all", place{"mx1", epoch, 10, 14}, hub.Mark{Epoch: 7, Seq: 900}, 15, 10, false},
-		{"in a later epoch", place{"mx1", epoch, 10, 12}, hub.Mark{Epoch: epoch, Seq: 3}, 15, 13, false},
-		{"this disk was set back", place{"mx1", epoch, 0, 4}, hub.Mark{Epoch: epoch, Seq: 50}, 9, 9, true},
-		{"this disk was set back over an epoch", place{"mx1", epoch, 0, 4}, hub.Mark{Epoch: 1 << 62, Seq: 50}, 9, 4, true},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			p, _, _ := answering(t)
-			a := &agent{name: "mx1", db: p.store, place: test.place}
-			if err := a.follow(t.Context(), test.at, test.newest); err != nil {
-				t.Fatal(err)
-			}
-			if a.place.Acked != test.acked || (a.place.Epoch != epoch) != test.anew || test.anew && (a.place.Epoch <= test.at.Epoch || a.place.Base != test.acked) {
-				t.Errorf("%+v", a.place)
-			}
-		})
 	}
 }
 

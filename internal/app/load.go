@@ -449,11 +449,11 @@ func (l Load) send(ctx context.Context, a *loadAgent, started time.Time, g *gaug
 		}
 		g.sent.Add(int64(events))
 		asked := time.Now()
-		mark, ok, err := a.Send(ctx, a.known, sealed)
+		marks, ok, err := a.Send(ctx, a.known, sealed)
 		if err != nil || !ok {
-			return fmt.Errorf("agent %d: not acknowledged (hub at %v): %w", a.n, mark, err)
+			return fmt.Errorf("agent %d: not acknowledged (hub at %v): %w", a.n, marks.Mark, err)
 		}
-		a.known = mark
+		a.known = marks.Mark
 		g.acked.Add(int64(events))
 		g.mu.Lock()
 		g.acks = append(g.acks, time.Since(asked))

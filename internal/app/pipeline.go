@@ -178,6 +178,13 @@ func (p *pipeline) saw(ev *mailq.Event) {
 	}
 }
 
+// sawLate judges an event of an agent's that waited while this hub was away.
+func (p *pipeline) sawLate(ev *mailq.Event) {
+	if f, ok := p.judge.detector.ObserveLate(ev); ok {
+		p.found(f)
+	}
+}
+
 // found judges a finding that no event led to, or leaves that to the hub.
 func (p *pipeline) found(f rules.Finding) {
 	if p.forward != nil {

@@ -36,12 +36,29 @@ type Batch struct {
 	Samples  []mailq.QueueSample
 }
 
-// A Mark says how far an agent has come. Marks of one epoch follow each other
-// without a gap, from 1. A later epoch is a greater number: it begins when the
-// agent has lost its disk.
+// A Mark says how far an agent has come in one of its two lanes: what is new, and
+// what waited while the hub was away, so that the one does not wait behind the
+// other. In each, marks of one epoch follow each other without a gap, from 1. A
+// later epoch is a greater number: it begins when the agent has lost its disk, and
+// with each stretch of its spool that goes in the other lane.
 type Mark struct {
 	Epoch uint64 `cbor:"1,keyasint" json:"epoch"`
 	Seq   uint64 `cbor:"2,keyasint" json:"seq"`
+	Late  bool   `cbor:"4,keyasint,omitempty" json:"late,omitempty"` // of the second lane; 3 is Sealed's
+}
+
+// Marks are how far an agent has come in both lanes.
+type Marks struct {
+	Mark       // of what is new
+	Old  *Mark `json:"old,omitempty"` // of what waited; nil: the hub is of a release that has one lane only
+}
+
+// Of is the mark of a lane.
+func (m Marks) Of(late bool) Mark {
+	if late && m.Old != nil {
+		return *m.Old
+	}
+	return m.Mark
 }
 
 // A Sealed is a batch as it is sent and kept.

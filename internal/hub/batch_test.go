@@ -29,7 +29,7 @@ func wholeEvent() mailq.Event {
 
 func TestBatchComesBack(t *testing.T) {
 	want := Batch{
-		Mark: Mark{Epoch: 5, Seq: 6}, Lost: 7, Events: []mailq.Event{wholeEvent(), {Time: noon, Kind: mailq.LoginFailed, Account: "bob@shop.test"}},
+		Mark: nth(5, 6), Lost: 7, Events: []mailq.Event{wholeEvent(), {Time: noon, Kind: mailq.LoginFailed, Account: "bob@shop.test"}},
 		Findings: []rules.Finding{{ID: "f-1", Rule: rules.Blind, Subject: "log", Time: noon, Evidence: []rules.Evidence{{Kind: "coverage", Text: "gone"}}}},
 		Samples:  []mailq.QueueSample{{Time: noon, Host: "mx1", Total: 9, ByAccount: []mailq.Share{{Name: "alice@shop.test", Count: 4}}}},
 	}
@@ -47,7 +47,7 @@ func TestBatchComesBack(t *testing.T) {
 }
 
 func TestBatchFromHostileAgent(t *testing.T) {
-	b := Batch{Mark: Mark{1, 1}, Events: []mailq.Event{{
+	b := Batch{Mark: nth(1, 1), Events: []mailq.Event{{
 		Time: noon, Account: mailq.Account("eve\x1b[2J\u202e@shop.test"), Sender: strings.Repeat("x", 9999), Size: -1, Subject: "caf\xe9",
 	}}}
 	sealed, err := Seal(&b)
@@ -65,11 +65,11 @@ func TestBatchFromHostileAgent(t *testing.T) {
 }
 
 func TestMalformedBatches(t *testing.T) {
-	good, err := Seal(&Batch{Mark: Mark{1, 1}, Events: []mailq.Event{wholeEvent()}})
+	good, err := Seal(&Batch{Mark: nth(1, 1), Events: []mailq.Event{wholeEvent()}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	many := Batch{Mark: Mark{1, 1}, Events: make([]mailq.Event, MaxEvents+1)}
+	many := Batch{Mark: nth(1, 1), Events: make([]mailq.Event, MaxEvents+1)}
 	tooMany, err := Seal(&many)
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +99,7 @@ func FuzzOpen(f *testing.F) {
 	}
 	f.Add(text)
 	f.Fuzz(func(t *testing.T, text []byte) {
-		b, err := Sealed{Mark{1, 1}, packer.EncodeAll(text, nil)}.Open()
+		b, err := Sealed{nth(1, 1), packer.EncodeAll(text, nil)}.Open()
 		if err != nil {
 			if !errors.Is(err, ErrMalformed) {
 				t.Errorf("%v", err)
@@ -118,7 +118,7 @@ func FuzzOpen(f *testing.F) {
 }
 
 func BenchmarkOpen(b *testing.B) {
-	batch := Batch{Mark: Mark{1, 1}, Events: make([]mailq.Event, 1000)}
+	batch := Batch{Mark: nth(1, 1), Events: make([]mailq.Event, 1000)}
 	for i := range batch.Events {
 		batch.Events[i] = wholeEvent()
 	}
@@ -145,7 +145,7 @@ func TestBatchesOfOtherVersions(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := Sealed{Mark{1, 1}, packer.EncodeAll(text, nil)}.Open()
+		b, err := Sealed{nth(1, 1), packer.EncodeAll(text, nil)}.Open()
 		if err != nil || len(b.Events) != 1 || b.Events[0].Account != "alice@shop.test" || !b.Events[0].Time.Equal(noon) {
 			t.Errorf("%s: %+v, %v", name, b, err)
 		}

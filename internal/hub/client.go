@@ -230,10 +230,12 @@ func refused(status int, text []byte) error {
 	return &Refused{status, plain(why.Error, 512)}
 }
 
-// Send brings batches to the hub. It returns how far the hub has come, and
-// false where that is not right before the first of them: go on from there, or
-// with known where those between are gone.
-func (c *Client) Send(ctx context.Context, known Mark, batches []Sealed) (at Mark, ok bool, err error) {
+// Send brings batches of one lane to the hub. It returns how far the hub has
+// come, and false where that is not right before the first of them: go on from
+// there, or with known where those between are gone. Where the hub has come no
+// further and that is no fault of the batches, it is busy with what is new: those
+// that waited may wait a little longer.
+func (c *Client) Send(ctx context.Context, known Mark, batches []Sealed) (at Marks, ok bool, err error) {
 	body, err := encoding.Marshal(shipment{Known: known, Batches: batches})
 	if err != nil {
 		return at, false, err

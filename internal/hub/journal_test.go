@@ -10,7 +10,7 @@ import (
 )
 
 func record(agent string, seq uint64) Record {
-	return Record{Agent: agent, Received: noon.UnixNano(), Sealed: Sealed{Mark{1, seq}, []byte("body of " + agent)}}
+	return Record{Agent: agent, Received: noon.UnixNano(), Sealed: Sealed{nth(1, seq), []byte("body of " + agent)}}
 }
 
 func openJournal(t testing.TB, dir string, maximum int64) *Journal {
@@ -154,7 +154,7 @@ func BenchmarkJournal(b *testing.B) {
 	b.SetParallelism(500)
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			if err := j.Append([]Record{{Agent: "mx1", Sealed: Sealed{Mark{1, 1}, body}}}, func([]Position) {}); err != nil {
+			if err := j.Append([]Record{{Agent: "mx1", Sealed: Sealed{nth(1, 1), body}}}, func([]Position) {}); err != nil {
 				b.Fatal(err)
 			}
 		}

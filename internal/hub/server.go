@@ -80,10 +80,26 @@ type Server struct {
 	RecipientKey []byte // under which the fleet hashes recipients
 	Version      string
 
-	mu    sync.Mutex // guards lines
+	mu    sync.Mutex // guards what follows
 	lines map[string]*line
+	late  chan struct{} // holds one while batches that waited are taken: see lateTurn
 
 	refusals throttledLog
+}
+
+// lateWaits is how long an agent's batches that waited may wait for those of
+// another. Then it is told to come again, so that it can say what is new.
+const lateWaits = 100 * time.Millisecond
+
+// lateTurn takes one: batches that waited are taken of one agent at a time, in
+// the order in which they came, so that what is new is not behind many of them.
+func (s *Server) lateTurn() chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.late == nil {
+		s.late = make(chan struct{}, 1)
+	}
+	return s.late
 }
 
 // What one agent may have open at once. An honest one has one of each, and
@@ -97,7 +113,7 @@ const (
 type line struct {
 	turns   chan struct{} // holds one for each request with batches that may be read at once
 	batches sync.Mutex    // held while batches are taken, so that they stay in order
-	mark    Mark          // on the disk; guarded by batches
+	marks   [2]Mark       // on the disk, of what is new and of what waited; guarded by batches
 
 	mu    sync.Mutex // guards what follows
 	said  Presence
@@ -251,7 +267,7 @@ func (s *Server) line(agent string) *line {
 	defer s.mu.Unlock()
 	l, ok := s.lines[agent]
 	if !ok {
-		l = &line{said: Presence{Agent: agent}, drop: make(chan struct{}), turns: make(chan struct{}, requestsOnce)}
+		l = &line{said: Presence{Agent: agent}, drop: make(chan struct{}), turns: make(chan struct{}, requestsOnce), marks: [2]Mark{1: {Late: true}}}
 		if s.lines == nil {
 			s.lines = map[string]*line{}
 		}
@@ -285,13 +301,33 @@ func (l *line) skewLocked(ahead time.Duration) time.Duration {
 	return slices.Max(l.skews[:min(l.heads, len(l.skews))])
 }
 
-// Resume says how far an agent's batches are on the disk. It is called for all
-// agents before Serve.
+// lane is the mark of one of the two lanes.
+func (l *line) lane(late bool) *Mark {
+	if late {
+		return &l.marks[1]
+	}
+	return &l.marks[0]
+}
+
+// both are the marks, as an agent is told them.
+func (l *line) both() Marks {
+	l.batches.Lock()
+	defer l.batches.Unlock()
+	return l.bothLocked()
+}
+
+func (l *line) bothLocked() Marks {
+	old := l.marks[1]
+	return Marks{l.marks[0], &old}
+}
+
+// Resume says how far an agent's batches of a lane are on the disk. It is called
+// for all agents before Serve.
 func (s *Server) Resume(agent string, m Mark) {
 	l := s.line(agent)
 	l.batches.Lock()
 	defer l.batches.Unlock()
-	l.mark = m
+	*l.lane(m.Late) = m
 }
 
 // Presences lists the agents that were heard since the start.
@@ -386,12 +422,14 @@ func (s *Server) certify(w http.ResponseWriter, r *http.Request, m Member, reque
 type shipment struct {
 	_       struct{} `cbor:",toarray"`
 	Known   Mark     // where the agent believes that the hub is; after it there may be a gap
-	Batches []Sealed
+	Batches []Sealed // of one lane
 }
 
+func (s shipment) late() bool { return len(s.Batches) > 0 && s.Batches[0].Late }
+
 // batches takes batches that follow on what is known, and passes over those
-// that came before. The answer is how far the hub has come. With a gap it is
-// 409, unless the agent says that it knows of the gap.
+// that came before. The answer is how far the hub has come, in both lanes. With a
+// gap it is 409, unless the agent says that it knows of the gap.
 func (s *Server) batches(w http.ResponseWriter, r *http.Request) {
 	c := r.Context().Value(memberKey{}).(caller)
 	select {
@@ -414,8 +452,22 @@ func (s *Server) batches(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, http.StatusRequestEntityTooLarge, fmt.Errorf("%d batches at once, at most %d", len(in.Batches), MaxBatches))
 		return
 	}
+	if in.late() {
+		turn := s.lateTurn()
+		select {
+		case turn <- struct{}{}:
+			defer func() { <-turn }()
+		case <-time.After(lateWaits):
+			s.reply(w, http.StatusOK, c.both())
+			return
+		}
+	}
 	opened := make([]Batch, len(in.Batches))
 	for i, size := 0, 0; i < len(opened); i++ {
+		if in.Batches[i].Late != in.late() {
+			s.refuse(w, r, http.StatusBadRequest, fmt.Errorf("%w: of two lanes at once", ErrMalformed))
+			return
+		}
 		var n int
 		if opened[i], n, err = in.Batches[i].open(); err != nil {
 			s.refuse(w, r, http.StatusBadRequest, err)
@@ -426,14 +478,14 @@ func (s *Server) batches(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	mark, ok, err := s.take(c, in, opened)
+	marks, ok, err := s.take(c, in, opened)
 	switch {
 	case err != nil:
 		s.refuse(w, r, http.StatusServiceUnavailable, err)
 	case !ok:
-		s.reply(w, http.StatusConflict, mark)
+		s.reply(w, http.StatusConflict, marks)
 	default:
-		s.reply(w, http.StatusOK, mark)
+		s.reply(w, http.StatusOK, marks)
 	}
 }
 
@@ -443,7 +495,7 @@ const maxSkew = 30 * time.Second
 
 // take writes those batches that are new. It returns false where there is a gap
 // that the agent does not know of, or where it speaks of an epoch that is over.
-func (s *Server) take(c caller, in shipment, opened []Batch) (mark Mark, ok bool, err error) {
+func (s *Server) take(c caller, in shipment, opened []Batch) (marks Marks, ok bool, err error) {
 	now := time.Now()
 	c.line.mu.Lock()
 	skew := c.said.Skew
@@ -453,7 +505,8 @@ func (s *Server) take(c caller, in shipment, opened []Batch) (mark Mark, ok bool
 	}
 	c.batches.Lock()
 	defer c.batches.Unlock()
-	at := c.mark
+	mark := c.lane(in.late())
+	at := *mark
 	var records []Record
 	var deliveries []Delivery
 	for i, sealed := range in.Batches {
@@ -463,30 +516,30 @@ func (s *Server) take(c caller, in shipment, opened []Batch) (mark Mark, ok bool
 		}
 		next := m.Epoch == at.Epoch && m.Seq == at.Seq+1 || m.Epoch > at.Epoch && m.Seq == 1
 		if gap := !next; gap && (m.Epoch < at.Epoch || len(records) > 0 || in.Known != at) {
-			return c.mark, false, nil
+			return c.bothLocked(), false, nil
 		}
 		at = m
 		records = append(records, Record{Agent: c.Agent, Received: now.UnixNano(), Skew: int64(skew), Gap: !next, Sealed: sealed})
 		deliveries = append(deliveries, Delivery{Agent: c.Agent, Batch: opened[i], Received: now, Skew: skew, Gap: !next})
 	}
 	if len(records) == 0 {
-		return c.mark, true, nil
+		return c.bothLocked(), true, nil
 	}
 	err = s.Journal.Append(records, func(ends []Position) {
-		c.mark = at
+		*mark = at
 		c.lagged(deliveries)
 		for i, d := range deliveries {
 			d.At = ends[i]
 			s.Deliver(d)
 		}
 	})
-	return c.mark, true, err
+	return c.bothLocked(), true, err
 }
 
-// lagged notes how old the newest event is.
+// lagged notes how old the newest event is, where it did not wait.
 func (l *line) lagged(ds []Delivery) {
 	for _, d := range ds {
-		if n := len(d.Events); n > 0 {
+		if n := len(d.Events); n > 0 && !d.Late {
 			l.mu.Lock()
 			l.said.Lag = d.Received.Sub(d.Events[n-1].Time.Add(-d.Skew))
 			l.mu.Unlock()

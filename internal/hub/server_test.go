@@ -13,6 +13,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -151,12 +152,15 @@ func (w *world) deliveries() []Delivery {
 
 func sealed(t testing.TB, epoch, seq uint64) Sealed {
 	t.Helper()
-	s, err := Seal(&Batch{Mark: Mark{epoch, seq}, Events: []mailq.Event{{Time: noon, Kind: mailq.Submitted, Account: "alice@shop.test"}}})
+	s, err := Seal(&Batch{Mark: nth(epoch, seq), Events: []mailq.Event{{Time: noon, Kind: mailq.Submitted, Account: "alice@shop.test"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
 }
+
+// nth is a mark of what is new.
+func nth(epoch, seq uint64) Mark { return Mark{Epoch: epoch, Seq: seq} }
 
 func TestBatchesAreTakenOnce(t *testing.T) {
 	w := newWorld(t)
@@ -168,23 +172,23 @@ func TestBatchesAreTakenOnce(t *testing.T) {
 		ok      bool
 		total   int
 	}{
-		{Mark{}, []Mark{{7, 1}, {7, 2}}, Mark{7, 2}, true, 2},
-		{Mark{7, 2}, []Mark{{7, 1}, {7, 2}}, Mark{7, 2}, true, 2},         // sent again
-		{Mark{7, 2}, []Mark{{7, 2}, {7, 3}}, Mark{7, 3}, true, 3},         // in part
-		{Mark{7, 2}, []Mark{{7, 5}}, Mark{7, 3}, false, 3},                // a gap
-		{Mark{7, 3}, []Mark{{7, 5}, {7, 4}, {7, 6}}, Mark{7, 6}, true, 5}, // a gap that the agent knows of; 4 is too late
-		{Mark{7, 6}, []Mark{{7, 7}, {7, 9}}, Mark{7, 6}, false, 5},        // within
-		{Mark{7, 6}, []Mark{{6, 1}}, Mark{7, 6}, false, 5},                // an epoch that is over
-		{Mark{7, 6}, []Mark{{8, 1}}, Mark{8, 1}, true, 6},                 // the next
-		{Mark{7, 6}, []Mark{{9, 2}}, Mark{8, 1}, false, 6},                // whose beginning is missing
-		{Mark{8, 1}, nil, Mark{8, 1}, true, 6},
+		{Mark{}, []Mark{nth(7, 1), nth(7, 2)}, nth(7, 2), true, 2},
+		{nth(7, 2), []Mark{nth(7, 1), nth(7, 2)}, nth(7, 2), true, 2},            // sent again
+		{nth(7, 2), []Mark{nth(7, 2), nth(7, 3)}, nth(7, 3), true, 3},            // in part
+		{nth(7, 2), []Mark{nth(7, 5)}, nth(7, 3), false, 3},                      // a gap
+		{nth(7, 3), []Mark{nth(7, 5), nth(7, 4), nth(7, 6)}, nth(7, 6), true, 5}, // a gap that the agent knows of; 4 is too late
+		{nth(7, 6), []Mark{nth(7, 7), nth(7, 9)}, nth(7, 6), false, 5},           // within
+		{nth(7, 6), []Mark{nth(6, 1)}, nth(7, 6), false, 5},                      // an epoch that is over
+		{nth(7, 6), []Mark{nth(8, 1)}, nth(8, 1), true, 6},                       // the next
+		{nth(7, 6), []Mark{nth(9, 2)}, nth(8, 1), false, 6},                      // whose beginning is missing
+		{nth(8, 1), nil, nth(8, 1), true, 6},
 	} {
 		var batches []Sealed
 		for _, m := range step.batches {
 			batches = append(batches, sealed(t, m.Epoch, m.Seq))
 		}
 		at, ok, err := c.Send(t.Context(), step.known, batches)
-		if err != nil || at != step.at || ok != step.ok {
+		if err != nil || at.Mark != step.at || ok != step.ok {
 			t.Fatalf("step %d: %+v, %v, %v", i, at, ok, err)
 		}
 		if n := len(w.deliveries()); n != step.total {
@@ -200,10 +204,116 @@ func TestBatchesAreTakenOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, d := range w.deliveries() {
-		if d.Mark != marks[i] || d.Agent != "mx1" || d.Gap != (d.Mark == Mark{7, 5}) {
+		if d.Mark != marks[i] || d.Agent != "mx1" || d.Gap != (d.Mark == nth(7, 5)) {
 			t.Errorf("delivery %d: %+v, journal %v", i, d, marks[i])
 		}
 	}
+}
+
+// What waited has a lane of its own: neither moves the other's mark, and both are
+// told with each answer. An agent that mixes them, or makes up epochs, gets no third.
+func TestLanes(t *testing.T) {
+	w := newWorld(t)
+	c := w.agent("mx1", "shop.test")
+	late := func(epoch, seq uint64) Mark { return Mark{epoch, seq, true} }
+	for i, step := range []struct {
+		known   Mark
+		batches []Mark
+		at, old Mark
+		ok      bool
+		total   int
+	}{
+		{late(0, 0), []Mark{late(5, 1), late(5, 2)}, Mark{}, late(5, 2), true, 2},
+		{Mark{}, []Mark{nth(6, 1)}, nth(6, 1), late(5, 2), true, 3},
+		{late(5, 2), []Mark{late(5, 2), late(5, 3)}, nth(6, 1), late(5, 3), true, 4}, // of an earlier epoch than what is new
+		{late(5, 3), []Mark{late(5, 5)}, nth(6, 1), late(5, 5), true, 5},             // a gap that the agent knows of
+		{nth(6, 1), []Mark{late(5, 7)}, nth(6, 1), late(5, 5), false, 5},             // it knows of the other lane's
+		{nth(6, 1), []Mark{nth(5, 6)}, nth(6, 1), late(5, 5), false, 5},              // and is not new
+		{late(5, 5), []Mark{late(1<<63, 1)}, nth(6, 1), late(1<<63, 1), true, 6},
+		{nth(6, 1), []Mark{nth(6, 2)}, nth(6, 2), late(1<<63, 1), true, 7},
+	} {
+		var batches []Sealed
+		for _, m := range step.batches {
+			s := sealed(t, m.Epoch, m.Seq)
+			s.Mark = m
+			batches = append(batches, s)
+		}
+		at, ok, err := c.Send(t.Context(), step.known, batches)
+		if err != nil || at.Mark != step.at || at.Old == nil || *at.Old != step.old || ok != step.ok {
+			t.Fatalf("step %d: %+v and %+v, %v, %v", i, at.Mark, at.Old, ok, err)
+		}
+		if n := len(w.deliveries()); n != step.total {
+			t.Fatalf("step %d: %d batches delivered, want %d", i, n, step.total)
+		}
+	}
+	mixed := []Sealed{sealed(t, 6, 3), {late(1<<63, 2), sealed(t, 1, 1).Body}}
+	var refused *Refused
+	if _, _, err := c.Send(t.Context(), nth(6, 2), mixed); !errors.As(err, &refused) || refused.Status != http.StatusBadRequest {
+		t.Errorf("both lanes at once: %v", err)
+	}
+	again := &Server{} // as after a restart
+	if err := w.server.Journal.Read(Position{}, func(r Record, _ Position) error {
+		again.Resume(r.Agent, r.Sealed.Mark)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if got := again.line("mx1").marks; got != [2]Mark{nth(6, 2), late(1<<63, 1)} {
+		t.Errorf("the journal says %+v", got)
+	}
+}
+
+// One agent's backlog is taken at a time, and the others are told at once to come
+// again; what is new is taken meanwhile.
+func TestOneBacklogAtATime(t *testing.T) {
+	w := newWorld(t)
+	c := w.agent("mx1", "shop.test")
+	s, at0 := sealed(t, 5, 1), Mark{Late: true} // nothing has waited yet
+	s.Late = true
+	w.server.lateTurn() <- struct{}{}
+	if at, ok, err := c.Send(t.Context(), at0, []Sealed{s}); err != nil || !ok || *at.Old != at0 {
+		t.Errorf("while another's is taken: %+v, %v, %v", at, ok, err)
+	}
+	if at, ok, err := c.Send(t.Context(), Mark{}, []Sealed{sealed(t, 6, 1)}); err != nil || !ok || at.Mark != nth(6, 1) {
+		t.Errorf("what is new: %+v, %v, %v", at, ok, err)
+	}
+	<-w.server.lateTurn()
+	if at, ok, err := c.Send(t.Context(), at0, []Sealed{s}); err != nil || !ok || at.Old.Seq != 1 {
+		t.Errorf("later: %+v, %v, %v", at, ok, err)
+	}
+}
+
+// Whatever an agent sends, its marks only go on, and as many batches are delivered
+// as the journal has.
+func FuzzBatches(f *testing.F) {
+	s := sealed(f, 2, 1)
+	for _, late := range []bool{false, true} {
+		s.Late = late
+		text, err := encoding.Marshal(shipment{Known: Mark{1, 5, late}, Batches: []Sealed{s}})
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+	}
+	delivered := 0
+	server := &Server{Journal: openJournal(f, f.TempDir(), 1<<30), Log: slog.New(slog.DiscardHandler), Deliver: func(Delivery) { delivered++ }}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		l := server.line("mx1")
+		l.marks, delivered = [2]Mark{nth(1, 5), {1, 5, true}}, 0
+		r := httptest.NewRequest(http.MethodPost, "/v1/batches", bytes.NewReader(text))
+		w := httptest.NewRecorder()
+		server.batches(w, r.WithContext(context.WithValue(r.Context(), memberKey{}, caller{Member{}, l})))
+		moved := false
+		for i, m := range l.marks {
+			moved = moved || m != Mark{1, 5, i == 1}
+			if m.Late != (i == 1) || m.Epoch < 1 || m.Epoch == 1 && m.Seq < 5 {
+				t.Errorf("status %d: %+v", w.Code, l.marks)
+			}
+		}
+		if moved != (delivered > 0) {
+			t.Errorf("status %d, %d delivered: %+v", w.Code, delivered, l.marks)
+		}
+	})
 }
 
 func TestStrangersAreRefused(t *testing.T) {
@@ -316,11 +426,11 @@ func TestMalformedRequestsWriteNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bomb, err := encoding.Marshal(shipment{Batches: []Sealed{{Mark{1, 1}, packer.EncodeAll(make([]byte, 64<<20), nil)}}})
+	bomb, err := encoding.Marshal(shipment{Batches: []Sealed{{nth(1, 1), packer.EncodeAll(make([]byte, 64<<20), nil)}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	mixed, err := encoding.Marshal(shipment{Batches: []Sealed{sealed(t, 1, 1), {Mark{1, 2}, []byte("no")}}})
+	mixed, err := encoding.Marshal(shipment{Batches: []Sealed{sealed(t, 1, 1), {nth(1, 2), []byte("no")}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -354,7 +464,7 @@ func TestMalformedRequestsWriteNothing(t *testing.T) {
 		t.Errorf("%d bytes were written", n)
 	}
 	var at Mark
-	if _, err := c.post(t.Context(), "/v1/batches", good, &at); err != nil || at != (Mark{1, 1}) {
+	if _, err := c.post(t.Context(), "/v1/batches", good, &at); err != nil || at != (nth(1, 1)) {
 		t.Errorf("a good one after them: %v, %v", at, err)
 	}
 }

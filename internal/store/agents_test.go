@@ -82,11 +82,14 @@ func TestSpool(t *testing.T) {
 		t.Errorf("%v, %v: the position went without its batch", positions, err)
 	}
 	for _, test := range []struct {
-		after       uint64
+		after, upto uint64
 		most, bytes int
 		want        string
-	}{{0, 100, 1 << 20, "1-10"}, {8, 100, 1 << 20, "9-10"}, {0, 3, 1 << 20, "1-3"}, {0, 100, 250, "1-2"}, {0, 100, 1, "1-1"}, {10, 100, 100, ""}} {
-		rows, err := db.Spooled(ctx, test.after, test.most, test.bytes)
+	}{
+		{0, 99, 100, 1 << 20, "1-10"}, {8, 99, 100, 1 << 20, "9-10"}, {2, 5, 100, 1 << 20, "3-5"}, {0, 99, 3, 1 << 20, "1-3"},
+		{0, 99, 100, 250, "1-2"}, {0, 99, 100, 1, "1-1"}, {10, 99, 100, 100, ""}, {5, 5, 100, 100, ""},
+	} {
+		rows, err := db.Spooled(ctx, test.after, test.upto, test.most, test.bytes)
 		got := ""
 		if len(rows) > 0 {
 			got = fmt.Sprintf("%d-%d", rows[0].Seq, rows[len(rows)-1].Seq)
@@ -97,18 +100,21 @@ func TestSpool(t *testing.T) {
 	}
 	for _, test := range []struct {
 		acked uint64
+		also  uint64 // had, too
 		old   time.Time
 		most  int64
 		lost  int
 		want  SpoolState
 	}{
-		{4, agentsNow, 1 << 20, 0, SpoolState{1, 10, 1000}},                       // kept for a while
-		{4, agentsNow.Add(150 * time.Second), 1 << 20, 0, SpoolState{3, 10, 800}}, // 1 and 2 are old
-		{4, agentsNow, 700, 0, SpoolState{4, 10, 700}},
-		{4, agentsNow, 450, 5 + 6, SpoolState{7, 10, 400}}, // 5 and 6 the hub has not had
-		{20, agentsNow.Add(time.Hour), 450, 0, SpoolState{}},
+		{4, 0, agentsNow, 1 << 20, 0, SpoolState{1, 10, 1000}},                       // kept for a while
+		{4, 0, agentsNow.Add(150 * time.Second), 1 << 20, 0, SpoolState{3, 10, 800}}, // 1 and 2 are old
+		{4, 0, agentsNow, 700, 0, SpoolState{4, 10, 700}},
+		{4, 0, agentsNow, 450, 5 + 6, SpoolState{7, 10, 400}}, // 5 and 6 the hub has not had
+		{6, 9, agentsNow, 350, 0, SpoolState{7, 10, 300}},     // what was sent before what waits goes before it
+		{6, 9, agentsNow, 250, 7, SpoolState{8, 10, 200}},
+		{20, 0, agentsNow.Add(time.Hour), 450, 0, SpoolState{}},
 	} {
-		lost, err := db.TrimSpool(ctx, test.acked, test.old, test.most)
+		lost, err := db.TrimSpool(ctx, test.acked, func(seq uint64) bool { return seq <= test.acked || seq == test.also }, test.old, test.most)
 		if err != nil || lost != test.lost {
 			t.Errorf("%+v: lost %d, %v", test, lost, err)
 		}

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"time"
 )
 
@@ -26,11 +27,11 @@ func putSpool(tx *sql.Tx, rows []SpoolRow) error {
 	return nil
 }
 
-// Spooled returns batches after seq, the oldest first: at most so many, and
-// after the first no more than so many bytes.
-func (db *DB) Spooled(ctx context.Context, after uint64, most, bytes int) (rows []SpoolRow, err error) {
+// Spooled returns batches after one number up to another, the oldest first: at
+// most so many, and after the first no more than so many bytes.
+func (db *DB) Spooled(ctx context.Context, after, upto uint64, most, bytes int) (rows []SpoolRow, err error) {
 	size := 0
-	err = db.query(ctx, "spool", "SELECT seq, made, events, body FROM spool WHERE seq > ? ORDER BY seq LIMIT ?", []any{int64(after), most},
+	err = db.query(ctx, "spool", "SELECT seq, made, events, body FROM spool WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?", []any{int64(after), int64(upto), most},
 		func(scan func(...any) error) error {
 			var r SpoolRow
 			var seq, made int64
@@ -76,9 +77,9 @@ func (db *DB) SpoolState(ctx context.Context) (s SpoolState, err error) {
 }
 
 // TrimSpool removes the batches up to acked that were made before old, and then
-// the oldest until no more than most bytes are left. It returns how many events
-// were removed that the hub has not had.
-func (db *DB) TrimSpool(ctx context.Context, acked uint64, old time.Time, most int64) (lost int, err error) {
+// the oldest until no more than most bytes are left: first those that the hub has
+// had, as had says. It returns how many events were removed that it has not had.
+func (db *DB) TrimSpool(ctx context.Context, acked uint64, had func(seq uint64) bool, old time.Time, most int64) (lost int, err error) {
 	err = db.update(ctx, "trim spool", func(tx *sql.Tx) error {
 		lost = 0
 		if _, err := tx.Exec("DELETE FROM spool WHERE seq <= ? AND made < ?", int64(acked), nanos(old)); err != nil {
@@ -88,34 +89,42 @@ func (db *DB) TrimSpool(ctx context.Context, acked uint64, old time.Time, most i
 		if err := tx.QueryRow("SELECT coalesce(sum(length(body)), 0) FROM spool").Scan(&bytes); err != nil || bytes <= most {
 			return err
 		}
-		upto, unsent, err := oldest(tx, bytes-most, acked)
+		bytes, _, err := free(tx, bytes-most, had)
 		if err != nil {
 			return err
 		}
-		lost = unsent
-		_, err = tx.Exec("DELETE FROM spool WHERE seq <= ?", upto)
+		_, lost, err = free(tx, bytes, func(seq uint64) bool { return !had(seq) })
 		return err
 	})
 	return lost, err
 }
 
-// oldest finds how far the spool has to go for some bytes to be free, and how
-// many events after acked go with it.
-func oldest(tx *sql.Tx, bytes int64, acked uint64) (upto int64, unsent int, err error) {
+// free removes the oldest batches of which which is true until so many bytes are
+// free. It returns how many are still missing, and the events that are gone.
+func free(tx *sql.Tx, bytes int64, which func(seq uint64) bool) (missing int64, events int, err error) {
 	rows, err := tx.Query("SELECT seq, events, length(body) FROM spool ORDER BY seq")
 	if err != nil {
 		return 0, 0, err
 	}
 	defer rows.Close()
+	var gone []int64
 	for bytes > 0 && rows.Next() {
-		var size int64
-		var events int
-		if err := rows.Scan(&upto, &events, &size); err != nil {
+		var seq, size int64
+		var n int
+		if err := rows.Scan(&seq, &n, &size); err != nil {
 			return 0, 0, err
 		}
-		if bytes -= size; uint64(upto) > acked {
-			unsent += events
+		if which(uint64(seq)) {
+			gone, bytes, events = append(gone, seq), bytes-size, events+n
 		}
 	}
-	return upto, unsent, rows.Err()
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return 0, 0, err
+	}
+	for _, seq := range gone {
+		if _, err := tx.Exec("DELETE FROM spool WHERE seq = ?", seq); err != nil {
+			return 0, 0, err
+		}
+	}
+	return bytes, events, nil
 }

@@ -408,7 +408,7 @@ func duplicates(r *fleetRig) func() {
 		}
 		var rows []store.SpoolRow
 		wait(r, "a batch in the spool", func() bool {
-			rows, err = db.Spooled(r.Context(), 0, 1000, 1<<30)
+			rows, err = db.Spooled(r.Context(), 0, 1<<62, 1000, 1<<30)
 			return err == nil && len(rows) > 0
 		})
 		for range 20 {

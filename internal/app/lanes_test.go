@@ -1,0 +1,433 @@
+package app
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"github.com/vedetta-watch/vedetta/internal/hub"
+	"github.com/vedetta-watch/vedetta/internal/store"
+	"github.com/vedetta-watch/vedetta/mailq"
+)
+
+// A wire is between agent and hub, and can be cut: wholly, or so that what the
+// agent says arrives and the answer does not.
+type wire struct {
+	net.Listener
+	to string
+
+	mu    sync.Mutex // guards what follows
+	cut   bool
+	mute  bool
+	conns []net.Conn
+}
+
+func newWire(t *testing.T, to string) *wire {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &wire{Listener: l, to: to}
+	var done sync.WaitGroup
+	done.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			done.Go(func() { w.carry(conn) })
+		}
+	})
+	t.Cleanup(func() { l.Close(); w.set(true, false); done.Wait() })
+	return w
+}
+
+func (w *wire) set(cut, mute bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cut, w.mute = cut, mute
+	if cut {
+		for _, c := range w.conns {
+			c.Close()
+		}
+		w.conns = nil
+	}
+}
+
+func (w *wire) carry(conn net.Conn) {
+	defer conn.Close()
+	other, err := net.Dial("tcp", w.to)
+	if err != nil {
+		return
+	}
+	defer other.Close()
+	w.mu.Lock()
+	if w.cut {
+		w.mu.Unlock()
+		return
+	}
+	w.conns = append(w.conns, conn, other)
+	w.mu.Unlock()
+	go func() {
+		defer other.Close()
+		io.Copy(other, conn)
+	}()
+	buf := make([]byte, 1<<16)
+	for {
+		n, err := other.Read(buf)
+		w.mu.Lock()
+		mute := w.mute
+		w.mu.Unlock()
+		if err != nil || mute {
+			return
+		}
+		if _, err := conn.Write(buf[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// A lanesRig is an agent whose events are numbered, and its hub.
+type lanesRig struct {
+	*testing.T
+	hub   *listeningHub
+	agent *agent
+	f     *forwarder
+	known bool
+	made  int
+}
+
+// spool puts n batches of one event each into the spool.
+func (r *lanesRig) spool(n int) {
+	r.Helper()
+	for range n {
+		r.made++
+		r.f.event(&mailq.Event{Time: time.Now(), Kind: mailq.Submitted, Account: "alice@shop.test", Size: r.made})
+		b := store.Batch{Positions: map[string][]byte{}}
+		b.Spool = r.f.seal(time.Now(), b.Positions)
+		if _, err := r.agent.db.Commit(r.Context(), b); err != nil {
+			r.Fatal(err)
+		}
+		r.f.wrote(b.Spool)
+	}
+}
+
+// once is one turn of send. After a failure the hub has been away for long.
+func (r *lanesRig) once() (pace time.Duration, err error) {
+	pace, err = r.agent.sendOnce(r.Context(), r.f, &r.known)
+	if err != nil {
+		r.agent.heard.Store(0)
+		r.agent.unheard(r.f.committed.Load(), r.known)
+		r.known = false
+	}
+	return pace, err
+}
+
+// crash begins anew with what is on the agent's disk.
+func (r *lanesRig) crash() {
+	r.Helper()
+	r.agent, r.f, r.known = &agent{db: r.agent.db, client: r.agent.client}, newForwarder(), false
+	if err := r.agent.resume(r.Context(), r.f); err != nil {
+		r.Fatal(err)
+	}
+}
+
+func (r *lanesRig) drain() {
+	r.Helper()
+	for range 10_000 {
+		if pace, err := r.once(); err == nil && pace == heartbeat {
+			return
+		}
+	}
+	r.Fatalf("there is always more to send: %s", r.agent.place)
+}
+
+// came lists the events that the hub has had, in their order.
+func (h *listeningHub) came() (all []int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, d := range h.got {
+		for _, ev := range d.Events {
+			all = append(all, ev.Size)
+		}
+	}
+	return all
+}
+
+// verdict reports what is missing and what came twice of what was made.
+func (r *lanesRig) verdict(came []int) {
+	r.Helper()
+	sorted := slices.Clone(came)
+	slices.Sort(sorted)
+	for i := range r.made {
+		if i >= len(sorted) || sorted[i] != i+1 {
+			r.Fatalf("event %d is lost, or the one before came twice: %d made, %d came; %s", i+1, r.made, len(came), r.agent.place)
+		}
+	}
+	if len(came) != r.made || r.agent.waiting() != 0 {
+		r.Fatalf("%d made, %d came, %d wait", r.made, len(came), r.agent.waiting())
+	}
+}
+
+func newLanesRig(t *testing.T, through func(addr string) string) *lanesRig {
+	t.Helper()
+	h := newListeningHub(t)
+	a, f := h.enrolled(t)
+	client := &hub.Client{Address: through(h.addr), Dir: a.client.Dir, Version: "1"}
+	if _, _, err := client.Open(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	a.client = client
+	return &lanesRig{T: t, hub: h, agent: a, f: f}
+}
+
+// What is new comes before what waits, also when the hub is lost a second time
+// while that drains.
+func TestNewsDoesNotWaitBehindOldNews(t *testing.T) {
+	var w *wire
+	r := newLanesRig(t, func(addr string) string { w = newWire(t, addr); return w.Addr().String() })
+	r.spool(1)
+	r.drain()
+	for range 2 {
+		w.set(true, false)
+		if _, err := r.once(); err == nil {
+			t.Fatal("the hub is reached over a cut wire")
+		}
+		r.spool(3 * lateBatches)
+		w.set(false, false)
+		r.once() // asks where the hub is
+		for range 2 {
+			r.spool(1)
+			r.once()
+			if came := r.hub.came(); came[len(came)-1] != r.made {
+				t.Fatalf("what is new did not come first: %v", came)
+			}
+			r.once()
+			if came := r.hub.came(); came[len(came)-1] == r.made {
+				t.Fatalf("what waits does not come: %v", came)
+			}
+		}
+		if got := r.agent.waiting(); got == 0 || got >= 6*lateBatches {
+			t.Errorf("%d batches wait", got)
+		}
+	}
+	r.crash() // with two stretches that wait
+	r.drain()
+	r.verdict(r.hub.came())
+}
+
+// Whatever fails, and wherever agent and hub are killed, each event comes once.
+func TestLanesLoseAndDoubleNothing(t *testing.T) {
+	for seed := range uint64(8) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			var w *wire
+			r := newLanesRig(t, func(addr string) string { w = newWire(t, addr); return w.Addr().String() })
+			rnd := rand.New(rand.NewPCG(seed, 1))
+			for range 250 {
+				switch n := rnd.IntN(100); {
+				case n < 30:
+					r.spool(1 + rnd.IntN(2*lateBatches))
+				case n < 70:
+					r.once()
+				case n < 78:
+					w.set(true, false)
+				case n < 82:
+					w.set(false, true) // sent, and not answered
+				case n < 94:
+					w.set(false, false)
+				case n < 97:
+					r.crash()
+				case n < 98:
+					r.hub.stop()
+					r.hub.start(t)
+				default:
+					r.agent.unheard(r.f.committed.Load(), false) // and crashes before that is written down
+					r.crash()
+				}
+			}
+			w.set(false, false)
+			r.drain()
+			r.verdict(r.hub.came())
+		})
+	}
+}
+
+// What does not fit goes from what waits, the oldest first, and is told; what is
+// new is not touched, and the parts of which nothing is left are forgotten.
+func TestWhatWaitsOverflows(t *testing.T) {
+	var w *wire
+	r := newLanesRig(t, func(addr string) string { w = newWire(t, addr); return w.Addr().String() })
+	r.spool(1)
+	r.drain()
+	w.set(true, false)
+	r.once()
+	r.spool(3 * lateBatches)
+	w.set(false, false)
+	r.once()
+	r.spool(1)
+	r.once()
+	state, err := r.agent.db.SpoolState(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, share := range []int64{2, 1 << 30} { // half of it, all of it
+		p := &r.agent.place
+		lost, err := r.agent.db.TrimSpool(t.Context(), p.sent(r.f.committed.Load()), p.had, time.Now(), state.Bytes/share)
+		if err != nil || lost == 0 {
+			t.Fatalf("lost %d, %v", lost, err)
+		}
+		r.f.lost.Add(uint64(lost))
+		r.spool(1)
+		r.once()
+		r.once()
+	}
+	r.drain()
+	events, told := len(r.hub.came()), 0
+	for _, d := range r.hub.got {
+		told += int(d.Lost)
+	}
+	if events+told != r.made || told == 0 || r.agent.waiting() != 0 {
+		t.Errorf("%d made, %d came, %d are told lost, %d wait: %s", r.made, events, told, r.agent.waiting(), r.agent.place)
+	}
+}
+
+// A oneLaneHub takes batches as the release before lanes did.
+type oneLaneHub struct {
+	mu    sync.Mutex // guards what follows
+	mark  hub.Mark
+	came  []int
+	gaps  int
+	fails bool // it takes what comes, and its answer is lost
+}
+
+func (h *oneLaneHub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	type mark struct {
+		Epoch uint64 `cbor:"1,keyasint" json:"epoch"`
+		Seq   uint64 `cbor:"2,keyasint" json:"seq"`
+	}
+	var in struct {
+		_       struct{} `cbor:",toarray"`
+		Known   mark
+		Batches []struct {
+			mark
+			Body []byte `cbor:"3,keyasint"`
+		}
+	}
+	text, _ := io.ReadAll(r.Body)
+	if err := cbor.Unmarshal(text, &in); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	at, status, first := mark{h.mark.Epoch, h.mark.Seq}, http.StatusOK, true
+	for _, b := range in.Batches {
+		m := b.mark
+		if m.Epoch == at.Epoch && m.Seq <= at.Seq {
+			continue
+		}
+		next := m.Epoch == at.Epoch && m.Seq == at.Seq+1 || m.Epoch > at.Epoch && m.Seq == 1
+		if !next && (m.Epoch < at.Epoch || !first || in.Known != at) {
+			status = http.StatusConflict
+			break
+		}
+		if !next {
+			h.gaps++
+		}
+		opened, err := hub.Sealed{Mark: hub.Mark{Epoch: m.Epoch, Seq: m.Seq}, Body: b.Body}.Open()
+		if err != nil {
+			panic(err)
+		}
+		for _, ev := range opened.Events {
+			h.came = append(h.came, ev.Size)
+		}
+		at, first = m, false
+	}
+	h.mark = hub.Mark{Epoch: at.Epoch, Seq: at.Seq}
+	if h.fails {
+		panic(http.ErrAbortHandler)
+	}
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(at)
+}
+
+// listen answers at the address of another hub, in its name.
+func (h *oneLaneHub) listen(t *testing.T, other *listeningHub) {
+	t.Helper()
+	cert, err := other.server.CA.Server()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := tls.Listen("tcp", other.addr, &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequestClientCert})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: h}
+	var done sync.WaitGroup
+	done.Go(func() { s.Serve(l) })
+	t.Cleanup(func() { s.Close(); done.Wait() })
+}
+
+// A hub of the release before is sent everything in its order, over cuts; also one
+// to which a hub went back while what waited drained.
+func TestHubOfTheReleaseBefore(t *testing.T) {
+	for _, row := range []struct {
+		name  string
+		turns int // of the hub with lanes, after the cut
+	}{{"always", 0}, {"after what is new", 2}, {"after some of what waited", 3}, {"after more of both", 5}} {
+		t.Run(row.name, func(t *testing.T) {
+			r := newLanesRig(t, func(addr string) string { return addr })
+			r.spool(2)
+			r.drain()
+			r.hub.stop()
+			r.once()
+			r.spool(3 * lateBatches)
+			if row.turns > 0 {
+				r.hub.start(t)
+			}
+			for range row.turns {
+				r.once()
+				r.spool(1)
+			}
+			before := r.hub.came()
+			if row.turns > 0 {
+				r.hub.stop()
+			}
+			h := &oneLaneHub{}
+			if n := len(r.hub.got); n > 0 { // as its journal says
+				h.mark = r.hub.got[n-1].Mark
+				h.mark.Late = false
+			}
+			h.listen(t, r.hub)
+			r.hub.stop = func() {}
+			r.spool(1)
+			r.drain()
+			h.fails = true // a cut, after which it may have had more than is known
+			r.spool(2 * lateBatches)
+			r.once()
+			r.spool(2)
+			r.once()
+			h.fails = false
+			r.drain()
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			r.verdict(append(before, h.came...))
+			if row.turns == 0 && !slices.IsSorted(h.came) || h.gaps > 0 {
+				t.Errorf("in the order %v, with %d gaps", h.came, h.gaps)
+			}
+		})
+	}
+}
