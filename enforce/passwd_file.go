@@ -33,7 +33,8 @@ const (
 //
 // Dovecot looks at the whole second of the file's time and at its size; two
 // changes in one second get different times, even if the second is ahead of
-// the clock.
+// the clock. It looks once a second, so a change ends with the second in which it
+// was made.
 type PasswdFile struct {
 	Path    string   // {domain} in it stands for the account's domain
 	Key     string   // what the line begins with: {account}, also if empty, or {user}
@@ -114,6 +115,14 @@ func (f PasswdFile) Old(_ context.Context, account string) (Password, error) {
 
 // Restore writes a hash that Old returned.
 func (f PasswdFile) Restore(ctx context.Context, account, hash string) error {
+	err := f.write(ctx, account, hash)
+	if err == nil {
+		nextSecond(ctx)
+	}
+	return err
+}
+
+func (f PasswdFile) write(ctx context.Context, account, hash string) error {
 	path, key, err := f.line(account)
 	if err == nil {
 		err = errors.Join(f.Check(), checkHash(hash))
@@ -136,6 +145,21 @@ func (f PasswdFile) Restore(ctx context.Context, account, hash string) error {
 		return fmt.Errorf("enforce: %s: password of %s: %w", f.Name(), printable(account), err)
 	}
 	return nil
+}
+
+// nextSecond waits until Dovecot cannot but see what was just written. It looks at
+// a passwd-file once in each second of the clock at most (passwd_file_sync in
+// src/auth/db-passwd-file.c); until then it lets in who has the old password, also
+// right after his sessions were ended.
+func nextSecond(ctx context.Context) {
+	const margin = 20 * time.Millisecond // for the clock of Dovecot's loop, which is a little behind
+	now := time.Now()
+	next := time.NewTimer(now.Truncate(time.Second).Add(time.Second + margin).Sub(now))
+	defer next.Stop()
+	select {
+	case <-next.C:
+	case <-ctx.Done(): // the password is changed all the same
+	}
 }
 
 // line is the file and the first field of the account's line.

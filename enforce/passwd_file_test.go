@@ -97,6 +97,20 @@ func TestPasswdFile(t *testing.T) {
 	}
 }
 
+// A change ends in a later second than it was made in: Dovecot looks once a
+// second.
+func TestPasswdFileWaitsForDovecot(t *testing.T) {
+	f := writePasswd(t, passwdText)
+	nextSecond(t.Context())
+	begun := time.Now()
+	if err := f.Change(t.Context(), "alice@shop.test", "new-pass"); err != nil {
+		t.Fatal(err)
+	}
+	if ended := time.Now(); ended.Unix() == begun.Unix() {
+		t.Errorf("from %s to %s: Dovecot may not have looked since", begun.Format(time.StampMilli), ended.Format(time.StampMilli))
+	}
+}
+
 func TestPasswdFileCovers(t *testing.T) {
 	f := writePasswd(t, passwdText)
 	blog := f
@@ -154,6 +168,15 @@ func TestPasswdFileOfDomain(t *testing.T) {
 	}
 }
 
+// changeAtOnce is Change without the wait at its end.
+func (f PasswdFile) changeAtOnce(ctx context.Context, account, password string) error {
+	hash, err := hashFor(f.Scheme, f.Bare, password)
+	if err != nil {
+		return unchanged(f, account, err)
+	}
+	return f.write(ctx, account, hash)
+}
+
 // No name and no password breaks the file or reaches the line of another.
 func TestPasswdFileHostile(t *testing.T) {
 	var lines strings.Builder
@@ -167,7 +190,7 @@ func TestPasswdFileHostile(t *testing.T) {
 	f.Scheme = SSHA
 	for i, account := range hostileAccounts {
 		before := strings.Split(readTestFile(t, f.Path), "\n")
-		err := f.Change(t.Context(), account, NewPassword().Reveal())
+		err := f.changeAtOnce(t.Context(), account, NewPassword().Reveal())
 		after := strings.Split(readTestFile(t, f.Path), "\n")
 		if len(before) != len(after) {
 			t.Fatalf("%.40q: %d lines became %d", account, len(before), len(after))
@@ -184,7 +207,7 @@ func TestPasswdFileHostile(t *testing.T) {
 	f.Scheme = Plain
 	lines1 := strings.Count(readTestFile(t, f.Path), "\n")
 	for _, password := range append(refusedPasswords, hostilePasswords...) {
-		err := f.Change(t.Context(), "alice@shop.test", password)
+		err := f.changeAtOnce(t.Context(), "alice@shop.test", password)
 		text := readTestFile(t, f.Path)
 		if strings.Count(text, "\n") != lines1 || !strings.Contains(text, "\nbob@shop.test:{PLAIN}old\n") {
 			t.Fatalf("%.40q broke the file: %v", password, err)
