@@ -87,7 +87,16 @@ type Event struct {
 // in lower case, and its domain. Two servers with the same key agree on it.
 type Recipient struct {
 	Hash   uint64 // SipHash-2-4 of "local@domain" in lower case
+	Next   uint64 // the same under the key that replaces the present one; 0 where none does
 	Domain string // lower case
+}
+
+// Newest is the hash under the newest key.
+func (r Recipient) Newest() uint64 {
+	if r.Next != 0 {
+		return r.Next
+	}
+	return r.Hash
 }
 
 // A Reply is what a remote server, or ours, answered about a recipient.

@@ -433,7 +433,7 @@ func (p *Parser) eximRecipients(o *open, list []byte) (added []Recipient) {
 		addr, list = cutAddress(list)
 		o.rcpts++
 		r := p.recipient(addr)
-		if !o.named.add(r.Hash) {
+		if !o.named.name(r) {
 			continue
 		}
 		p.addDomain(o, r.Domain)

@@ -102,6 +102,21 @@ func (s *set) add(h uint64) bool {
 	return true
 }
 
+// has reports whether h is in the set.
+func (s *set) has(h uint64) bool {
+	if s.many == nil {
+		return slices.Contains(s.few[:s.n], h)
+	}
+	_, found := slices.BinarySearch(s.many, h)
+	return found
+}
+
+// name reports whether r is new to the set. It keeps one hash, the newest, so that
+// a message that is open when the key changes names nobody twice.
+func (s *set) name(r Recipient) bool {
+	return (r.Next == 0 || !s.has(r.Hash)) && s.add(r.Newest())
+}
+
 // all yields every hash, in no order.
 func (s *set) all() []uint64 {
 	if s.many != nil {
@@ -490,7 +505,7 @@ func (p *Parser) hold(ev *Event, o *open) {
 
 // name reports a recipient of o that no event has named.
 func (p *Parser) name(ev *Event, o *open, r Recipient) {
-	if o.named.add(r.Hash) {
+	if o.named.name(r) {
 		ev.New = p.one(r)
 		p.addDomain(o, r.Domain)
 	}

@@ -76,7 +76,7 @@ func (p *Parser) join(ev *Event, o *open, e *Envelope) bool {
 	}
 	var added []Recipient
 	for _, addr := range e.Recipients {
-		if r := p.recipient([]byte(addr)); o.named.add(r.Hash) {
+		if r := p.recipient([]byte(addr)); o.named.name(r) {
 			added = append(added, r)
 			p.addDomain(o, r.Domain)
 		}

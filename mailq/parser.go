@@ -18,10 +18,12 @@ import (
 // It joins the lines of a message by queue id, and keeps what it knows of the
 // messages that have not left the queue: see [Parser.Changed] and
 // [Parser.Restore]. A Parser is used by one goroutine. Its fields are set
-// before the first line; Directory may be replaced between two lines.
+// before the first line; Directory may be replaced between two lines, and the
+// keys by [Parser.Rekey].
 type Parser struct {
 	Directory *Directory
 	Key       [16]byte       // of the hashes of recipients; servers of a fleet share it
+	Next      [16]byte       // the key that replaces Key: recipients have both hashes; zero: none does
 	Location  *time.Location // of stamps without a zone; nil is local time
 	Now       time.Time      // reference for the year of the first stamp without one; zero is the present
 	Host      string         // of logs that name none: Exim's and Dovecot's own
@@ -29,7 +31,9 @@ type Parser struct {
 
 	stamps Stamps
 	stats  ParserStats
-	k0, k1 uint64
+	own    sipKey  // of all but recipients: Key at the first line
+	now    sipKey  // of recipients
+	next   *sipKey // of their second hash; nil: they have one
 	hosts  map[string]*host
 	host   *host
 	words  table[string]
@@ -117,10 +121,29 @@ func (p *Parser) prepare() {
 	// Memory that is read before it is written interrupts every processor when
 	// it is written at last.
 	p.firsts, p.sessions = firsts{}, sessions{}
-	p.k0 = binary.LittleEndian.Uint64(p.Key[:8])
-	p.k1 = binary.LittleEndian.Uint64(p.Key[8:])
+	p.own = newSipKey(p.Key)
+	p.Rekey(p.Key, p.Next)
 	p.stamps.Location, p.stamps.Now = p.Location, p.Now
 	p.host = p.hostOf([]byte(p.Host))
+}
+
+// A sipKey is a key as SipHash takes it.
+type sipKey struct{ k0, k1 uint64 }
+
+func newSipKey(key [16]byte) sipKey {
+	return sipKey{binary.LittleEndian.Uint64(key[:8]), binary.LittleEndian.Uint64(key[8:])}
+}
+
+func (k sipKey) hash(b []byte) uint64 { return siphash.Hash(k.k0, k.k1, b) }
+
+// Rekey replaces Key and Next. It may be called between two lines.
+func (p *Parser) Rekey(key, next [16]byte) {
+	p.Key, p.Next = key, next
+	p.now, p.next = newSipKey(key), nil
+	if next != ([16]byte{}) {
+		k := newSipKey(next)
+		p.next = &k
+	}
 }
 
 // line reads a whole line: its stamp, and what that says may follow.
@@ -387,7 +410,7 @@ func (h *host) instance(p *Parser, name string) *instance {
 	if len(h.instances) >= maxInstances {
 		return h.instances[len(h.instances)-1]
 	}
-	n := &instance{name: name, seed: siphash.Hash(p.k0, p.k1, []byte(h.name+"\x00"+name))}
+	n := &instance{name: name, seed: p.hash([]byte(h.name + "\x00" + name))}
 	h.instances = append(h.instances, n)
 	return n
 }
@@ -401,11 +424,11 @@ func (p *Parser) key(n *instance, id []byte) uint64 {
 	}
 	head, tail := binary.LittleEndian.Uint64(id), binary.LittleEndian.Uint64(id[len(id)-8:])
 	middle := binary.LittleEndian.Uint64(id[len(id)/2-4:])
-	high, low := bits.Mul64(head^n.seed, tail^p.k1^0xa0761d6478bd642f)
+	high, low := bits.Mul64(head^n.seed, tail^p.own.k1^0xa0761d6478bd642f)
 	return mix(high^low, middle+uint64(len(id)))
 }
 
-func (p *Parser) hash(b []byte) uint64 { return siphash.Hash(p.k0, p.k1, b) }
+func (p *Parser) hash(b []byte) uint64 { return p.own.hash(b) }
 
 // mix makes one hash of a hash and a number (the finish of SplitMix64).
 func mix(hash, n uint64) uint64 {
@@ -421,7 +444,10 @@ func (p *Parser) recipient(addr []byte) Recipient {
 		addr = addr[:512]
 	}
 	p.scratch = appendLower(p.scratch[:0], addr)
-	r := Recipient{Hash: p.hash(p.scratch)}
+	r := Recipient{Hash: p.now.hash(p.scratch)}
+	if p.next != nil {
+		r.Next = p.next.hash(p.scratch)
+	}
 	if at := bytes.LastIndexByte(p.scratch, '@'); at >= 0 {
 		r.Domain = p.word(p.scratch[at+1:])
 	}

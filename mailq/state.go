@@ -12,8 +12,8 @@ import (
 
 // Changed yields the state of each open message that changed since the last
 // call, and nil for those that ended. What it yields, put back with Restore
-// into a new Parser with the same Key, makes that parser go on where this one
-// was. The first call yields every open message. state is valid during yield.
+// into a new Parser, makes that parser go on where this one was. The first call
+// yields every open message that was not put back. state is valid during yield.
 func (p *Parser) Changed(yield func(key uint64, state []byte)) {
 	m := &p.open
 	if !m.track {
@@ -41,7 +41,8 @@ func (p *Parser) Changed(yield func(key uint64, state []byte)) {
 	m.dirty = m.dirty[:0]
 }
 
-// Restore puts back an open message that Changed yielded.
+// Restore puts back an open message that Changed yielded. A parser with another
+// Key than that one had knows it by another key, as Changed then tells.
 func (p *Parser) Restore(key uint64, state []byte) error {
 	if !p.ready {
 		p.prepare()
@@ -57,14 +58,22 @@ func (p *Parser) Restore(key uint64, state []byte) error {
 	if r.err != nil {
 		return fmt.Errorf("mailq: message %016x: %w", key, r.err)
 	}
+	p.open.track = true
 	q := p.open.of(read.host)
-	o := p.open.start(key, q)
+	n := p.hostOf([]byte(read.host)).instance(p, read.instance)
+	now := p.key(n, []byte(read.id))
+	o := p.open.start(now, q)
 	q.fresh.cut(o)
 	*o = read
-	o.key, o.queue = key, q
+	o.key, o.queue = now, q
 	q.listOf(o).push(o)
+	if now != key {
+		o.flags &^= isStored
+		p.open.gone = append(p.open.gone, key)
+		p.open.changed(o)
+	}
 	p.open.unordered = true
-	p.seed(o)
+	p.seed(o, n)
 	return nil
 }
 
@@ -207,8 +216,7 @@ func (m *messages) order() {
 
 // seed makes the parser know again what it knew by way of o: the host and
 // instance, and the id under which a filter may bring the message back.
-func (p *Parser) seed(o *open) {
-	n := p.hostOf([]byte(o.host)).instance(p, o.instance)
+func (p *Parser) seed(o *open, n *instance) {
 	n.manages = n.manages || o.is(isSubmitted)
 	if o.is(isSubmitted) && !o.is(isReturned|isExim) && o.mid > noMessageID {
 		at := p.firsts.slot(o.mid)
