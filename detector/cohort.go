@@ -74,7 +74,7 @@ func (d *Detector) mark(a *account, now int64) {
 		}
 	}
 	if e := a.known.exact; a.known.more == nil {
-		learnt := max(0, int(a.nov.strangers)-a.ep.doubted().pending.len())
+		learnt := max(0, int(a.nov.strangers)-a.ep.doubted().waiting())
 		for _, h := range e[len(e)-min(len(e), learnt):] {
 			d.marks.whom.add(h, whomMarked, now)
 		}

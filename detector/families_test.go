@@ -15,7 +15,7 @@ func TestKnownRemembers(t *testing.T) {
 		var k known
 		for i := range n {
 			if h := recipientHash(i); !k.has(h) {
-				k.add(h)
+				k.add(h, false)
 			}
 		}
 		lost := 0
@@ -42,7 +42,7 @@ func TestKnownRemembers(t *testing.T) {
 func TestKnownIsBounded(t *testing.T) {
 	var k known
 	for i := range uint64(200_000) {
-		k.add(recipientHash(i))
+		k.add(recipientHash(i), false)
 	}
 	bytes := 0
 	for _, g := range k.more.grown {

@@ -1,12 +1,15 @@
 package detector
 
+import "slices"
+
 // exactMax is how many recipients an account's memory holds exactly before
 // it changes to filters. Half of all mailboxes never write to more than 20
 // different recipients, nine in ten to fewer than 71.
 const exactMax = 64
 
 // filterMax bounds a filter's entries, and with them what one account can
-// make us remember: 26 KiB, and 10 KiB of what it was taught.
+// make us remember: 26 KiB, and 10 KiB of what it was taught. While the key of
+// the hashes is replaced filtersMax bounds it: 60 KiB.
 const (
 	filterMax  = 8192
 	filtersMax = 6
@@ -15,7 +18,8 @@ const (
 // known is the memory of recipients that an account has written to: exact
 // fingerprints at first, then Bloom filters, each larger than the one before
 // it. When the largest is full, all but it are forgotten, so that at least
-// the latest recipients, as many as it held, are remembered.
+// the latest recipients, as many as it held, are remembered. Where recipients
+// have two hashes, only what is more than filtersMax is.
 type known struct {
 	exact []uint32
 	more  *filters // nil for most
@@ -51,14 +55,18 @@ func (m *filters) has(h uint64) bool {
 	return m.taught.has(h)
 }
 
-// add remembers h, which must not be known yet.
-func (k *known) add(h uint64) {
+// add remembers h, which must not be known yet. Twin says that its recipient has
+// two hashes.
+func (k *known) add(h uint64, twin bool) { k.put(len(k.exact), h, twin) }
+
+// put is add with h at a place among the exact ones.
+func (k *known) put(at int, h uint64, twin bool) {
 	if k.more == nil || len(k.more.grown) == 0 {
 		if n := len(k.exact); n < exactMax {
 			if n == cap(k.exact) { // grow by little: memory is counted
 				k.exact = append(make([]uint32, 0, n+max(2, n/4)), k.exact...)
 			}
-			k.exact = append(k.exact, uint32(h))
+			k.exact = slices.Insert(k.exact, at, uint32(h))
 			return
 		}
 		first := newFilter(4 * exactMax)
@@ -67,7 +75,7 @@ func (k *known) add(h uint64) {
 		}
 		k.exact, k.filters().grown = nil, []*filter{first}
 	}
-	k.more.add(h)
+	k.more.add(h, twin)
 }
 
 // filters returns the account's filters, made if need be.
@@ -78,12 +86,14 @@ func (k *known) filters() *filters {
 	return k.more
 }
 
-func (m *filters) add(h uint64) {
+func (m *filters) add(h uint64, twin bool) {
 	last := m.grown[len(m.grown)-1]
 	if last.full() {
-		if last.size == filterMax {
-			m.grown = m.grown[len(m.grown)-1:]
+		keep := filtersMax - 1
+		if last.size == filterMax && !twin {
+			keep = 1
 		}
+		m.grown = m.grown[max(0, len(m.grown)-keep):]
 		last = newFilter(min(4*last.size, filterMax))
 		m.grown = append(m.grown, last)
 	}

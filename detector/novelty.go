@@ -82,6 +82,9 @@ func (d *Detector) addressed(a *account, m *message, to []mailq.Recipient, now i
 	share, fresh := a.newShare(&d.fleet), m.fresh
 	for i := range to {
 		d.recipient(a, m, &to[i], share, w, above)
+		if to[i].Next != 0 {
+			d.carry(a, &to[i])
+		}
 	}
 	m.named = uint16(min(int(m.named)+len(to), math.MaxUint16))
 	if a.open() {
@@ -127,11 +130,11 @@ func (d *Detector) recipient(a *account, m *message, to *mailq.Recipient, share,
 		d.shares(a, to.Hash, a.last)
 	}
 	if above {
-		a.ep.doubting().learn(to.Hash, isNew, w, prior)
+		a.ep.doubting().learn(to, isNew, w, prior)
 		return
 	}
 	if isNew {
-		a.known.add(to.Hash)
+		a.known.add(to.Hash, to.Next != 0)
 		n.fresh.hits += w
 	}
 	n.fresh.of += w * prior
@@ -259,18 +262,33 @@ func (a *account) strangers() (says float32, of tally) {
 	return says, of
 }
 
+// pendingMost is how many new recipients of an episode are remembered.
+const pendingMost = 512
+
 // learn notes what the episode did above the floor.
-func (e *doubt) learn(h uint64, isNew bool, w, prior float32) {
+func (e *doubt) learn(to *mailq.Recipient, isNew bool, w, prior float32) {
 	if isNew {
 		if e.pending == nil {
-			e.pending = newFilter(512)
+			hashes := 1
+			if to.Next != 0 {
+				hashes = 2
+			}
+			e.pending = newFilter(uint32(hashes * pendingMost))
 		}
 		if !e.pending.full() {
-			e.pending.add(h)
+			e.pending.add(to.Hash)
 		}
 		e.fresh += w
 	}
 	e.expected += w * prior
+}
+
+// waiting is how many recipients are remembered, each with one hash or with two.
+func (e *doubt) waiting() int {
+	if e.pending == nil {
+		return 0
+	}
+	return int(e.pending.n * pendingMost / e.pending.size)
 }
 
 func (a *account) noveltyText() string {

@@ -50,7 +50,7 @@ func (d *Detector) answered(a *account, ev *mailq.Event, now int64) {
 		x = contentStep
 		if said.s == 0 { // what was taken before it counts, too
 			x = max(x+acceptedStep*float32(a.ep.rcpts), contentLeast)
-		} else if a.rare.reply.whose == uint32(ev.To.Hash) {
+		} else if w := a.rare.reply.whose; w == uint32(ev.To.Hash) || w == uint32(ev.To.Newest()) {
 			x = 0 // who tries again is told the same again
 		}
 	case mailq.AddressReputation:
@@ -74,7 +74,7 @@ func (d *Detector) answered(a *account, ev *mailq.Event, now int64) {
 		r.blamed = 0
 	}
 	r.blamed = min(r.blamed+1, 1<<16-2)
-	r.whose = uint32(ev.To.Hash)
+	r.whose = uint32(ev.To.Newest())
 	r.provider, r.says = clip(ev.Reply.Provider, 32), ev.Reply.Class
 	r.add(x, repliesTop, now)
 	a.begin(m, now)
