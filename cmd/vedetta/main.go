@@ -37,6 +37,7 @@ type cli struct {
 	Agent    agentCmd    `cmd:"" help:"Watch one server of a fleet: read logs, answer the gate, and leave judging to the hub."`
 	Enrol    enrolCmd    `cmd:"" help:"Make this server an agent of its hub, with a token from vedetta agents add."`
 	Agents   agentsCmd   `cmd:"" help:"On a hub: list, add and revoke agents."`
+	Key      keyCmd      `cmd:"" help:"The key with which recipients are hashed: see how it stands, rotate it."`
 	Tokens   tokensCmd   `cmd:"" help:"List, make and revoke tokens for the API."`
 	Bench    benchCmd    `cmd:"" help:"Measure on this machine."`
 	Replay   replayCmd   `cmd:"" help:"Run the detector and the rules over old logs; acts on nothing."`

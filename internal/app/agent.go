@@ -31,14 +31,11 @@ func RunAgent(ctx context.Context, o Options) error {
 	}
 	defer end()
 	client := &hub.Client{Address: c.Hub.Address, Dir: c.FleetDir(), Version: shortVersion()}
-	name, key, err := client.Open()
+	name, keys, err := client.Open()
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	if len(key) != 16 {
-		return fmt.Errorf("the recipient key of the hub has %d bytes, not 16: enrol again", len(key))
-	}
 	if err := db.Durable(ctx); err != nil {
 		return err
 	}
@@ -46,7 +43,7 @@ func RunAgent(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	s.judge.parser.Key = [16]byte(key)
+	s.judge.parser.Key, s.judge.parser.Next = keys.Key, keys.Next
 	s.agent = &agent{name: name, client: client, db: db, spoolMax: int64(c.Hub.SpoolMax) << 20, keep: time.Duration(c.Hub.SpoolKeep)}
 	s.pace = agentPace
 	s.forward = newForwarder()
@@ -56,6 +53,8 @@ func RunAgent(ctx context.Context, o Options) error {
 	if s.errands, err = newErrands(ctx, db, o.Log); err != nil {
 		return err
 	}
+	s.agent.keys.Store(&keys)
+	client.Keys = func() hub.Keys { return *s.agent.keys.Load() }
 	if err := s.agent.resume(ctx, s.forward); err != nil {
 		return err
 	}
@@ -102,6 +101,7 @@ type agent struct {
 
 	behind atomic.Int64 // batches that the hub has not had
 	heard  atomic.Int64 // when the hub was reached last, in nanoseconds since 1970
+	keys   atomic.Pointer[hub.Keys]
 }
 
 // away reports whether the hub is not reached, and has not been for a while.
@@ -317,7 +317,10 @@ func (s *service) obeyHub(ctx context.Context) error {
 	pause := firstRetry
 	for ctx.Err() == nil {
 		begun := time.Now()
-		err := s.agent.client.Orders(ctx, func(c hub.Change) error { return s.mirror(ctx, c) })
+		err := s.agent.client.Orders(ctx, func(c hub.Change) error {
+			s.takeKeys(ctx, c.Keys)
+			return s.mirror(ctx, c)
+		})
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -329,6 +332,24 @@ func (s *service) obeyHub(ctx context.Context) error {
 		pause = min(2*pause, lastRetry)
 	}
 	return nil
+}
+
+// takeKeys has recipients hashed with what the hub says; nil is as before. Where it
+// cannot be kept for the next start it is not done, and the hub waits for it.
+func (s *service) takeKeys(ctx context.Context, keys *hub.Keys) {
+	if keys == nil || *keys == *s.agent.keys.Load() {
+		return
+	}
+	err := s.agent.client.SaveKeys(*keys)
+	if err == nil {
+		err = s.rekey(ctx, *keys)
+	}
+	if err != nil {
+		s.log.Error("recipients are hashed as before; it is tried again with the next connection", "err", err)
+		return
+	}
+	s.agent.keys.Store(keys)
+	s.log.Info("recipients are hashed with the hub's new keys")
 }
 
 // mirror puts a change in force.

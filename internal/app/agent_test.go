@@ -51,7 +51,7 @@ func newListeningHub(t *testing.T) *listeningHub {
 // start has the hub answer, with what its journal says.
 func (h *listeningHub) start(t *testing.T) {
 	t.Helper()
-	f, err := newFleet(context.Background(), h.config, h.db, make([]byte, 16))
+	f, err := newFleet(context.Background(), h.config, h.db, &keyring{})
 	if err != nil {
 		t.Fatal(err)
 	}

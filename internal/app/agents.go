@@ -34,6 +34,7 @@ func (s fleetDesk) Agents(ctx context.Context) ([]web.Agent, error) {
 		seen[p.Agent] = p
 	}
 	health := s.Health(ctx)
+	_, rotating := s.keyring.get()
 	agents := make([]web.Agent, len(rows))
 	for i, row := range rows {
 		p := seen[row.Name]
@@ -45,6 +46,9 @@ func (s fleetDesk) Agents(ctx context.Context) ([]web.Agent, error) {
 			if why := health.Parts[part]; why != "" && why != "ok" {
 				agents[i].Blind = append(agents[i].Blind, why)
 			}
+		}
+		if rotating.waitsFor(row) {
+			agents[i].Blind = append(agents[i].Blind, "does not hash recipients with the next key: the rotation waits for it")
 		}
 	}
 	return agents, nil

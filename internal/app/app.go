@@ -94,7 +94,8 @@ type service struct {
 	*pipeline
 	config   config.Config
 	registry *prometheus.Registry
-	agent    *agent        // nil: this is no agent
+	agent    *agent // nil: this is no agent
+	keyring  *keyring
 	pace     time.Duration // between two looks at a log; 0: the usual
 	doors    []door
 	sources  []source
@@ -125,9 +126,12 @@ func newService(ctx context.Context, c config.Config, db *store.DB, o Options) (
 	if err != nil {
 		return nil, err
 	}
-	if j.parser.Key, err = recipientKey(ctx, db); err != nil {
+	ring, err := loadKeyring(ctx, db)
+	if err != nil {
 		return nil, err
 	}
+	keys := ring.keys()
+	j.parser.Key, j.parser.Next = keys.Key, keys.Next
 	if err := j.places.load(); err != nil {
 		o.Log.Error("starting without knowing where clients are", "err", err) // keep tries again
 	}
@@ -146,7 +150,7 @@ func newService(ctx context.Context, c config.Config, db *store.DB, o Options) (
 	var toldOf enforce.Gate = table
 	var agents *fleet
 	if c.Agents.Listen != "" {
-		if agents, err = newFleet(ctx, c, db, j.parser.Key[:]); err != nil {
+		if agents, err = newFleet(ctx, c, db, ring); err != nil {
 			return nil, err
 		}
 		toldOf = gates{table, agents.board}
@@ -165,7 +169,7 @@ func newService(ctx context.Context, c config.Config, db *store.DB, o Options) (
 	}
 	p.restraints = make(chan restraint, maxRestrained)
 	t.notified = p.book.Notified
-	s := &service{pipeline: p, config: c, registry: o.Registry, backlog: newBacklog(c.Gate, table)}
+	s := &service{pipeline: p, config: c, registry: o.Registry, keyring: ring, backlog: newBacklog(c.Gate, table)}
 	s.force = eye{kind: "enforcement", subject: "blocks on " + c.Hostname, part: "blocks"}
 	if unread != nil {
 		s.health.set(aliasEye().name(), unread)
@@ -276,23 +280,6 @@ func CheckRules(c config.Config) error {
 	return errors.Join(errs...)
 }
 
-// recipientKey is made at the first start and never changes: recipients are
-// known by their hash under it.
-func recipientKey(ctx context.Context, db *store.DB) (key [16]byte, err error) {
-	fresh := make([]byte, len(key))
-	if _, err := rand.Read(fresh); err != nil {
-		return key, err
-	}
-	kept, err := db.SettingOnce(ctx, "recipient-key", fresh)
-	if err != nil {
-		return key, err
-	}
-	if len(kept) != len(key) {
-		return key, fmt.Errorf("the recipient key in the database has %d bytes, not %d", len(kept), len(key))
-	}
-	return [16]byte(kept), nil
-}
-
 // restore puts back what the last run knew, so that reading goes on as if it
 // had never stopped.
 func (s *service) restore(ctx context.Context) error {
@@ -340,7 +327,6 @@ func (s *service) restoreLearnt(ctx context.Context) error {
 	}); err != nil {
 		return fmt.Errorf("open messages: %w", err)
 	}
-	s.judge.parser.Changed(func(uint64, []byte) {}) // they are stored already
 	accounts.tell(s.log)
 	messages.tell(s.log)
 	return nil
@@ -616,7 +602,7 @@ const shutdownTime = 5 * time.Second
 
 func (s *service) serveAPI(ctx context.Context, l net.Listener, token string) error {
 	server := (&web.Server{
-		Watch: s, Fleet: s.desk(), Users: users{s.pipeline}, Token: token, Log: s.log,
+		Watch: s, Fleet: s.desk(), Users: users{s.pipeline}, Keeper: s.keeper(), Token: token, Log: s.log,
 		Metrics: promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}),
 	}).HTTPServer()
 	stopped := make(chan struct{})

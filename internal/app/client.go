@@ -16,6 +16,8 @@ type (
 	Order      = web.Order
 	AgentOrder = web.AgentOrder
 	TokenOrder = web.TokenOrder
+	KeyOrder   = web.KeyOrder
+	Rotation   = web.Rotation
 )
 
 // NewClient finds the running service by the configuration that it runs with.

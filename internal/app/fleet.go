@@ -25,6 +25,7 @@ type fleet struct {
 	server     *hub.Server
 	roster     *roster
 	board      *hub.Board
+	keyring    *keyring
 	deliveries chan hub.Delivery
 	started    time.Time
 	silent     time.Duration   // after which an agent is told of
@@ -65,7 +66,7 @@ const noteMarks = 30 * time.Second
 // deliveriesAhead bounds what is acknowledged and not judged yet, in memory.
 const deliveriesAhead = 64
 
-func newFleet(ctx context.Context, c config.Config, db *store.DB, key []byte) (*fleet, error) {
+func newFleet(ctx context.Context, c config.Config, db *store.DB, ring *keyring) (*fleet, error) {
 	dir := c.FleetDir()
 	ca, err := hub.OpenCA(dir)
 	if err != nil {
@@ -80,12 +81,12 @@ func newFleet(ctx context.Context, c config.Config, db *store.DB, key []byte) (*
 		return nil, err
 	}
 	f := &fleet{
-		roster: r, board: &hub.Board{}, deliveries: make(chan hub.Delivery, deliveriesAhead), started: time.Now(),
+		roster: r, board: &hub.Board{}, keyring: ring, deliveries: make(chan hub.Delivery, deliveriesAhead), started: time.Now(),
 		silent: time.Duration(c.Agents.SilentAfter), eyes: map[string]*eye{}, clocks: map[string]*eye{}, foreign: map[string]time.Time{}, marks: map[string]hub.Mark{},
 		reports: make(chan reportedReset), asked: map[string]*asking{},
 	}
 	f.takeovers.blast = rules.BlastLimit{Max: c.Rules.BlastMax, Per: time.Duration(c.Rules.BlastPer)}
-	f.server = &hub.Server{CA: ca, Roster: r, Journal: journal, Board: f.board, RecipientKey: key, Version: shortVersion()}
+	f.server = &hub.Server{CA: ca, Roster: r, Journal: journal, Board: f.board, Keys: ring.keys, Version: shortVersion()}
 	return f, nil
 }
 
@@ -216,7 +217,8 @@ func (p *pipeline) deliver(d hub.Delivery) {
 	if d.Late {
 		saw, d.Samples = p.sawLate, nil // the queue is not as it was
 	}
-	v := visitor{member.Scope, salt(d.Agent), d}
+	_, rotating := p.fleet.keyring.get()
+	v := visitor{member.Scope, salt(d.Agent), rotating != nil, d}
 	var foreign []mailq.Account
 	for i := range d.Events {
 		ev := &d.Events[i]
@@ -296,6 +298,7 @@ func (p *pipeline) missed(d hub.Delivery, foreign []mailq.Account) {
 type visitor struct {
 	hub.Scope
 	salt uint64 // keeps its messages apart from other agents'
+	both bool   // recipients have two hashes; else the second of what it says is nobody's
 	hub.Delivery
 }
 
@@ -320,6 +323,12 @@ func (v visitor) admit(ev *mailq.Event) bool {
 		ev.Message ^= v.salt
 	}
 	ev.Time = v.time(ev.Time)
+	if !v.both {
+		ev.To.Next = 0
+		for i := range ev.New {
+			ev.New[i].Next = 0
+		}
+	}
 	return true
 }
 

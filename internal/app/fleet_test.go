@@ -29,7 +29,7 @@ func judging(t *testing.T) (*pipeline, *acted) {
 		"mx1": {Scope: hub.Scope{Agent: "mx1", Domains: []string{"shop.test"}}, Enrolment: "e1"},
 	}}
 	p.judge, p.directory, p.positions, p.stale = j, dir, map[string][]byte{}, 15*time.Minute
-	p.fleet = &fleet{roster: r, board: &hub.Board{}, foreign: map[string]time.Time{}, marks: map[string]hub.Mark{}}
+	p.fleet = &fleet{roster: r, board: &hub.Board{}, keyring: &keyring{}, foreign: map[string]time.Time{}, marks: map[string]hub.Mark{}}
 	return p, acts
 }
 

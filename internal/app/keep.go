@@ -31,7 +31,7 @@ func (s *service) keep(ctx context.Context) error {
 func (s *service) keepOnce(ctx context.Context, minute int) error {
 	s.lookForLogs(ctx, s.files)
 	s.lookAtPlaces(ctx)
-	errs := []error{s.reconcile(ctx), s.measure(ctx)}
+	errs := []error{s.reconcile(ctx), s.measure(ctx), s.turnKey(ctx)}
 	if s.fleet != nil {
 		errs = append(errs, s.watchAgents(ctx))
 	}

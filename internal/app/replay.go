@@ -79,9 +79,12 @@ func Replay(ctx context.Context, o ReplayOptions) error {
 			return err
 		}
 		defer l.close()
-		if j.parser.Key, err = recipientKey(ctx, l.db); err != nil {
+		ring, err := loadKeyring(ctx, l.db)
+		if err != nil {
 			return err
 		}
+		keys := ring.keys()
+		j.parser.Key, j.parser.Next = keys.Key, keys.Next
 	}
 	out := bufio.NewWriter(o.Out)
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))

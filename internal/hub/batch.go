@@ -115,6 +115,8 @@ type wireEvent struct {
 	Into     string          `cbor:"21,keyasint,omitempty"`
 	Method   string          `cbor:"22,keyasint,omitempty"`
 	Service  string          `cbor:"23,keyasint,omitempty"`
+	NewNext  []uint64        `cbor:"24,keyasint,omitempty"` // the second hashes of New, in its order; as long, or left out
+	ToNext   uint64          `cbor:"25,keyasint,omitempty"` // that of To
 }
 
 type wireRecipient struct {
@@ -194,8 +196,15 @@ func toWire(e *mailq.Event) wireEvent {
 	if e.Client.IsValid() {
 		w.Client = e.Client.AsSlice()
 	}
-	for _, r := range e.New {
+	w.ToNext = e.To.Next
+	for i, r := range e.New {
 		w.New = append(w.New, wireRecipient{Hash: r.Hash, Domain: r.Domain})
+		if r.Next != 0 && w.NewNext == nil {
+			w.NewNext = make([]uint64, len(e.New))
+		}
+		if w.NewNext != nil {
+			w.NewNext[i] = r.Next
+		}
 	}
 	return w
 }
@@ -234,6 +243,12 @@ func (w *wireEvent) event() mailq.Event {
 		e.New = make([]mailq.Recipient, len(w.New))
 		for i := range w.New {
 			e.New[i] = w.New[i].recipient()
+		}
+	}
+	e.To.Next = w.ToNext
+	if len(w.NewNext) == len(e.New) {
+		for i, next := range w.NewNext {
+			e.New[i].Next = next
 		}
 	}
 	return e

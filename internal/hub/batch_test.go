@@ -46,6 +46,48 @@ func TestBatchComesBack(t *testing.T) {
 	}
 }
 
+// While the key of recipients is replaced a batch carries both hashes, in fields of
+// their own: the release before reads all else of it, and is read.
+func TestBatchWithTwoHashes(t *testing.T) {
+	e := wholeEvent()
+	e.New[1].Next, e.To.Next = 5, 6
+	sealed, err := Seal(&Batch{Mark: nth(1, 1), Events: []mailq.Event{e}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := sealed.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(e.New, got.Events[0].New); diff != "" || got.Events[0].To != e.To {
+		t.Errorf("(-want +got):\n%s%+v", diff, got.Events[0].To)
+	}
+	text, err := unpacker.DecodeAll(sealed.Body, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var before struct { // as the release before knows it
+		Events []struct {
+			Account string          `cbor:"4,keyasint,omitempty"`
+			New     []wireRecipient `cbor:"14,keyasint,omitempty"`
+			To      wireRecipient   `cbor:"15,keyasint,omitzero"`
+		} `cbor:"2,keyasint,omitempty"`
+	}
+	if err := decoding.Unmarshal(text, &before); err != nil {
+		t.Fatalf("the release before: %v", err)
+	}
+	if b := before.Events[0]; b.Account != "alice@shop.test" || len(b.New) != 2 || b.New[1].Hash != e.New[1].Hash || b.To.Hash != e.To.Hash {
+		t.Errorf("the release before reads %+v", b)
+	}
+	for _, next := range [][]uint64{{1}, {1, 2, 3}} { // of no agent of ours
+		w := toWire(&e)
+		w.NewNext = next
+		if got := w.event(); got.New[0].Next != 0 || got.New[1].Next != 0 {
+			t.Errorf("%d second hashes of 2 recipients: %+v", len(next), got.New)
+		}
+	}
+}
+
 func TestBatchFromHostileAgent(t *testing.T) {
 	b := Batch{Mark: nth(1, 1), Events: []mailq.Event{{
 		Time: noon, Account: mailq.Account("eve\x1b[2J\u202e@shop.test"), Sender: strings.Repeat("x", 9999), Size: -1, Subject: "caf\xe9",

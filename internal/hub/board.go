@@ -20,6 +20,7 @@ type Change struct {
 	Whole  bool     `json:"whole,omitempty"`  // Set is everything
 	Set    []Order  `json:"set,omitempty"`    // now in force
 	Lifted []string `json:"lifted,omitempty"` // subjects for which nothing is in force any more
+	Keys   *Keys    `json:"keys,omitempty"`   // what recipients are hashed with from now on; nil: as before
 }
 
 // empty reports whether there is nothing to tell.

@@ -56,10 +56,6 @@ func ParseToken(text string) (Token, error) {
 	return Token{parts[0], secret, parts[2]}, nil
 }
 
-// The file in an agent's directory with the key that the fleet hashes
-// recipients with.
-const recipientKeyFile = "recipient.key"
-
 // Enrol makes a key, has the hub at address (host:port) sign it, and leaves
 // key, certificate and what else the hub gives in dir. The hub is known by the
 // fingerprint in the token.
@@ -95,8 +91,11 @@ func Enrol(ctx context.Context, address string, t Token, dir, version string) er
 	if fingerprint(w.CA) != t.Fingerprint {
 		return errors.New("enrol: the hub sent another authority than that of the token")
 	}
+	if len(w.RecipientKey) != len(Keys{}.Key) {
+		return errors.New("enrol: the hub sent no key of recipients")
+	}
 	if err := errors.Join(
-		writeAtomic(filepath.Join(dir, recipientKeyFile), w.RecipientKey),
+		saveKeys(dir, Keys{Key: [16]byte(w.RecipientKey)}),
 		writeAtomic(filepath.Join(dir, caCertFile), certPEM(w.CA)),
 	); err != nil {
 		return err
@@ -117,8 +116,9 @@ type Client struct {
 	Address string // host:port
 	Dir     string // with the agent's certificate
 	Version string
-	Waiting func() int // batches in the spool; may be nil
-	Resets  bool       // it can give accounts new passwords, and hand them over
+	Waiting func() int  // batches in the spool; may be nil
+	Keys    func() Keys // what recipients are hashed with; may be nil
+	Resets  bool        // it can give accounts new passwords, and hand them over
 
 	agent string
 	http  *http.Client
@@ -127,25 +127,25 @@ type Client struct {
 	cert tls.Certificate
 }
 
-// Open reads the certificate and the recipient key of an agent.
-func (c *Client) Open() (agent string, recipientKey []byte, err error) {
+// Open reads the certificate and the recipient keys of an agent.
+func (c *Client) Open() (agent string, keys Keys, err error) {
 	c.cert, err = readPair(filepath.Join(c.Dir, agentFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil, ErrNotEnrolled
+		return "", keys, ErrNotEnrolled
 	}
 	if err != nil {
-		return "", nil, fmt.Errorf("agent's certificate: %w", err)
+		return "", keys, fmt.Errorf("agent's certificate: %w", err)
 	}
 	text, err := os.ReadFile(filepath.Join(c.Dir, caCertFile))
 	if err != nil {
-		return "", nil, fmt.Errorf("hub's authority: %w", err)
+		return "", keys, fmt.Errorf("hub's authority: %w", err)
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(text) {
-		return "", nil, fmt.Errorf("hub's authority: %s holds no certificate", filepath.Join(c.Dir, caCertFile))
+		return "", keys, fmt.Errorf("hub's authority: %s holds no certificate", filepath.Join(c.Dir, caCertFile))
 	}
-	if recipientKey, err = os.ReadFile(filepath.Join(c.Dir, recipientKeyFile)); err != nil {
-		return "", nil, fmt.Errorf("recipient key: %w", err)
+	if keys, err = readKeys(c.Dir); err != nil {
+		return "", keys, err
 	}
 	c.connect(&tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: hubName, GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		c.mu.Lock()
@@ -154,7 +154,7 @@ func (c *Client) Open() (agent string, recipientKey []byte, err error) {
 		return &cert, nil
 	}})
 	c.agent = c.cert.Leaf.Subject.CommonName
-	return c.agent, recipientKey, nil
+	return c.agent, keys, nil
 }
 
 func (c *Client) connect(config *tls.Config) {
@@ -192,6 +192,9 @@ func (c *Client) request(ctx context.Context, method, path string, body []byte) 
 	}
 	if c.Resets {
 		r.Header.Set(headerResets, "yes")
+	}
+	if c.Keys != nil {
+		r.Header.Set(headerKeys, c.Keys().Print())
 	}
 	return c.http.Do(r)
 }

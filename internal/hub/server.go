@@ -77,8 +77,10 @@ type Server struct {
 	// ResetDone is told what became of a reset at an agent, as the agent says.
 	ResetDone func(ctx context.Context, agent string, r ResetReport) error
 
-	RecipientKey []byte // under which the fleet hashes recipients
-	Version      string
+	// Keys are what the fleet hashes recipients with. They are asked for at each
+	// beat, and an agent is told when they change.
+	Keys    func() Keys
+	Version string
 
 	mu    sync.Mutex // guards what follows
 	lines map[string]*line
@@ -132,6 +134,7 @@ type Presence struct {
 	Lag     time.Duration `json:"lag_ns"`  // of its newest event, when that came
 	Streams int           `json:"streams"` // open, over which it is told of blocks
 	Resets  bool          `json:"resets"`  // it can give accounts new passwords
+	Keys    string        `json:"keys"`    // the print of those with which it hashes recipients; empty: of a version that does not say
 }
 
 // Serve answers agents that l accepts until ctx is done. It closes l.
@@ -220,6 +223,7 @@ const (
 	headerTime    = "Vedetta-Time"    // nanoseconds since 1970, by its clock
 	headerWaiting = "Vedetta-Waiting" // batches in its spool
 	headerResets  = "Vedetta-Resets"  // yes: it can give accounts new passwords
+	headerKeys    = "Vedetta-Keys"    // the print of its recipient keys
 )
 
 type memberKey struct{}
@@ -284,6 +288,7 @@ func (l *line) heard(r *http.Request) {
 	l.said.Seen = now
 	l.said.Version = plain(r.Header.Get(headerVersion), 64)
 	l.said.Resets = r.Header.Get(headerResets) == "yes"
+	l.said.Keys = plain(r.Header.Get(headerKeys), 64)
 	if n, err := strconv.ParseInt(r.Header.Get(headerTime), 10, 64); err == nil {
 		l.said.Skew = l.skewLocked(time.Unix(0, n).Sub(now))
 	}
@@ -395,7 +400,8 @@ func (s *Server) enrol(w http.ResponseWriter, r *http.Request) {
 	}
 	s.Drop(m.Agent)
 	s.Log.Info("agent enrolled", "agent", m.Agent, "from", r.RemoteAddr)
-	s.certify(w, r, m, e.Request, welcome{RecipientKey: s.RecipientKey})
+	keys := s.Keys()
+	s.certify(w, r, m, e.Request, welcome{RecipientKey: keys.Key[:]})
 }
 
 func (s *Server) renew(w http.ResponseWriter, r *http.Request) {
@@ -616,11 +622,16 @@ func (s *Server) orders(w http.ResponseWriter, r *http.Request) {
 	tick := time.NewTicker(beat)
 	defer tick.Stop()
 	lines := json.NewEncoder(w)
+	var told Keys
 	for at, whole := uint64(0), true; ; whole = false {
 		change, latest, news := s.Board.Since(at, whole, visible)
 		at = latest
+		change = c.translated(change)
+		if keys := s.Keys(); keys != told {
+			told, change.Keys = keys, &keys
+		}
 		out.SetWriteDeadline(time.Now().Add(2 * beat))
-		if err := lines.Encode(c.translated(change)); err != nil {
+		if err := lines.Encode(change); err != nil {
 			return
 		}
 		if err := out.Flush(); err != nil {

@@ -78,7 +78,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, roster: &ledger{members: map[string]Member{}, tokens: map[string][sha256.Size]byte{}}}
 	journal := openJournal(t, t.TempDir(), 1<<30)
 	w.server = &Server{
-		CA: ca, Roster: w.roster, Journal: journal, Board: &Board{}, Log: slog.New(slog.DiscardHandler), RecipientKey: []byte("0123456789abcdef"), Version: "1",
+		CA: ca, Roster: w.roster, Journal: journal, Board: &Board{}, Log: slog.New(slog.DiscardHandler), Keys: func() Keys { return Keys{Key: [16]byte([]byte("0123456789abcdef"))} }, Version: "1",
 		Deliver: func(d Delivery) {
 			w.mu.Lock()
 			defer w.mu.Unlock()

@@ -17,6 +17,7 @@ const (
 	WhatRelease  = "release"  // a person cleared the subject
 	WhatAgent    = "agent"    // an agent was added, enrolled or revoked
 	WhatToken    = "token"    // a token of the API was added or revoked
+	WhatKey      = "key"      // the recipients' key is being replaced, or was
 )
 
 // ourselves is who acts when no person does.

@@ -51,6 +51,14 @@ func (f *fakeFleet) ChangeAgent(_ context.Context, o AgentOrder) (AgentResult, e
 	return AgentResult{Name: o.Name}, nil
 }
 
+type fakeKeeper struct{ ordered KeyOrder }
+
+func (f *fakeKeeper) Rotation(context.Context) (Rotation, error) { return Rotation{}, nil }
+func (f *fakeKeeper) Rotate(_ context.Context, o KeyOrder) (Rotation, error) {
+	f.ordered = o
+	return Rotation{Waits: []string{"mx1"}}, nil
+}
+
 func ask(t *testing.T, s *httptest.Server, method, path, body, token string) (int, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, s.URL+path, strings.NewReader(body))
@@ -71,8 +79,8 @@ func ask(t *testing.T, s *httptest.Server, method, path, body, token string) (in
 }
 
 func TestRolesMayDoWhatTheyMay(t *testing.T) {
-	watch, fleet, users := &fake{}, &fakeFleet{}, &fakeUsers{}
-	s := httptest.NewServer((&Server{Watch: watch, Fleet: fleet, Users: users, Token: token, Log: slog.New(slog.DiscardHandler)}).Handler())
+	watch, fleet, users, keeper := &fake{}, &fakeFleet{}, &fakeUsers{}, &fakeKeeper{}
+	s := httptest.NewServer((&Server{Watch: watch, Fleet: fleet, Users: users, Keeper: keeper, Token: token, Log: slog.New(slog.DiscardHandler)}).Handler())
 	defer s.Close()
 	block := `{"do":"block","account":"alice@shop.test","who":"root"}`
 	for _, c := range []struct {
@@ -83,7 +91,9 @@ func TestRolesMayDoWhatTheyMay(t *testing.T) {
 		{"GET", "/api/v1/why?account=alice@shop.test", "", Viewer},
 		{"GET", "/api/v1/journal", "", Viewer},
 		{"GET", "/api/v1/agents", "", Viewer},
+		{"GET", "/api/v1/key", "", Viewer},
 		{"POST", "/api/v1/act", block, Operator},
+		{"POST", "/api/v1/key", `{"why":"yearly","who":"root"}`, Admin},
 		{"POST", "/api/v1/agents", `{"do":"add","name":"mx1","who":"root"}`, Admin},
 		{"GET", "/api/v1/tokens", "", Admin},
 		{"POST", "/api/v1/tokens", `{"do":"add","name":"x","role":"viewer","who":"root"}`, Admin},
@@ -107,6 +117,10 @@ func TestRolesMayDoWhatTheyMay(t *testing.T) {
 	ask(t, s, "POST", "/api/v1/act", block, "token-of-operator")
 	if watch.ordered.Who != "a-operator (root)" {
 		t.Errorf("ordered by %q", watch.ordered.Who)
+	}
+	ask(t, s, "POST", "/api/v1/key", `{"why":"yearly","who":"root"}`, "token-of-admin")
+	if keeper.ordered != (KeyOrder{Who: "a-admin (root)", Why: "yearly"}) {
+		t.Errorf("ordered %+v", keeper.ordered)
 	}
 	ask(t, s, "POST", "/api/v1/agents", `{"do":"revoke","name":"mx1","who":""}`, "token-of-admin")
 	if fleet.changed.Who != "a-admin" {

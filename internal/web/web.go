@@ -38,11 +38,12 @@ type Watch interface {
 	Health(ctx context.Context) Health
 }
 
-// Server is the handler's parts. Fleet, Users and Metrics may be nil.
+// Server is the handler's parts. Fleet, Users, Keeper and Metrics may be nil.
 type Server struct {
 	Watch   Watch
 	Fleet   Fleet
 	Users   Users
+	Keeper  Keeper
 	Token   string
 	Metrics http.Handler
 	Log     *slog.Logger
@@ -67,11 +68,13 @@ func (s *Server) Handler() http.Handler {
 			r.Get("/queue", s.queue)
 			r.Get("/journal", s.journal)
 			r.Get("/agents", s.agents)
+			r.Get("/key", s.rotation)
 		})
 		r.With(s.atLeast(Operator)).Post("/act", s.act)
 		r.Group(func(r chi.Router) {
 			r.Use(s.atLeast(Admin))
 			r.Post("/agents", s.changeAgent)
+			r.Post("/key", s.rotate)
 			if s.Users != nil {
 				r.Get("/tokens", s.tokens)
 				r.Post("/tokens", s.changeToken)

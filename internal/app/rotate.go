@@ -1,0 +1,256 @@
+package app
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vedetta-watch/vedetta/detector"
+	"github.com/vedetta-watch/vedetta/internal/hub"
+	"github.com/vedetta-watch/vedetta/internal/store"
+	"github.com/vedetta-watch/vedetta/internal/web"
+)
+
+// A rotation is the replacement of the key with which recipients are hashed. Until
+// it is over recipients are hashed with both keys, and judged by the present one.
+type rotation struct {
+	Next  [16]byte             `json:"next"`
+	Begun time.Time            `json:"begun"`
+	Lasts time.Duration        `json:"lasts_ns"`
+	Both  map[string]time.Time `json:"both,omitempty"` // since when an agent has hashed with both keys
+}
+
+// keys are the keys that the rotation leads from and to.
+func (r *rotation) keys(key [16]byte) hub.Keys {
+	if r == nil {
+		return hub.Keys{Key: key}
+	}
+	return hub.Keys{Key: key, Next: r.Next}
+}
+
+// A keyring holds the key, and the rotation of it. A rotation that is in it is not
+// changed: another takes its place.
+type keyring struct {
+	mu       sync.Mutex // guards what follows
+	key      [16]byte
+	rotation *rotation // nil: there is none
+}
+
+func (k *keyring) get() (key [16]byte, r *rotation) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.key, k.rotation
+}
+
+func (k *keyring) set(key [16]byte, r *rotation) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.key, k.rotation = key, r
+}
+
+// keys are what recipients are hashed with.
+func (k *keyring) keys() hub.Keys {
+	key, r := k.get()
+	return r.keys(key)
+}
+
+// loadKeyring makes the key at the first start: recipients are known by their hash
+// under it.
+func loadKeyring(ctx context.Context, db *store.DB) (*keyring, error) {
+	k := &keyring{}
+	fresh := newRecipientKey()
+	kept, err := db.SettingOnce(ctx, store.RecipientKey, fresh[:])
+	if err != nil {
+		return nil, err
+	}
+	if len(kept) != len(k.key) {
+		return nil, fmt.Errorf("the recipient key in the database has %d bytes, not %d", len(kept), len(k.key))
+	}
+	k.key = [16]byte(kept)
+	text, err := db.Setting(ctx, store.RecipientRotation)
+	if errors.Is(err, store.ErrNotFound) {
+		return k, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	k.rotation = &rotation{}
+	if err := json.Unmarshal(text, k.rotation); err != nil {
+		return nil, fmt.Errorf("rotation of the recipient key: %w", err)
+	}
+	return k, nil
+}
+
+func newRecipientKey() (key [16]byte) {
+	rand.Read(key[:])
+	return key
+}
+
+// rekey has the parser hash with the keys.
+func (p *pipeline) rekey(ctx context.Context, k hub.Keys) error {
+	return p.inObserve(ctx, func() { p.judge.parser.Rekey(k.Key, k.Next) })
+}
+
+// A keeper is where operators replace the key.
+type keeper struct{ *service }
+
+// keeper is nil on an agent.
+func (s *service) keeper() web.Keeper {
+	if s.agent != nil {
+		return nil
+	}
+	return keeper{s}
+}
+
+// leastRotation is the silence after which an account may be forgotten: whoever is
+// not written to for so long may look new.
+func leastRotation() time.Duration { return detector.Default().Window }
+
+var errRotating = fmt.Errorf("%w: the key is being rotated already", web.ErrInvalid)
+
+// Rotate implements web.Keeper.
+func (s keeper) Rotate(ctx context.Context, o web.KeyOrder) (web.Rotation, error) {
+	r := &rotation{Next: newRecipientKey(), Begun: time.Now(), Lasts: o.For}
+	if r.Lasts == 0 {
+		r.Lasts = max(time.Duration(s.config.Keep.Accounts), leastRotation())
+	}
+	switch {
+	case strings.TrimSpace(o.Who) == "" || len(o.Who) > maxWho || len(o.Why) > maxWhy:
+		return web.Rotation{}, fmt.Errorf("%w: needs who orders it, in at most %d bytes, and why in at most %d", web.ErrInvalid, maxWho, maxWhy)
+	case r.Lasts < leastRotation() || r.Lasts > maxFor:
+		return web.Rotation{}, fmt.Errorf("%w: a rotation for %s: at least %s, or people would be stopped for writing to those they know", web.ErrInvalid, o.For, leastRotation())
+	}
+	key, under := s.keyring.get()
+	if under != nil {
+		return web.Rotation{}, errRotating
+	}
+	err := s.store.BeginRotation(ctx, asJSON(r), r.Begun, o.Who, o.Why)
+	if errors.Is(err, store.ErrExists) {
+		return web.Rotation{}, errRotating
+	}
+	if err != nil {
+		return web.Rotation{}, err
+	}
+	s.keyring.set(key, r)
+	s.log.Info("the key of recipients is being rotated", "by", o.Who, "for", r.Lasts)
+	if err := s.rekey(context.WithoutCancel(ctx), r.keys(key)); err != nil {
+		return web.Rotation{}, fmt.Errorf("written down, and in effect from the next start: %w", err)
+	}
+	return s.Rotation(ctx)
+}
+
+// Rotation implements web.Keeper.
+func (s keeper) Rotation(ctx context.Context) (web.Rotation, error) {
+	_, r := s.keyring.get()
+	if r == nil {
+		return web.Rotation{}, nil
+	}
+	rows, err := s.agents(ctx)
+	if err != nil {
+		return web.Rotation{}, err
+	}
+	out := web.Rotation{Begun: r.Begun}
+	out.Ends, out.Waits = r.end(rows)
+	return out, nil
+}
+
+// agents are those that have enrolled and may report.
+func (s *service) agents(ctx context.Context) (rows []store.AgentRow, err error) {
+	if s.fleet == nil {
+		return nil, nil
+	}
+	all, err := s.store.Agents(ctx)
+	for _, row := range all {
+		if row.Enrolment != "" {
+			rows = append(rows, row)
+		}
+	}
+	return rows, err
+}
+
+// end is when the rotation is over: when each agent has hashed with both keys for
+// as long as it lasts. Agents that were added since have taught nothing under the
+// present key alone, and need to do so only at the end. It is zero while it waits
+// for an agent.
+func (r *rotation) end(agents []store.AgentRow) (at time.Time, waits []string) {
+	from := r.Begun
+	for _, a := range agents {
+		if r.waitsFor(a) {
+			waits = append(waits, a.Name)
+		}
+		if since := r.Both[a.Name]; since.After(from) && !a.Added.After(r.Begun) {
+			from = since
+		}
+	}
+	if len(waits) > 0 {
+		return time.Time{}, waits
+	}
+	return from.Add(r.Lasts), nil
+}
+
+// waitsFor reports whether the rotation, nil is none, does not go on without the agent.
+func (r *rotation) waitsFor(a store.AgentRow) bool {
+	if r == nil || a.Enrolment == "" {
+		return false
+	}
+	_, both := r.Both[a.Name]
+	return !both
+}
+
+// heard is the rotation after it was heard what agents hash with; print names both
+// keys. An agent that was not heard since the start does what it did last.
+func (r *rotation) heard(agents []hub.Presence, print string, now time.Time) (after *rotation, changed bool) {
+	after = &rotation{Next: r.Next, Begun: r.Begun, Lasts: r.Lasts, Both: map[string]time.Time{}}
+	maps.Copy(after.Both, r.Both)
+	for _, p := range agents {
+		_, did := r.Both[p.Agent]
+		switch does := p.Keys == print; {
+		case p.Seen.IsZero() || does == did:
+			continue
+		case does:
+			after.Both[p.Agent] = now
+		default:
+			delete(after.Both, p.Agent)
+		}
+		changed = true
+	}
+	return after, changed
+}
+
+// turnKey puts the next key in place of the present one when the rotation is over.
+func (s *service) turnKey(ctx context.Context) error {
+	key, r := s.keyring.get()
+	if r == nil {
+		return nil
+	}
+	rows, err := s.agents(ctx)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	if s.fleet != nil {
+		after, changed := r.heard(s.fleet.server.Presences(), r.keys(key).Print(), now)
+		if changed {
+			if err := s.store.SetSetting(ctx, store.RecipientRotation, asJSON(after)); err != nil {
+				return err
+			}
+			s.keyring.set(key, after)
+			r = after
+		}
+	}
+	if end, waits := r.end(rows); len(waits) > 0 || now.Before(end) {
+		return nil
+	}
+	if err := s.store.EndRotation(ctx, r.Next[:], now); err != nil {
+		return err
+	}
+	s.keyring.set(r.Next, nil)
+	s.log.Info("the key of recipients is replaced")
+	return s.rekey(ctx, s.keyring.keys())
+}

@@ -1,0 +1,329 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/vedetta-watch/vedetta/detector"
+	"github.com/vedetta-watch/vedetta/internal/config"
+	"github.com/vedetta-watch/vedetta/internal/hub"
+	"github.com/vedetta-watch/vedetta/internal/store"
+	"github.com/vedetta-watch/vedetta/internal/web"
+	"github.com/vedetta-watch/vedetta/mailq"
+)
+
+func TestRotationWaitsForAgents(t *testing.T) {
+	begun := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	const day = 24 * time.Hour
+	r := &rotation{Begun: begun, Lasts: 30 * day}
+	agents := []store.AgentRow{{Name: "mx1", Enrolment: "e"}, {Name: "mx2", Enrolment: "e"}, {Name: "new", Enrolment: "e", Added: begun.Add(20 * day)}}
+	for _, step := range []struct {
+		after time.Duration
+		agent string
+		print string
+		ends  time.Duration // after begun; 0: it waits
+	}{
+		{day, "mx1", "both", 0},
+		{2 * day, "mx2", "before", 0},
+		{3 * day, "mx2", "both", 0},
+		{4 * day, "new", "both", 33 * day}, // who was added since does not put it off
+		{5 * day, "mx1", "both", 33 * day},
+		{6 * day, "mx1", "", 0}, // the release before is installed there again …
+		{9 * day, "mx1", "both", 39 * day},
+	} {
+		r, _ = r.heard([]hub.Presence{{Agent: step.agent, Seen: begun, Keys: step.print}, {Agent: "mx1"}}, "both", begun.Add(step.after))
+		ends, waits := r.end(agents)
+		if want := begun.Add(step.ends); step.ends > 0 && !ends.Equal(want) || step.ends == 0 && len(waits) == 0 {
+			t.Errorf("after %v: ends %v, waits for %v", step.after, ends, waits)
+		}
+	}
+	if r.waitsFor(store.AgentRow{Name: "gone"}) || (*rotation)(nil).waitsFor(agents[0]) || !r.waitsFor(store.AgentRow{Name: "mx9", Enrolment: "e"}) {
+		t.Error("waits for whom it need not")
+	}
+}
+
+// Outside a rotation a second hash is nobody's.
+func TestSecondHashOutsideOfARotation(t *testing.T) {
+	p, _ := judging(t)
+	known := func() (n int) {
+		for a := range p.judge.detector.Accounts {
+			n += a.Recipients
+		}
+		return n
+	}
+	ev := submitted("alice@shop.test", time.Now())
+	ev.New[0].Next = 7
+	d := hub.Delivery{Agent: "mx1", Received: time.Now(), Batch: hub.Batch{Mark: hub.Mark{Epoch: 1, Seq: 1}, Events: []mailq.Event{ev}}}
+	if p.deliver(d); known() != 1 {
+		t.Errorf("%d hashes are learnt, want 1", known())
+	}
+	p.fleet.keyring.set([16]byte{1}, &rotation{})
+	d.Events[0] = submitted("alice@shop.test", time.Now())
+	d.Events[0].New[0].Next = 7
+	if p.deliver(d); known() != 2 {
+		t.Errorf("in a rotation %d hashes are known, want 2", known())
+	}
+}
+
+// A rotating is a hub and an agent that run.
+type rotating struct {
+	*testing.T
+	hub, agent config.Config
+	lines      int
+	mailed     time.Time
+}
+
+// hubRuns starts the hub. It is stopped by stop.
+func (r *rotating) hubRuns() (s *service, stop func()) {
+	r.Helper()
+	o := Options{Config: r.hub, Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry()}
+	ctx, cancel := context.WithCancel(context.Background())
+	c, db, end, err := begin(ctx, r.hub)
+	if err != nil {
+		r.Fatal(err)
+	}
+	if s, err = newService(ctx, c, db, o); err != nil {
+		r.Fatal(err)
+	}
+	if err := s.restore(ctx); err != nil {
+		r.Fatal(err)
+	}
+	ready, done := make(chan Ready, 1), make(chan error, 1)
+	go func() { done <- s.run(ctx, func(at Ready) { ready <- at }) }()
+	select {
+	case <-ready:
+	case err := <-done:
+		r.Fatal(err)
+	}
+	return s, func() {
+		cancel()
+		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
+			r.Error(err)
+		}
+		end()
+	}
+}
+
+func (r *rotating) agentRuns() (stop func()) {
+	r.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done, ready := make(chan error, 1), make(chan Ready, 1)
+	go func() {
+		done <- RunAgent(ctx, Options{Config: r.agent, Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Ready: func(at Ready) { ready <- at }})
+	}()
+	select {
+	case <-ready:
+	case err := <-done:
+		r.Fatal(err)
+	}
+	return func() { cancel(); <-done }
+}
+
+// mails has alice write to someone on the agent's server.
+func (r *rotating) mails(to string) {
+	r.Helper()
+	f, err := os.OpenFile(r.agent.Logs[0].Path, os.O_APPEND|os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		r.Fatal(err)
+	}
+	defer f.Close()
+	r.lines++
+	id, now := fmt.Sprintf("4GZZk4%04dz1cZ", r.lines), time.Now().UTC().Format(time.RFC3339)
+	for _, line := range []string{
+		"postfix/submission/smtpd[7]: " + id + ": client=pc[192.0.2.9], sasl_method=PLAIN, sasl_username=alice@shop.test",
+		"postfix/qmgr[8]: " + id + ": from=<alice@shop.test>, size=383, nrcpt=1 (queue active)",
+		"postfix/smtp[9]: " + id + ": to=<" + to + ">, relay=mx[203.0.113.6]:25, delay=0.1, delays=0/0/0/0, dsn=2.0.0, status=sent (250 ok)",
+	} {
+		fmt.Fprintf(f, "%s mx1 %s\n", now, line)
+	}
+}
+
+// mailsNow is mails once a second: more would be a hijack.
+func (r *rotating) mailsNow(to string) {
+	if time.Since(r.mailed) > time.Second {
+		r.mailed = time.Now()
+		r.mails(to)
+	}
+}
+
+// until waits for something to come true.
+func (r *rotating) until(what string, is func() bool) {
+	r.Helper()
+	for begun := time.Now(); !is(); time.Sleep(20 * time.Millisecond) {
+		if time.Since(begun) > 20*time.Second {
+			r.Fatalf("%s: not within 20 seconds", what)
+		}
+	}
+}
+
+// alice is what the hub knows of her: her messages, and the hashes of those she wrote to.
+func (r *rotating) alice(s *service) (messages, known int) {
+	rows, err := s.Accounts(r.Context(), 10)
+	if err != nil {
+		r.Fatal(err)
+	}
+	for _, row := range rows {
+		if row.Account == "alice@shop.test" {
+			return row.Messages, row.Known
+		}
+	}
+	return 0, 0
+}
+
+// writtenOf is how many hashes alice is known to write to by what is in the database.
+func writtenOf(t *testing.T, s *service) int {
+	d := detector.New(detector.Default(), nil)
+	err := s.store.LoadAccounts(t.Context(), func(a store.AccountState) error {
+		if a.Account == "alice@shop.test" {
+			return d.Restore("alice@shop.test", a.State)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for a := range d.Accounts {
+		return a.Recipients
+	}
+	return 0
+}
+
+// A key is replaced: over the running agent, over restarts of both, and nobody is
+// new for it.
+func TestRotationOfTheKey(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	r := &rotating{T: t, hub: config.Default(), agent: config.Default()}
+	r.hub.State, r.hub.Agents.Listen, r.hub.Logs, r.hub.API.Listen, r.hub.Gate.Listen = t.TempDir(), address, nil, "", nil
+	r.agent.State, r.agent.Hub.Address, r.agent.API.Listen, r.agent.Gate.Listen = t.TempDir(), address, "", nil
+	r.agent.Logs = []config.Log{{Path: filepath.Join(t.TempDir(), "mail.log")}}
+
+	s, stopHub := r.hubRuns()
+	made, err := s.desk().ChangeAgent(t.Context(), web.AgentOrder{Do: "add", Name: "mx1", Domains: []string{"shop.test"}, Who: "root"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Enrol(t.Context(), r.agent, made.Token); err != nil {
+		t.Fatal(err)
+	}
+	stopAgent := r.agentRuns()
+	defer func() { stopAgent() }()
+	seen := func(messages int) func() bool {
+		return func() bool { n, _ := r.alice(s); return n == messages }
+	}
+	r.mails("bob@ok.test")
+	r.until("the first message", seen(1))
+
+	old, _ := s.keyring.get()
+	if _, err := s.keeper().Rotate(t.Context(), web.KeyOrder{For: time.Hour, Who: "root"}); !errors.Is(err, web.ErrInvalid) {
+		t.Errorf("a rotation of an hour: %v", err)
+	}
+	at, err := s.keeper().Rotate(t.Context(), web.KeyOrder{Who: "root", Why: "yearly"})
+	if err != nil || len(at.Waits) != 1 {
+		t.Errorf("begun: %+v, %v", at, err)
+	}
+	if _, err := s.keeper().Rotate(t.Context(), web.KeyOrder{Who: "root"}); !errors.Is(err, web.ErrInvalid) {
+		t.Errorf("a second rotation: %v", err)
+	}
+	if rows, err := s.desk().Agents(t.Context()); err != nil || len(rows[0].Blind) != 1 {
+		t.Errorf("agents: %+v, %v", rows, err)
+	}
+	turned := func() bool {
+		if err := s.turnKey(t.Context()); err != nil {
+			t.Error(err)
+		}
+		at, err := s.keeper().Rotation(t.Context())
+		return err == nil && len(at.Waits) == 0
+	}
+	r.until("the agent hashes with both", func() bool { r.mailsNow("bob@ok.test"); return turned() }) // it says so when it sends something
+	r.mails("dave@ok.test")
+	r.until("both hashes are learnt", func() bool { _, known := r.alice(s); return known == 4 })
+
+	stopAgent()
+	stopHub()
+	r.mails("carol@ok.test") // while both are away
+	s, stopHub = r.hubRuns()
+	stopAgent = r.agentRuns()
+	r.until("both hashes of what came meanwhile", func() bool { _, known := r.alice(s); return known == 6 })
+	r.until("it is written down", func() bool { return writtenOf(t, s) == 6 })
+	if at, err := s.keeper().Rotation(t.Context()); err != nil || time.Until(at.Ends) < 179*24*time.Hour {
+		t.Errorf("after a restart: %+v, %v", at, err)
+	}
+
+	key, rot := s.keyring.get()
+	if key != old {
+		t.Error("the key has changed too early")
+	}
+	stopHub()
+	r.mails("carol@ok.test") // with both hashes, and judged when the next alone is known
+	r.yearsLater(rot)
+	s, stopHub = r.hubRuns()
+	defer func() { stopHub() }()
+	r.until("the key is replaced", func() bool { key, rot := s.keyring.get(); return key != old && rot == nil })
+	if key, _ := s.keyring.get(); key != rot.Next {
+		t.Error("it is replaced by another than the next")
+	}
+	r.until("the agent has the next key alone", func() bool {
+		r.mailsNow("bob@ok.test")
+		for _, p := range s.fleet.server.Presences() {
+			if p.Keys == s.keyring.keys().Print() {
+				return true
+			}
+		}
+		return false
+	})
+	before, known := r.alice(s)
+	for _, to := range []string{"bob@ok.test", "carol@ok.test", "dave@ok.test"} {
+		r.mails(to)
+	}
+	r.until("three more messages", func() bool { n, _ := r.alice(s); return n >= before+3 })
+	if _, now := r.alice(s); now != known || known != 6 {
+		t.Errorf("%d hashes are known, %d before, want 6: somebody is new because of the key", now, known)
+	}
+	rows, err := s.Journal(t.Context(), store.RecipientKey, 10)
+	if err != nil || len(rows) != 2 || rows[1].Who != "root" || rows[1].Why != "yearly" || rows[0].Who != "vedetta" {
+		t.Errorf("journal: %+v, %v", rows, err)
+	}
+	if text, err := s.store.Setting(t.Context(), store.RecipientKey); err != nil || string(text) == string(old[:]) {
+		t.Errorf("the old key is still there: %v", err)
+	}
+	if _, err := s.store.Setting(t.Context(), store.RecipientRotation); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("the rotation is still there: %v", err)
+	}
+}
+
+// yearsLater lets the rotation have begun long ago, while the hub is down.
+func (r *rotating) yearsLater(rot *rotation) {
+	r.Helper()
+	past := *rot
+	past.Begun, past.Both = rot.Begun.AddDate(-1, 0, 0), map[string]time.Time{}
+	for agent, since := range rot.Both {
+		past.Both[agent] = since.AddDate(-1, 0, 0)
+	}
+	text, err := json.Marshal(past)
+	if err != nil {
+		r.Fatal(err)
+	}
+	db, err := store.Open(r.Context(), r.hub.Database())
+	if err != nil {
+		r.Fatal(err)
+	}
+	defer db.Close()
+	if err := db.SetSetting(r.Context(), store.RecipientRotation, text); err != nil {
+		r.Fatal(err)
+	}
+}

@@ -1,0 +1,44 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+)
+
+// The settings that hold the key with which recipients are hashed, and how its
+// replacement goes.
+const (
+	RecipientKey      = "recipient-key"
+	RecipientRotation = "recipient-rotation"
+)
+
+// BeginRotation stores how the replacement of the recipients' key goes. The
+// error is ErrExists if one is under way.
+func (db *DB) BeginRotation(ctx context.Context, rotation []byte, now time.Time, by, why string) error {
+	return db.update(ctx, "begin rotation", func(tx *sql.Tx) error {
+		n, err := changed(tx.Exec("INSERT INTO settings (key, value) VALUES (?, ?) ON CONFLICT (key) DO NOTHING", RecipientRotation, rotation))
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return fmt.Errorf("rotation: %w", ErrExists)
+		}
+		return putEntry(tx, Entry{Time: now, What: WhatKey, Who: by, Subject: RecipientKey, Action: "rotate", Why: why})
+	})
+}
+
+// EndRotation puts the next key in place of the present one, which is nowhere
+// any more.
+func (db *DB) EndRotation(ctx context.Context, key []byte, now time.Time) error {
+	return db.update(ctx, "end rotation", func(tx *sql.Tx) error {
+		if err := putSetting(tx, RecipientKey, key); err != nil {
+			return err
+		}
+		if _, err := tx.Exec("DELETE FROM settings WHERE key = ?", RecipientRotation); err != nil {
+			return err
+		}
+		return putEntry(tx, Entry{Time: now, What: WhatKey, Who: ourselves, Subject: RecipientKey, Action: "replace", Why: "its rotation is over"})
+	})
+}
