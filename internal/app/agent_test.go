@@ -60,7 +60,7 @@ func (h *listeningHub) start(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.fleet, h.addr, h.got = f, l.Addr().String(), nil
-	f.server.Log, f.server.ResetDone = slog.New(slog.DiscardHandler), f.report
+	f.server.Log, f.server.ResetDone = slog.New(slog.DiscardHandler), f.resetDone
 	f.server.Deliver = func(d hub.Delivery) {
 		h.mu.Lock()
 		defer h.mu.Unlock()

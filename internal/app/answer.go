@@ -56,8 +56,8 @@ func (p *pipeline) answer(ctx context.Context) error {
 			p.settle(ctx)
 			p.chaseAgents(ctx, time.Now())
 		case r := <-p.resetDone:
-			p.endReset(ctx, r)
-		case r := <-p.fleet.reported():
+			p.afterReset(ctx, r)
+		case r := <-p.fleet.resetsDone():
 			p.heardOfReset(ctx, r)
 		case begun := <-p.reconciled:
 			p.recovered(ctx, begun)

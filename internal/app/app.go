@@ -105,7 +105,6 @@ type service struct {
 	unforced int // comparisons in a row that could not bring it about
 
 	paged        []string         // decisions of before with which people were to be paged
-	changed      []rules.Decision // resets that are done, and in force
 	untoldBefore []rules.Decision // proposals, and what ran out, that the last run wrote down and did not come to tell
 }
 
@@ -375,10 +374,7 @@ func (s *service) restoreDecisions(ctx context.Context, now time.Time) error {
 		if row.OutcomeAt.IsZero() && (ranOut(row) || !row.Enforce && row.EndedAt.IsZero()) {
 			s.untoldBefore = append(s.untoldBefore, row.Decision)
 		}
-		if row.Action == rules.Reset && row.Enforce && row.OK && row.EndedAt.IsZero() {
-			s.changed = append(s.changed, row.Decision)
-		}
-		if row.Enforce && !row.OutcomeAt.IsZero() && !row.OK && row.EndedAt.IsZero() {
+		if row.Enforce && row.Action != rules.Reset && !row.OutcomeAt.IsZero() && !row.OK && row.EndedAt.IsZero() {
 			f, err := s.store.Finding(ctx, row.Finding)
 			if err != nil && !errors.Is(err, store.ErrNotFound) {
 				return err
@@ -510,10 +506,7 @@ func (s *service) enforceAgain(ctx context.Context) error {
 		s.health.set("database", err)
 		s.log.Error("starting without writing", "err", err)
 	}
-	for _, d := range s.changed {
-		s.fleet.passwordChanged(d)
-	}
-	s.changed = nil
+	s.resumeDone()
 	var steps []step
 	for _, d := range append(pending, s.untoldBefore...) {
 		f, err := s.store.Finding(ctx, d.Finding)

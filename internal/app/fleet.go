@@ -33,8 +33,10 @@ type fleet struct {
 	clocks     map[string]*eye // keep's, on their clocks
 	foreign    map[string]time.Time
 	takeovers  takeovers
-	reports    chan reportedReset
-	asked      map[string]*asking // answer's, by decision: resets that agents are to do
+	done       chan agentReset
+	unasked    hub.SparingLog // of agents that tell what nobody asked
+	claims     hub.SparingLog // of blocks that are not taken over
+	resets     *fleetResets   // answer's
 
 	// What follows is observe's.
 	marks  map[string]hub.Mark // of the agents that came further since their marks were noted, by source
@@ -83,7 +85,10 @@ func newFleet(ctx context.Context, c config.Config, db *store.DB, ring *keyring)
 	f := &fleet{
 		roster: r, board: &hub.Board{}, keyring: ring, deliveries: make(chan hub.Delivery, deliveriesAhead), started: time.Now(),
 		silent: time.Duration(c.Agents.SilentAfter), eyes: map[string]*eye{}, clocks: map[string]*eye{}, foreign: map[string]time.Time{}, marks: map[string]hub.Mark{},
-		reports: make(chan reportedReset), asked: map[string]*asking{},
+		done: make(chan agentReset),
+	}
+	if f.resets, err = loadFleetResets(ctx, db); err != nil {
+		return nil, err
 	}
 	f.takeovers.blast = rules.BlastLimit{Max: c.Rules.BlastMax, Per: time.Duration(c.Rules.BlastPer)}
 	f.server = &hub.Server{CA: ca, Roster: r, Journal: journal, Board: f.board, Keys: ring.keys, Version: shortVersion()}
@@ -120,7 +125,7 @@ func (g gates) Remove(subject string) {
 func (s *service) receive(ctx context.Context, l net.Listener) error {
 	f := s.fleet
 	defer f.server.Journal.Close()
-	f.server.Log, f.server.Held, f.server.ResetDone = s.log, s.held, f.report
+	f.server.Log, f.server.Held, f.server.ResetDone = s.log, s.held, f.resetDone
 	f.server.Deliver = func(d hub.Delivery) {
 		select {
 		case f.deliveries <- d:
@@ -436,7 +441,7 @@ func (s *service) held(ctx context.Context, agent string, ds []rules.Decision) (
 	if refused > 0 {
 		s.metrics.blind.WithLabelValues("takeover").Inc()
 		text := fmt.Sprintf("agent %s stops %d account%s that this hub does not know of and does not take over; what is stopped stays so on that server alone: see vedetta journal there, and block or release it here", agent, refused, plural(refused))
-		s.log.Error(text)
+		s.fleet.claims.Warn(s.log, text)
 		s.report(ctx, lostCoverage("blocks of agent "+agent, now, text))
 	}
 	if len(lost) == 0 {

@@ -287,23 +287,34 @@ func (p *pipeline) tryReset(ctx context.Context, r *passwordReset) {
 	r.out.OK, r.out.Detail = r.out.OK && ended.OK, joined(r.out.Detail, ended.Detail)
 }
 
-// endReset notes what became of a reset and tells who waits, and the people on
-// duty if it was not done. An agent tells its hub. It runs in answer.
-func (p *pipeline) endReset(ctx context.Context, r passwordReset) {
-	if p.errands != nil {
+// afterReset takes a reset whose tries are over. It runs in answer.
+func (p *pipeline) afterReset(ctx context.Context, r passwordReset) {
+	switch {
+	case p.errands != nil: // the hub asked for it
 		p.errands.done(ctx, r)
-		return
+	case r.by != "":
+		p.endAsking(ctx, r)
+	default:
+		p.endReset(ctx, r)
 	}
+}
+
+// endReset notes what became of a reset and tells who waits, and the people on
+// duty if it was not done. It runs in answer.
+func (p *pipeline) endReset(ctx context.Context, r passwordReset) {
 	now, d := time.Now(), r.decision
 	if r.tries >= resetTries && !r.out.OK {
 		r.out.Detail = fmt.Sprintf("tried %d times, do it by hand: %s", r.tries, r.out.Detail)
 	}
 	if r.out.State >= enforce.ResetChanged {
-		p.fleet.passwordChanged(d)
+		p.passwordChanged(ctx, d)
 	}
 	p.metrics.decided(d, r.out.Outcome)
 	p.log.Info("reset", "account", d.Subject, "ok", r.out.OK, "detail", r.out.Detail)
 	p.untold.outcomes = append(p.untold.outcomes, outcomeOf{d.ID, now, r.out.Outcome})
+	if r.order == nil && !r.out.OK {
+		r.finding = orderedFinding(r.step)
+	}
 	if change, ok := p.record(r.step, r.out.Outcome, now); ok && r.order == nil {
 		p.post(ctx, []incident.Change{change})
 	} else {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/vedetta-watch/vedetta/enforce"
 	"github.com/vedetta-watch/vedetta/internal/hub"
@@ -33,6 +34,7 @@ type errands struct {
 // An errand is one of them.
 type errand struct {
 	Over   bool            `json:"over,omitempty"` // otherwise it was begun
+	Told   bool            `json:"told,omitempty"` // the hub has heard what became of it
 	Report hub.ResetReport `json:"report"`
 }
 
@@ -49,6 +51,14 @@ func newErrands(ctx context.Context, db *store.DB, log *slog.Logger) (*errands, 
 	}
 	if err := json.Unmarshal(text, &e.known); err != nil {
 		return nil, fmt.Errorf("resets that the hub asked for: %w", err)
+	}
+	for _, x := range e.known {
+		switch {
+		case !x.Over:
+			log.Warn("a reset was begun and not ended when this agent was stopped; the hub asks for it again", "reset", x.Report.ID)
+		case !x.Told:
+			e.say(x.Report)
+		}
 	}
 	return e, nil
 }
@@ -87,9 +97,18 @@ func (e *errands) noteLocked(ctx context.Context, x errand) {
 func (e *errands) end(ctx context.Context, r hub.ResetReport) {
 	e.mu.Lock()
 	delete(e.running, r.ID)
-	e.noteLocked(ctx, errand{true, r})
+	e.noteLocked(ctx, errand{Over: true, Report: r})
 	e.mu.Unlock()
 	e.say(r)
+}
+
+// told notes that the hub has heard of a reset.
+func (e *errands) told(ctx context.Context, r hub.ResetReport) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if slices.ContainsFunc(e.known, func(x errand) bool { return x.Report.ID == r.ID && !x.Told }) {
+		e.noteLocked(ctx, errand{true, true, r})
+	}
 }
 
 // say has a report told.
@@ -115,6 +134,13 @@ func (e *errands) firstTime(id string) bool {
 	}
 	e.ended[id] = true
 	return true
+}
+
+// notYet takes back that sessions were ended.
+func (e *errands) notYet(id string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.ended, id)
 }
 
 // done takes a reset whose tries are over.
@@ -159,10 +185,16 @@ func (s *service) heed(ctx context.Context, o hub.Order, block enforce.Outcome) 
 	}
 	select {
 	case s.resets <- r:
+		return
 	default:
-		r.out.Outcome = enforce.Outcome{Detail: "too many resets wait"}
-		s.errands.done(ctx, r)
 	}
+	const full = "too many resets wait"
+	if r.by != "" {
+		s.errands.notYet(id)
+		s.report(ctx, lostCoverage("sessions of "+subject, time.Now(), full))
+		return
+	}
+	s.errands.end(ctx, hub.ResetReport{ID: id, Detail: full})
 }
 
 // tellResets tells the hub what became of resets, until ctx ends. What it has
@@ -183,10 +215,14 @@ func (s *service) tellReset(ctx context.Context, r hub.ResetReport) {
 		err := s.agent.client.ResetDone(ctx, r)
 		var refused *hub.Refused
 		switch {
-		case err == nil || ctx.Err() != nil:
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			s.errands.told(ctx, r)
 			return
 		case errors.As(err, &refused) && refused.Status < http.StatusInternalServerError:
 			s.log.Error("the hub does not want to hear of a reset", "reset", r.ID, "err", err)
+			s.errands.told(ctx, r)
 			return
 		}
 		s.log.Warn("the hub is told later what became of a reset", "reset", r.ID, "err", err)

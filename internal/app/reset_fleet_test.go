@@ -157,22 +157,40 @@ func TestResetThatNoAgentDoes(t *testing.T) {
 			"no agent that is connected can change it"},
 		{"all decline", func(ctx context.Context, p *pipeline, a *asking) {
 			a.agent = "mx1"
-			p.heardOfReset(ctx, reportedReset{"mx1", hub.ResetReport{ID: a.decision.ID, Declined: true}})
+			p.heardOfReset(ctx, agentReset{"mx1", hub.ResetReport{ID: a.decision.ID, Declined: true}})
+			if p.fleet.resets.waits[a.decision.ID] == nil {
+				t.Error("another agent that comes in a moment is not waited for")
+			}
+			p.chaseAgents(ctx, time.Now().Add(agentComes+time.Second))
 		}, "no agent that is connected has this account's password"},
 		{"one fails", func(ctx context.Context, p *pipeline, a *asking) {
 			a.agent = "mx1"
-			p.heardOfReset(ctx, reportedReset{"mx1", hub.ResetReport{ID: a.decision.ID, Detail: "disk full"}})
+			p.heardOfReset(ctx, agentReset{"mx1", hub.ResetReport{ID: a.decision.ID, Detail: "disk full"}})
 		}, "agent mx1: disk full"},
 		{"no answer", func(ctx context.Context, p *pipeline, a *asking) {
 			a.agent, a.until = "mx1", time.Now().Add(agentAnswers)
 			p.chaseAgents(ctx, time.Now())
 			p.chaseAgents(ctx, time.Now().Add(long))
 		}, "agent mx1 was asked and has not answered"},
+		{"no answer, and the operator does not wait for it", func(ctx context.Context, p *pipeline, a *asking) {
+			a.agent, a.until = "mx1", time.Now().Add(agentAnswers)
+			p.chaseAgents(ctx, time.Now().Add(askerWaits))
+			if a.order != nil {
+				t.Error("the operator waits on")
+			}
+			if got := told(t, p); len(got) > 0 {
+				t.Errorf("people are told %q while it is under way", got)
+			}
+			p.chaseAgents(ctx, time.Now().Add(long))
+			if got := told(t, p); len(got) != 1 || !strings.Contains(got[0], "has not answered") {
+				t.Errorf("people are told %q", got)
+			}
+		}, "agent mx1 was asked and has not answered"},
 		{"a late answer", func(ctx context.Context, p *pipeline, a *asking) {
 			a.agent, a.until = "mx1", time.Now().Add(agentAnswers)
 			p.chaseAgents(ctx, time.Now().Add(long))
-			p.heardOfReset(ctx, reportedReset{"mx2", hub.ResetReport{ID: a.decision.ID, OK: true, Given: true, Detail: "trust me"}})
-			p.heardOfReset(ctx, reportedReset{"mx1", hub.ResetReport{ID: a.decision.ID, OK: true, Given: true, Changed: true, Detail: "done at last"}})
+			p.heardOfReset(ctx, agentReset{"mx2", hub.ResetReport{ID: a.decision.ID, OK: true, Given: true, Detail: "trust me"}})
+			p.heardOfReset(ctx, agentReset{"mx1", hub.ResetReport{ID: a.decision.ID, OK: true, Given: true, Changed: true, Detail: "done at last"}})
 		}, "agent mx1: done at last"},
 		{"unblocked meanwhile", func(ctx context.Context, p *pipeline, a *asking) {
 			a.agent = "mx1"
@@ -183,7 +201,7 @@ func TestResetThatNoAgentDoes(t *testing.T) {
 			a.agent, a.until = "mx1", time.Now().Add(agentAnswers)
 			p.chaseAgents(ctx, time.Now().Add(long))
 			p.chaseAgents(ctx, time.Now().Add(lateAnswers+2*long))
-			p.heardOfReset(ctx, reportedReset{"mx1", hub.ResetReport{ID: a.decision.ID, OK: true, Given: true, Changed: true, Detail: "done at last"}})
+			p.heardOfReset(ctx, agentReset{"mx1", hub.ResetReport{ID: a.decision.ID, OK: true, Given: true, Changed: true, Detail: "done at last"}})
 		}, "has not answered"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -195,18 +213,127 @@ func TestResetThatNoAgentDoes(t *testing.T) {
 			}
 			order := &order{done: make(chan ordered, 1)}
 			p.beginReset(t.Context(), passwordReset{step: step{decision: d}, order: order})
-			if p.fleet.asked["r1"] == nil || len(order.done) > 0 {
+			if p.fleet.resets.waits["r1"] == nil || len(order.done) > 0 {
 				t.Fatal("nobody is waited for")
 			}
-			row.play(t.Context(), p, p.fleet.asked["r1"])
+			row.play(t.Context(), p, p.fleet.resets.waits["r1"])
 			rows, err := p.store.Decisions(t.Context(), store.DecisionFilter{})
 			if err != nil || len(rows) != 1 || !strings.Contains(rows[0].Outcome, row.want) || rows[0].OK != strings.Contains(row.want, "at last") {
 				t.Errorf("%+v, %v; want %q", rows, err, row.want)
 			}
-			if r := <-order.done; len(r.result.Failed) != 1 {
+			if r := <-order.done; len(r.result.Failed) != 1 && !strings.Contains(strings.Join(r.result.Done, ""), "has not answered yet") {
 				t.Errorf("the operator is told %+v", r)
 			}
 		})
+	}
+}
+
+// told is what people are told by mail.
+func told(t *testing.T, p *pipeline) (texts []string) {
+	t.Helper()
+	rows, err := p.store.Due(t.Context(), time.Now().Add(time.Minute), 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range rows {
+		texts = append(texts, string(row.Body))
+	}
+	return texts
+}
+
+// crashed is the hub after a crash: what it had in memory is gone.
+func (h *listeningHub) crashed(t *testing.T, p *pipeline) *pipeline {
+	t.Helper()
+	after := asked(t)
+	after.store, after.fleet = p.store, h.fleet
+	var err error
+	if h.fleet.resets, err = loadFleetResets(t.Context(), p.store); err != nil {
+		t.Fatal(err)
+	}
+	h.board = &hub.Board{}
+	after.acts = &enforce.Executor{Gate: gates{h.board}}
+	return after
+}
+
+// orderReset begins a reset as an operator's order does.
+func orderReset(t *testing.T, p *pipeline, id string) (d rules.Decision, done chan ordered) {
+	t.Helper()
+	d = rules.Decision{ID: id, Rule: byOperator, Subject: victim, Action: rules.Reset, Time: time.Now(), Enforce: true, Why: "ordered by root"}
+	if _, err := p.store.Commit(t.Context(), store.Batch{Decisions: []rules.Decision{d}}); err != nil {
+		t.Fatal(err)
+	}
+	order := &order{done: make(chan ordered, 1)}
+	p.beginReset(t.Context(), passwordReset{step: step{decision: d}, order: order})
+	return d, order.done
+}
+
+// resetSaid is what the board says of the victim's password.
+func (h *listeningHub) resetSaid() hub.Reset {
+	c, _, _ := h.board.Since(0, true, func(string) bool { return true })
+	if len(c.Set) == 0 {
+		return hub.Reset{}
+	}
+	return c.Set[0].Reset
+}
+
+// Two agents that reach one database: after a crash of the hub the one that was
+// asked is asked again, also if the other is back first.
+func TestResetIsAskedOfTheSameAgentAfterACrash(t *testing.T) {
+	p, h, _ := hubOfResets(t)
+	ignore := func(*hub.Client, hub.Order) {}
+	h.playAgent(t, "mx2", true, ignore)
+	d, _ := orderReset(t, p, "r1")
+	if got := h.resetSaid(); got.Agent != "mx2" {
+		t.Fatalf("asked %+v", got)
+	}
+	h.playAgent(t, "mx1", true, ignore)
+	after := h.crashed(t, p)
+	after.resume(t.Context(), step{decision: d})
+	if got := h.resetSaid(); got != (hub.Reset{ID: "r1", Agent: "mx2"}) {
+		t.Errorf("after the crash %+v is asked", got)
+	}
+	after.heardOfReset(t.Context(), agentReset{"mx2", hub.ResetReport{ID: "r1", OK: true, Changed: true, Given: true}})
+	if got := h.resetSaid(); got != (hub.Reset{ID: "r1", Done: true}) {
+		t.Errorf("when it is done: %+v", got)
+	}
+
+	again := h.crashed(t, after)
+	d.Action = rules.Block
+	again.acts.DoAll(t.Context(), []rules.Decision{d})
+	again.resumeDone()
+	if got := h.resetSaid(); got != (hub.Reset{ID: "r1", Done: true}) || len(again.fleet.resets.Asked) > 0 {
+		t.Errorf("after another crash: %+v, asked %v", got, again.fleet.resets.Asked)
+	}
+}
+
+// A second reset of an account does not take the place of one that is under way.
+func TestTwoResetsOfOneAccount(t *testing.T) {
+	p, h, _ := hubOfResets(t)
+	h.playAgent(t, "mx1", true, func(*hub.Client, hub.Order) {})
+	orderReset(t, p, "r1")
+	_, done := orderReset(t, p, "r2")
+	if r := <-done; len(r.result.Failed) != 1 || !strings.Contains(r.result.Failed[0], "another reset") {
+		t.Errorf("the second: %+v", r)
+	}
+	if got := h.resetSaid(); got != (hub.Reset{ID: "r1", Agent: "mx1"}) {
+		t.Errorf("%+v is asked", got)
+	}
+}
+
+// A reset that failed is not taken for done because tables are as they should be
+// after a restart.
+func TestFailedResetStaysFailed(t *testing.T) {
+	p, _, _ := hubOfResets(t)
+	d, _ := orderReset(t, p, "r1")
+	p.chaseAgents(t.Context(), time.Now().Add(agentComes+time.Second))
+	after := &service{pipeline: p}
+	if err := after.restoreDecisions(t.Context(), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	after.recovered(t.Context(), time.Now().Add(time.Hour))
+	rows, err := p.store.Decisions(t.Context(), store.DecisionFilter{Subject: d.Subject})
+	if err != nil || len(rows) != 1 || rows[0].OK {
+		t.Errorf("%+v, %v", rows, err)
 	}
 }
 
@@ -242,7 +369,7 @@ func (s *service) runErrands(t *testing.T) {
 	for len(s.resets) > 0 {
 		r := <-s.resets
 		go s.changePassword(t.Context(), r)
-		s.endReset(t.Context(), <-s.resetDone)
+		s.afterReset(t.Context(), <-s.resetDone)
 	}
 }
 
@@ -273,10 +400,17 @@ func TestErrands(t *testing.T) {
 		t.Errorf("again: did %+v, told %+v", r.done(), got)
 	}
 	after := erring(t, s.store, r)
+	if got := after.told(); !slices.Equal(got, []hub.ResetReport{given}) {
+		t.Errorf("after a restart: told %+v", got)
+	}
 	after.heed(t.Context(), asked, blocked)
 	after.runErrands(t)
 	if got := after.told(); len(r.done()) != 1 || !slices.Equal(got, []hub.ResetReport{given}) {
-		t.Errorf("after a restart: did %+v, told %+v", r.done(), got)
+		t.Errorf("asked after a restart: did %+v, told %+v", r.done(), got)
+	}
+	after.errands.told(t.Context(), given)
+	if got := erring(t, s.store, r).told(); len(got) > 0 {
+		t.Errorf("after another restart: told %+v, which the hub has heard", got)
 	}
 
 	asked.Decision.ID, asked.Reset.ID = "r2", "r2"

@@ -75,9 +75,15 @@ func (l list) lists(o Listing, n, strangers int) float64 {
 	not := 0.0
 	traps, reports := binomial(strangers, o.Traps), binomial(n, o.Reports)
 	for t := 0; t <= strangers && l.points(t) < l.atLeast; t++ {
-		for r := 0; r <= n && (l.points(t)+r < l.atLeast || t+r < l.hits); r++ {
-			not += traps(t) * reports(r)
+		enough := max(l.atLeast-l.points(t), l.hits-t) // reports
+		fewer := 1.0
+		if enough <= n {
+			fewer = 0
+			for r := range enough {
+				fewer += reports(r)
+			}
 		}
+		not += traps(t) * fewer
 	}
 	return 1 - min(not, 1)
 }

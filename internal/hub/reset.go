@@ -20,13 +20,28 @@ type Reset struct {
 func (b *Board) Reset(subject string, r Reset) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	o, ok := b.orders[subject]
-	if ok && o.Reset != r {
+	_, ok := b.orders[subject]
+	if ok {
+		b.resetLocked(subject, r)
+	}
+	return ok
+}
+
+// Unask takes back that an agent is asked for the reset with that ID.
+func (b *Board) Unask(subject, id string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if r := b.orders[subject].Reset; r.ID == id && !r.Done {
+		b.resetLocked(subject, Reset{})
+	}
+}
+
+func (b *Board) resetLocked(subject string, r Reset) {
+	if o := b.orders[subject]; o.Reset != r {
 		o.Reset = r
 		b.orders[subject] = o
 		b.changedLocked(subject)
 	}
-	return ok
 }
 
 // A ResetReport is what became of a reset at an agent. The password stays there.
@@ -58,6 +73,12 @@ func (c *Client) ResetDone(ctx context.Context, r ResetReport) error {
 
 func (s *Server) resetDone(w http.ResponseWriter, r *http.Request) {
 	c := r.Context().Value(memberKey{}).(caller)
+	select {
+	case c.turns <- struct{}{}:
+		defer func() { <-c.turns }()
+	case <-r.Context().Done():
+		return
+	}
 	var report ResetReport
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxReport)).Decode(&report); err != nil {
 		s.refuse(w, r, http.StatusBadRequest, fmt.Errorf("report of a reset: %w", err))

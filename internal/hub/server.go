@@ -15,12 +15,10 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
-	"golang.org/x/time/rate"
 
 	"github.com/vedetta-watch/vedetta/mailq"
 	"github.com/vedetta-watch/vedetta/rules"
@@ -86,7 +84,7 @@ type Server struct {
 	lines map[string]*line
 	late  chan struct{} // holds one while batches that waited are taken: see lateTurn
 
-	refusals throttledLog
+	strangers, agents SparingLog // who is refused
 }
 
 // lateWaits is how long an agent's batches that waited may wait for those of
@@ -666,39 +664,17 @@ func (c caller) translated(change Change) Change {
 	return out
 }
 
-// A throttledLog writes down what strangers can bring about as often as they
-// like: some of it, and how much was left out.
-type throttledLog struct {
-	once    sync.Once
-	allow   *rate.Limiter
-	skipped atomic.Uint64
-}
-
-// How much of it is written down.
-const (
-	refusalsPerSecond = 1
-	refusalsAtOnce    = 20
-)
-
-func (t *throttledLog) warn(log *slog.Logger, text string, args ...any) {
-	t.once.Do(func() { t.allow = rate.NewLimiter(refusalsPerSecond, refusalsAtOnce) })
-	if !t.allow.Allow() {
-		t.skipped.Add(1)
-		return
-	}
-	if n := t.skipped.Swap(0); n > 0 {
-		args = append(args, "left_out_before", n)
-	}
-	log.Warn(text, args...)
-}
-
 // refusal is what an agent is told when something is not done.
 type refusal struct {
 	Error string `json:"error"`
 }
 
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, status int, err error) {
-	s.refusals.warn(s.Log, "agent refused", "path", r.URL.Path, "from", r.RemoteAddr, "status", status, "err", err)
+	log := &s.strangers
+	if _, known := r.Context().Value(memberKey{}).(caller); known {
+		log = &s.agents
+	}
+	log.Warn(s.Log, "agent refused", "path", r.URL.Path, "from", r.RemoteAddr, "status", status, "err", err)
 	s.reply(w, status, refusal{err.Error()})
 }
 

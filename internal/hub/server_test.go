@@ -570,15 +570,15 @@ func TestSkewIsOfTheFastestRequest(t *testing.T) {
 func TestRefusalsAreLoggedSparingly(t *testing.T) {
 	var out bytes.Buffer
 	log := slog.New(slog.NewTextHandler(&out, nil))
-	var l throttledLog
+	var l SparingLog
 	for range 10_000 {
-		l.warn(log, "agent refused")
+		l.Warn(log, "agent refused")
 	}
-	l.allow.SetBurst(2 * refusalsAtOnce)
+	l.allow.SetBurst(2 * sparingAtOnce)
 	l.allow.SetLimit(rate.Inf)
-	l.warn(log, "agent refused")
+	l.Warn(log, "agent refused")
 	lines := strings.Count(out.String(), "\n")
-	if lines > refusalsAtOnce+5 || !strings.Contains(out.String(), "left_out_before=99") {
+	if lines > sparingAtOnce+5 || !strings.Contains(out.String(), "left_out_before=99") {
 		t.Errorf("%d lines:\n%s", lines, out.String())
 	}
 }
