@@ -135,7 +135,7 @@ func (d *Detector) Observe(ev *mailq.Event) (rules.Finding, bool) {
 		d.stats.Untracked++
 		return rules.Finding{}, false
 	}
-	now = max(now, a.last) // a clock that went back
+	now = max(now, a.last) // a clock that went back; see ObserveLate for what waited
 	d.advance(a, now)
 	d.take(a, ev, now)
 	return d.judge(a, now)

@@ -42,8 +42,12 @@ func (n *network) own() bool       { return n.bits&netOwn != 0 }
 func (n *network) sent() bool      { return n.bits&netSent != 0 }
 func (n *network) country() uint16 { return n.bits & netCountry }
 
+// apart is how far from now the network was last used; after it, where the account
+// went back, see ObserveLate.
+func (n *network) apart(now int64) int64 { return max(since(n.at, now), -since(n.at, now)) }
+
 // old reports whether the network was last used more than a day ago.
-func (n *network) old(now int64) bool { return since(n.at, now) > day }
+func (n *network) old(now int64) bool { return n.apart(now) > day }
 
 const (
 	netsMost     = 24       // of an account's own, and of others
@@ -240,7 +244,7 @@ func (l *logins) oldest(of func(*network) bool) (oldest *network) {
 // unless it was suspect.
 func (l *logins) turn(now int64, suspect bool) {
 	today := int32(now / day)
-	if today == l.today {
+	if today <= l.today { // before it: the account went back, see ObserveLate
 		return
 	}
 	if l.today != 0 && !suspect {

@@ -78,7 +78,7 @@ func (r *rate) sent() {
 // unless it was suspect. It reports whether it did.
 func (r *rate) turn(now int64, suspect bool, norms *[gauges]norm) bool {
 	today := int32(now / day)
-	if today == r.today {
+	if today <= r.today { // before it: the account went back, see ObserveLate
 		return false
 	}
 	if r.peak[perDay] > 0 && !suspect {
@@ -131,7 +131,7 @@ func (a *account) rateText(f *fleet) string {
 	norms := &f.norms[a.class]
 	_, g := a.rate.speed(norms)
 	text := fmt.Sprintf("about %d messages in %s", int(math.Round(float64(a.rate.now[g]))), spans[g].text)
-	if span := time.Duration(a.last - a.ep.onset); a.ep.msgs > 1 && int64(span) <= spanOf[spans[g].span] {
+	if span := time.Duration(a.last - a.ep.onset); a.ep.msgs > 1 && span >= 0 && int64(span) <= spanOf[spans[g].span] {
 		text = fmt.Sprintf("%d messages in %s", a.ep.msgs, inWords(span))
 	}
 	return fmt.Sprintf("%s; this account's usual busiest %s is %d", text, spanName[g], a.rate.usual(g, norms))

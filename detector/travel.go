@@ -68,7 +68,7 @@ func (l *logins) tooFast(n *network, now int64) bool {
 		return false
 	}
 	km := apart(n.field, last.field)
-	hours := float64(max(since(last.at, now), second)) / float64(hour)
+	hours := float64(max(last.apart(now), second)) / float64(hour)
 	return km > travelFar && km/hours > travelFast
 }
 

@@ -96,7 +96,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m.counted(reg, "vedetta_messages_evicted_total", "Open messages forgotten for want of room.", func(f *figures) uint64 { return f.parser.Evicted })
 	m.counted(reg, "vedetta_accounts_evicted_total", "Silent accounts forgotten for want of room.", func(f *figures) uint64 { return f.detector.Evicted })
 	m.counted(reg, "vedetta_events_untracked_total", "Events of accounts for which there was no room.", func(f *figures) uint64 { return f.detector.Untracked })
-	m.counted(reg, "vedetta_agent_events_late_total", "Events of agents that came after newer ones of their accounts: counted and not judged.", func(f *figures) uint64 { return f.detector.Late })
+	m.counted(reg, "vedetta_agent_events_late_total", "Events of agents that came after newer mail of their accounts: counted and not judged.", func(f *figures) uint64 { return f.detector.Late })
 	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "vedetta_messages_open", Help: "Messages accepted and not yet gone."},
 		func() float64 { return float64(m.figures.Load().parser.Open) })
 	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "vedetta_accounts", Help: "Accounts that something is known about."},
