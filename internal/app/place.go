@@ -137,16 +137,18 @@ func (p *place) follow(at hub.Mark, newest uint64) bool {
 		case s.Base+at.Seq <= s.end(newest):
 			s.Acked = s.Base + at.Seq
 		default: // this disk was set back, or an earlier release went on with this part
-			p.skip(s.Base+at.Seq, newest)
+			p.skip(i, s.Base+at.Seq, newest)
 			return false
 		}
 	}
 	return true
 }
 
-// skip notes that the hub has had all up to a batch.
-func (p *place) skip(upto, newest uint64) {
-	for i := range p.Parts {
+// skip notes that the hub has had all up to a batch, from the part on in which it is
+// numbered. What it has had of those before follows from the mark of their lane: what
+// waits may be older than what is new, and not sent yet.
+func (p *place) skip(from int, upto, newest uint64) {
+	for i := from; i < len(p.Parts); i++ {
 		s := &p.Parts[i]
 		s.Acked = max(s.Acked, min(upto, s.end(newest)))
 	}

@@ -51,6 +51,8 @@ func TestPlaceOfTheSpool(t *testing.T) {
 		{"the hub is of a backup", three(), nth(epoch, 1), old(0, 0), 11, "1-3@1, 4-8@3 late, 9-0@8", false},
 		{"all that waited", three(), nth(epoch+2, 1), old(epoch+1, 5), 11, "1-3@3, 4-8@8 late, 9-0@9", false},
 		{"set back in the lane of what waits", three(), nth(epoch+2, 1), old(1<<62, 1), 11, "6-8@5 late, 10-0@9", true},
+		{"set back while what waits drains", three(), nth(epoch+2, 40), old(epoch+1, 2), 11, "6-8@5 late, 12-0@11", true},
+		{"set back before any of it came", three(), nth(epoch+2, 40), old(900, 7), 11, "4-8@3 late, 12-0@11", true},
 		{"an earlier release went on with what was new", []part{{epoch, 0, 3, 3, false}, {epoch + 1, 3, 3, 0, true}}, nth(epoch, 6), old(0, 0), 8, "7-8@6 late, 9-0@8", true},
 		{"a hub of one lane", one(0, 4), nth(epoch, 5), nil, 6, "1-0@5", false},
 		{"a hub of one lane, after a cut", []part{{epoch, 0, 1, 3, false}, {epoch + 1, 3, 3, 0, true}}, nth(epoch, 2), nil, 8, "1-3@2, 4-0@3", false},
