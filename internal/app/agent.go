@@ -202,13 +202,8 @@ func (a *agent) unheard(newest uint64, before bool) {
 	}
 }
 
-// What goes in a request at most. Of what waits it is little: what is new waits
-// for it.
-const (
-	sendAtOnce  = 1 << 20 // bytes of batches
-	lateAtOnce  = 128 << 10
-	lateBatches = 16
-)
+// sendAtOnce is how many bytes of batches of what is new go in a request at most.
+const sendAtOnce = 1 << 20
 
 // next returns what is to be sent next, and its part: what is new before what
 // waits.
@@ -217,7 +212,7 @@ func (a *agent) next(ctx context.Context, newest uint64) (p part, rows []store.S
 	if err != nil || len(rows) > 0 || time.Now().Before(a.later) {
 		return p, rows, err
 	}
-	return a.nextOf(ctx, true, newest, lateBatches, lateAtOnce)
+	return a.nextOf(ctx, true, newest, hub.MaxLate, hub.MaxLateBytes)
 }
 
 func (a *agent) nextOf(ctx context.Context, late bool, newest uint64, most, bytes int) (part, []store.SpoolRow, error) {

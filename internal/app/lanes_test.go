@@ -205,7 +205,7 @@ func TestNewsDoesNotWaitBehindOldNews(t *testing.T) {
 		if _, err := r.once(); err == nil {
 			t.Fatal("the hub is reached over a cut wire")
 		}
-		r.spool(3 * lateBatches)
+		r.spool(3 * hub.MaxLate)
 		w.set(false, false)
 		r.once() // asks where the hub is
 		for range 2 {
@@ -219,7 +219,7 @@ func TestNewsDoesNotWaitBehindOldNews(t *testing.T) {
 				t.Fatalf("what waits does not come: %v", came)
 			}
 		}
-		if got := r.agent.waiting(); got == 0 || got >= 6*lateBatches {
+		if got := r.agent.waiting(); got == 0 || got >= 6*hub.MaxLate {
 			t.Errorf("%d batches wait", got)
 		}
 	}
@@ -239,7 +239,7 @@ func TestLanesLoseAndDoubleNothing(t *testing.T) {
 			for range 250 {
 				switch n := rnd.IntN(100); {
 				case n < 30:
-					r.spool(1 + rnd.IntN(2*lateBatches))
+					r.spool(1 + rnd.IntN(2*hub.MaxLate))
 				case n < 70:
 					r.once()
 				case n < 78:
@@ -274,7 +274,7 @@ func TestWhatWaitsOverflows(t *testing.T) {
 	r.drain()
 	w.set(true, false)
 	r.once()
-	r.spool(3 * lateBatches)
+	r.spool(3 * hub.MaxLate)
 	w.set(false, false)
 	r.once()
 	r.spool(1)
@@ -394,7 +394,7 @@ func TestHubOfTheReleaseBefore(t *testing.T) {
 			r.drain()
 			r.hub.stop()
 			r.once()
-			r.spool(3 * lateBatches)
+			r.spool(3 * hub.MaxLate)
 			if row.turns > 0 {
 				r.hub.start(t)
 			}
@@ -416,7 +416,7 @@ func TestHubOfTheReleaseBefore(t *testing.T) {
 			r.spool(1)
 			r.drain()
 			h.fails = true // a cut, after which it may have had more than is known
-			r.spool(2 * lateBatches)
+			r.spool(2 * hub.MaxLate)
 			r.once()
 			r.spool(2)
 			r.once()

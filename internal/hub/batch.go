@@ -47,6 +47,10 @@ type Mark struct {
 	Late  bool   `cbor:"4,keyasint,omitempty" json:"late,omitempty"` // of the second lane; 3 is Sealed's
 }
 
+// known reports whether a batch with this mark is one that an agent which has come
+// as far as at in its lane has sent already.
+func (m Mark) known(at Mark) bool { return m.Seq > 0 && m.Epoch == at.Epoch && m.Seq <= at.Seq }
+
 // Marks are how far an agent has come in both lanes.
 type Marks struct {
 	Mark       // of what is new
@@ -74,6 +78,11 @@ const (
 	maxBody    = 16 << 20 // and unpacked
 	maxRequest = 8 << 20  // bytes of a request
 	MaxBatches = 64       // of a request
+
+	// Of what waited it is little, as what is new waits for it, and what others have
+	// waiting.
+	MaxLate      = 16        // batches of a request
+	MaxLateBytes = 128 << 10 // of them together, where there are several
 
 	maxUnpacked = 2 * maxBody // bytes of all of a request's batches, unpacked
 )

@@ -102,6 +102,20 @@ func (s *Server) lateTurn() chan struct{} {
 	return s.late
 }
 
+// inTurn calls f when it is an agent's turn with what waited. It returns false
+// where the others take too long.
+func (s *Server) inTurn(f func()) bool {
+	turn := s.lateTurn()
+	select {
+	case turn <- struct{}{}:
+		defer func() { <-turn }()
+		f()
+		return true
+	case <-time.After(lateWaits):
+		return false
+	}
+}
+
 // What one agent may have open at once. An honest one has one of each, and
 // perhaps what a cut has left.
 const (
@@ -442,47 +456,30 @@ func (s *Server) batches(w http.ResponseWriter, r *http.Request) {
 	case <-r.Context().Done():
 		return
 	}
-	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
+	in, err := received(w, r)
 	if err != nil {
-		s.refuse(w, r, http.StatusRequestEntityTooLarge, err)
+		s.refuse(w, r, statusOf(err), err)
 		return
 	}
-	var in shipment
-	if err := decoding.Unmarshal(text, &in); err != nil {
-		s.refuse(w, r, http.StatusBadRequest, fmt.Errorf("%w: %w", ErrMalformed, err))
+	in.Batches = c.unknown(in.Batches)
+	late := in.late()
+	if late && !s.inTurn(func() {}) { // before the work of unpacking, which it would ask for again
+		s.reply(w, http.StatusOK, c.both())
 		return
 	}
-	if len(in.Batches) > MaxBatches {
-		s.refuse(w, r, http.StatusRequestEntityTooLarge, fmt.Errorf("%d batches at once, at most %d", len(in.Batches), MaxBatches))
+	unpacked, err := opened(in.Batches)
+	if err != nil {
+		s.refuse(w, r, statusOf(err), err)
 		return
 	}
-	if in.late() {
-		turn := s.lateTurn()
-		select {
-		case turn <- struct{}{}:
-			defer func() { <-turn }()
-		case <-time.After(lateWaits):
-			s.reply(w, http.StatusOK, c.both())
-			return
-		}
+	var marks Marks
+	ok := true
+	take := func() { marks, ok, err = s.take(c, in, unpacked) }
+	if !late {
+		take()
+	} else if !s.inTurn(take) {
+		marks = c.both()
 	}
-	opened := make([]Batch, len(in.Batches))
-	for i, size := 0, 0; i < len(opened); i++ {
-		if in.Batches[i].Late != in.late() {
-			s.refuse(w, r, http.StatusBadRequest, fmt.Errorf("%w: of two lanes at once", ErrMalformed))
-			return
-		}
-		var n int
-		if opened[i], n, err = in.Batches[i].open(); err != nil {
-			s.refuse(w, r, http.StatusBadRequest, err)
-			return
-		}
-		if size += n; size > maxUnpacked && i > 0 {
-			s.refuse(w, r, http.StatusRequestEntityTooLarge, fmt.Errorf("more than %d bytes, unpacked: send fewer batches", maxUnpacked))
-			return
-		}
-	}
-	marks, ok, err := s.take(c, in, opened)
 	switch {
 	case err != nil:
 		s.refuse(w, r, http.StatusServiceUnavailable, err)
@@ -491,6 +488,69 @@ func (s *Server) batches(w http.ResponseWriter, r *http.Request) {
 	default:
 		s.reply(w, http.StatusOK, marks)
 	}
+}
+
+// errTooMuch marks a request with more than is taken at once.
+var errTooMuch = errors.New("too much at once")
+
+// statusOf is what a request is refused with.
+func statusOf(err error) int {
+	if errors.Is(err, errTooMuch) {
+		return http.StatusRequestEntityTooLarge
+	}
+	return http.StatusBadRequest
+}
+
+// received reads a request with batches and checks what can be checked before they
+// are unpacked.
+func received(w http.ResponseWriter, r *http.Request) (in shipment, err error) {
+	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
+	if err != nil {
+		return in, fmt.Errorf("%w: %w", errTooMuch, err)
+	}
+	if err := decoding.Unmarshal(text, &in); err != nil {
+		return in, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	most, size := MaxBatches, 0
+	if in.late() {
+		most = MaxLate
+	}
+	if len(in.Batches) > most {
+		return in, fmt.Errorf("%w: %d batches, at most %d", errTooMuch, len(in.Batches), most)
+	}
+	for _, b := range in.Batches {
+		if b.Late != in.late() {
+			return in, fmt.Errorf("%w: of two lanes at once", ErrMalformed)
+		}
+		size += len(b.Body)
+	}
+	if in.late() && len(in.Batches) > 1 && size > MaxLateBytes {
+		return in, fmt.Errorf("%w: %d bytes of batches that waited, at most %d", errTooMuch, size, MaxLateBytes)
+	}
+	return in, nil
+}
+
+// unknown are those of the batches, of one lane, that are not on the disk yet.
+func (l *line) unknown(batches []Sealed) []Sealed {
+	l.batches.Lock()
+	defer l.batches.Unlock()
+	return slices.DeleteFunc(batches, func(b Sealed) bool { return b.known(*l.lane(b.Late)) })
+}
+
+// opened unpacks batches, of one lane.
+func opened(batches []Sealed) ([]Batch, error) {
+	all := make([]Batch, len(batches))
+	for i, size := 0, 0; i < len(all); i++ {
+		var n int
+		var err error
+		if all[i], n, err = batches[i].open(); err != nil {
+			return nil, err
+		}
+		if size += n; size > maxUnpacked && i > 0 {
+			return nil, fmt.Errorf("%w: more than %d bytes, unpacked: send fewer batches", errTooMuch, maxUnpacked)
+		}
+	}
+	return all, nil
 }
 
 // maxSkew is by how much an agent's clock may differ before its times are
@@ -515,8 +575,8 @@ func (s *Server) take(c caller, in shipment, opened []Batch) (marks Marks, ok bo
 	var deliveries []Delivery
 	for i, sealed := range in.Batches {
 		m := sealed.Mark
-		if m.Epoch == at.Epoch && m.Seq <= at.Seq {
-			continue // known
+		if m.known(at) {
+			continue
 		}
 		next := m.Epoch == at.Epoch && m.Seq == at.Seq+1 || m.Epoch > at.Epoch && m.Seq == 1
 		if gap := !next; gap && (m.Epoch < at.Epoch || len(records) > 0 || in.Known != at) {

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -280,6 +281,66 @@ func TestOneBacklogAtATime(t *testing.T) {
 	<-w.server.lateTurn()
 	if at, ok, err := c.Send(t.Context(), at0, []Sealed{s}); err != nil || !ok || at.Old.Seq != 1 {
 		t.Errorf("later: %+v, %v, %v", at, ok, err)
+	}
+}
+
+// Of what waited little is taken at once, as others wait for it, and what is known
+// costs nothing more.
+func TestBacklogIsTakenInPieces(t *testing.T) {
+	w := newWorld(t)
+	c := w.agent("mx1", "shop.test")
+	small := sealed(t, 1, 1).Body
+	rnd := rand.New(rand.NewPCG(1, 1))
+	var b Batch
+	for range 600 { // which no packing makes small
+		text := make([]byte, 250)
+		for i := range text {
+			text[i] = byte('!' + rnd.IntN(90))
+		}
+		b.Events = append(b.Events, mailq.Event{Time: noon, Kind: mailq.Submitted, Account: "alice@shop.test", Subject: string(text)})
+	}
+	s, err := Seal(&b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	large := s.Body
+	if n := len(large); n <= 100<<10 || n > 128<<10 {
+		t.Fatalf("the large batch has %d bytes", n)
+	}
+	many := func(from, n int, body []byte) (all []Sealed) {
+		for i := range n {
+			all = append(all, Sealed{Mark{5, uint64(from + i), true}, body})
+		}
+		return all
+	}
+	for _, row := range []struct {
+		name    string
+		batches []Sealed
+		status  int // 0: taken
+		at      uint64
+	}{
+		{"17 batches", many(1, 17, small), http.StatusRequestEntityTooLarge, 0},
+		{"two large ones", many(1, 2, large), http.StatusRequestEntityTooLarge, 0},
+		{"a large one", many(1, 1, large), 0, 1},
+		{"16 batches", many(2, 16, small), 0, 17},
+		{"known ones that cannot be unpacked", many(16, 2, []byte("none")), 0, 17},
+		{"and one that is not known", many(17, 2, []byte("none")), http.StatusBadRequest, 17},
+		{"one without a number", many(0, 1, small), http.StatusBadRequest, 17},
+	} {
+		known := w.server.line("mx1").both().Of(true)
+		_, ok, err := c.Send(t.Context(), known, row.batches)
+		var refused *Refused
+		if errors.As(err, &refused); row.status != 0 && (refused == nil || refused.Status != row.status) || row.status == 0 && (!ok || err != nil) {
+			t.Errorf("%s: %v, %v", row.name, ok, err)
+		}
+		if at := w.server.line("mx1").both().Of(true); at.Seq != row.at {
+			t.Errorf("%s: at %d, want %d", row.name, at.Seq, row.at)
+		}
+	}
+	alone := many(18, 1, slices.Concat(large, large)) // it is none, but not for its size
+	var refused *Refused
+	if _, _, err := c.Send(t.Context(), w.server.line("mx1").both().Of(true), alone); !errors.As(err, &refused) || refused.Status != http.StatusBadRequest {
+		t.Errorf("a larger one alone: %v", err)
 	}
 }
 
