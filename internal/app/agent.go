@@ -98,6 +98,7 @@ type agent struct {
 	told  hub.Marks // where the hub says that it is
 	place place
 	later time.Time // before which the hub is busy with what is new
+	cut   time.Time // when the first request in a row began for which the hub was not reached; zero: it was
 
 	behind atomic.Int64 // batches that the hub has not had
 	heard  atomic.Int64 // when the hub was reached last, in nanoseconds since 1970
@@ -153,8 +154,8 @@ const (
 	tidyEvery  = time.Minute
 )
 
-// lateAfter is how long the hub is not reached before what is new waits in a lane
-// of its own, so that it does not keep waiting what comes when the hub is back.
+// lateAfter is how long the hub is not reached before what is seen goes in the lane
+// of what waits. What is seen once the hub is back does not wait behind that.
 const lateAfter = 2 * time.Second
 
 // send brings the spool to the hub until ctx ends.
@@ -194,10 +195,23 @@ func (s *service) send(ctx context.Context) error {
 	return nil
 }
 
-// unheard notes that the hub was not reached, and whether it was before.
+// answered notes whether the hub was reached with a request. It was where it refuses
+// batches for what they are; where it takes nothing, from anybody or from this agent,
+// it is as good as away.
+func (a *agent) answered(begun time.Time, err error) {
+	switch {
+	case err == nil || unwelcome(err):
+		a.heard.Store(time.Now().UnixNano())
+		a.cut = time.Time{}
+	case a.cut.IsZero():
+		a.cut = begun
+	}
+}
+
+// unheard notes that nothing could be sent, and whether it could before.
 func (a *agent) unheard(newest uint64, before bool) {
 	a.place.changed = a.place.changed || before // how far it had come then
-	if time.Since(time.Unix(0, a.heard.Load())) > lateAfter {
+	if !a.cut.IsZero() && time.Since(a.cut) > lateAfter {
 		a.place.turn(true, newest)
 	}
 }
@@ -244,11 +258,12 @@ func (a *agent) sendOnce(ctx context.Context, f *forwarder, known *bool) (pace t
 	}
 	a.behind.Store(int64(a.place.waiting(newest)))
 	before := a.told.Of(p.Late)
+	begun := time.Now()
 	at, ok, err := a.ship(ctx, f, before, p, rows)
+	a.answered(begun, err)
 	if err != nil {
 		return 0, err
 	}
-	a.heard.Store(time.Now().UnixNano())
 	first := !*known
 	*known, a.told = true, at
 	a.place.hear(at, newest)

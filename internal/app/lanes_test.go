@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
@@ -127,11 +128,16 @@ func (r *lanesRig) spool(n int) {
 func (r *lanesRig) once() (pace time.Duration, err error) {
 	pace, err = r.agent.sendOnce(r.Context(), r.f, &r.known)
 	if err != nil {
-		r.agent.heard.Store(0)
-		r.agent.unheard(r.f.committed.Load(), r.known)
+		r.cutLong()
 		r.known = false
 	}
 	return pace, err
+}
+
+// cutLong notes that nothing could be sent, and has the hub be away for long.
+func (r *lanesRig) cutLong() {
+	r.agent.cut = time.Unix(1, 0)
+	r.agent.unheard(r.f.committed.Load(), r.known)
 }
 
 // crash begins anew with what is on the agent's disk.
@@ -228,6 +234,62 @@ func TestNewsDoesNotWaitBehindOldNews(t *testing.T) {
 	r.verdict(r.hub.came())
 }
 
+// What is new gets a lane of its own where the hub was not reached for two seconds,
+// counted from the first failure in a row: not at once where there was nothing to
+// say for a while, and not where the hub has answered, or the spool cannot be read.
+func TestWhenNewsGetsALaneOfItsOwn(t *testing.T) {
+	var w *wire
+	r := newLanesRig(t, func(addr string) string { w = newWire(t, addr); return w.Addr().String() })
+	fails := func(what string, parts int) {
+		t.Helper()
+		_, err := r.agent.sendOnce(t.Context(), r.f, &r.known)
+		if err == nil {
+			t.Fatalf("%s: it does not fail", what)
+		}
+		r.agent.unheard(r.f.committed.Load(), r.known)
+		r.known = false
+		if got := len(r.agent.place.Parts); got != parts {
+			t.Fatalf("%s: %s", what, r.agent.place)
+		}
+	}
+	r.spool(1)
+	r.drain()
+	r.agent.heard.Store(time.Now().Add(-heartbeat).UnixNano())
+	w.set(true, false)
+	fails("the first word after a while", 1)
+	fails("the second", 1)
+	w.set(false, false)
+	r.drain()
+	b := store.Batch{Positions: map[string][]byte{}}
+	r.f.event(&mailq.Event{Time: time.Now()})
+	b.Spool = r.f.seal(time.Now(), b.Positions)
+	b.Spool[0].Body = []byte("none")
+	if _, err := r.agent.db.Commit(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	r.f.wrote(b.Spool)
+	r.agent.heard.Store(0)
+	fails("the hub refuses a batch", 1)
+	if r.agent.away(time.Now()) {
+		t.Error("the hub has answered, and is away")
+	}
+	r.drain()
+	r.agent.heard.Store(0)
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	r.agent.place.changed = true
+	if _, err := r.agent.sendOnce(over, r.f, &r.known); err == nil {
+		t.Fatal("the place is written down")
+	}
+	if r.agent.unheard(r.f.committed.Load(), r.known); len(r.agent.place.Parts) != 1 {
+		t.Fatalf("the database fails: %s", r.agent.place)
+	}
+	w.set(true, false)
+	fails("a cut begins", 1)
+	r.agent.cut = r.agent.cut.Add(-lateAfter)
+	fails("and lasts", 2)
+}
+
 // Whatever fails, and wherever agent and hub are killed, each event comes once.
 func TestLanesLoseAndDoubleNothing(t *testing.T) {
 	for seed := range uint64(8) {
@@ -254,7 +316,8 @@ func TestLanesLoseAndDoubleNothing(t *testing.T) {
 					r.hub.stop()
 					r.hub.start(t)
 				default:
-					r.agent.unheard(r.f.committed.Load(), false) // and crashes before that is written down
+					r.known = false
+					r.cutLong() // and crashes before that is written down
 					r.crash()
 				}
 			}
