@@ -63,6 +63,9 @@ func listenUDP(t testing.TB) *net.UDPConn {
 // with each: it may send none, one or many.
 type packetHandler func(conn *net.UDPConn, from *net.UDPAddr, q *dns.Msg)
 
+// nobody never answers.
+func nobody(*net.UDPConn, *net.UDPAddr, *dns.Msg) {}
+
 // servePackets runs such a server, without TCP.
 func servePackets(t testing.TB, h packetHandler) string {
 	t.Helper()
@@ -70,23 +73,28 @@ func servePackets(t testing.TB, h packetHandler) string {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		buf := make([]byte, 1<<16)
-		for {
-			n, from, err := conn.ReadFromUDP(buf)
-			if err != nil {
-				return
-			}
-			q := new(dns.Msg)
-			if q.Unpack(buf[:n]) == nil {
-				h(conn, from, q)
-			}
-		}
+		readPackets(conn, h)
 	}()
 	t.Cleanup(func() {
 		conn.Close()
 		<-done
 	})
 	return conn.LocalAddr().String()
+}
+
+// readPackets gives h each question that arrives until conn is closed.
+func readPackets(conn *net.UDPConn, h packetHandler) {
+	buf := make([]byte, 1<<16)
+	for {
+		n, from, err := conn.ReadFromUDP(buf)
+		if err != nil {
+			return
+		}
+		q := new(dns.Msg)
+		if q.Unpack(buf[:n]) == nil {
+			h(conn, from, q)
+		}
+	}
 }
 
 // send packs m and sends it.
@@ -122,7 +130,9 @@ func record(text string) dns.RR {
 }
 
 // soa is the SOA of a zone whose negative answers hold for 5 minutes.
-func soa(zone string) string { return zone + " 900 IN SOA ns." + zone + " admin." + zone + " 7 1 1 1 300" }
+func soa(zone string) string {
+	return zone + " 900 IN SOA ns." + zone + " admin." + zone + " 7 1 1 1 300"
+}
 
 // listed answers for a blocklist: names that begin with "2." are on it.
 func listed(w dns.ResponseWriter, q *dns.Msg) {

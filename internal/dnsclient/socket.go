@@ -179,12 +179,12 @@ func (s *socket) retire() {
 // An ICMP message tells only that a datagram of this socket did not arrive: all
 // of them went to the same port.
 func (s *socket) fail(err error) {
-	s.conn.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.broken == nil {
 		s.broken = err
 	}
+	s.conn.Close() // after that: the reader comes here too, with a reason that says less
 	for id, c := range s.waiting {
 		delete(s.waiting, id)
 		s.waits.Add(-1)

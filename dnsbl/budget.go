@@ -1,0 +1,72 @@
+package dnsbl
+
+import "time"
+
+// minPerDay is the smallest budget that still lets a list be tested twice a
+// day.
+const minPerDay = 100
+
+// A budget is how much one list may be asked: a token bucket that holds one
+// second's worth, and so many questions a day (UTC). The day on which it
+// begins is counted from then on, so that restarts do not add up.
+type budget struct {
+	perSecond float64
+	perDay    int
+
+	tokens float64
+	at     time.Time // when tokens was right; zero before the first use
+	day    time.Time // midnight of the day that left is about
+	left   int
+	asked  int // on that day
+}
+
+const wholeDay = 24 * time.Hour
+
+// refill brings the bucket up to now. A clock that goes back adds nothing.
+func (b *budget) refill(now time.Time) {
+	burst := max(1, b.perSecond)
+	if day := now.Truncate(wholeDay); day.After(b.day) {
+		b.left, b.asked = b.perDay, 0
+		if b.at.IsZero() {
+			rest := float64(wholeDay-now.Sub(day)) / float64(wholeDay)
+			b.left = max(int(float64(b.perDay)*rest), b.perDay/20)
+		}
+		b.day = day
+	}
+	if b.at.IsZero() {
+		b.tokens, b.at = burst, now
+	}
+	if d := now.Sub(b.at); d > 0 {
+		b.tokens, b.at = min(burst, b.tokens+d.Seconds()*b.perSecond), now
+	}
+}
+
+// reserve is what polls leave of a day's budget to tests and confirmations.
+func (b *budget) reserve() int { return b.perDay / 10 }
+
+// next returns when a question may be asked, now at the earliest, that leaves
+// so many of the day's for others.
+func (b *budget) next(now time.Time, leave int) time.Time {
+	b.refill(now)
+	if b.left <= leave {
+		return b.day.Add(wholeDay)
+	}
+	if b.tokens >= 1 {
+		return now
+	}
+	wait := time.Duration((1 - b.tokens) / b.perSecond * float64(time.Second))
+	return b.at.Add(wait + 1) // rounded up: then there is a whole token
+}
+
+// take counts a question.
+func (b *budget) take() {
+	b.tokens--
+	b.left--
+	b.asked++
+}
+
+// rate returns how many questions a second may go to polls in the long run:
+// the rest is for tests and confirmations.
+func (b *budget) rate() float64 {
+	return min(0.8*b.perSecond, 0.7*float64(b.perDay)/wholeDay.Seconds())
+}

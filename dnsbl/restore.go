@@ -1,0 +1,120 @@
+package dnsbl
+
+import "net/netip"
+
+// A pairKey names a pair across restarts.
+type pairKey struct {
+	subject Subject
+	list    string
+}
+
+// A restoredPair is what the history says about a pair that is not watched
+// yet.
+type restoredPair struct {
+	stage   Stage
+	listing *listing
+}
+
+// Restore takes the history from before a restart, in its order: what is
+// listed, since when, and how often it was lately. It is called before the
+// subjects are added; those that never are only cost memory. Health is not
+// restored: lists are tested anew before they are believed.
+func (w *Watch) Restore(history []Event) {
+	if w.restored == nil {
+		w.restored = map[pairKey]*restoredPair{}
+	}
+	lists := map[string]*watched{}
+	for _, l := range w.lists {
+		lists[l.Name] = l
+	}
+	for _, e := range history {
+		l := lists[e.List]
+		if l == nil || e.Subject == (Subject{}) {
+			continue
+		}
+		key := pairKey{e.Subject, e.List}
+		r := w.restored[key]
+		if r == nil {
+			r = &restoredPair{}
+		}
+		if !r.apply(e, l) {
+			continue
+		}
+		w.restored[key] = r
+		if r.listing == nil {
+			delete(w.restored, key)
+		}
+	}
+}
+
+// apply takes one event of the history. It reports whether it is about the
+// listing.
+func (r *restoredPair) apply(e Event, l *watched) bool {
+	switch e.Kind {
+	case Suspected:
+		l.falls.suspected++
+		r.stage = Suspicious
+	case Dismissed:
+		l.falls.dismissed++
+		r.stage = NotListed
+	case Opened, Relapsed, Recoded, Flapped, Clearing:
+		r.stage = OnList // the clean answer of a Clearing is asked for again
+	case Cleared:
+		r.stage = NotListed
+	default:
+		return false
+	}
+	g := r.listing
+	if g == nil {
+		g = &listing{ttl: assumedTTL}
+	}
+	g.restore(e)
+	r.listing = g
+	if r.stage == NotListed && len(g.opens) == 0 {
+		r.listing = nil
+	}
+	return true
+}
+
+// restore takes what an event says about the listing.
+func (g *listing) restore(e Event) {
+	g.first, g.text, g.server, g.mass = e.Since, e.Reason, e.Server, e.Mass
+	g.j = Judgement{Verdict: Listed, Reason: HasEntry, Meaning: e.Meaning, Scope: e.Scope, Weight: e.Weight, Policy: e.Policy}
+	for _, text := range e.Codes {
+		if addr, err := netip.ParseAddr(text); err == nil {
+			g.j.Codes = append(g.j.Codes, addr)
+		}
+	}
+	g.textAsked = e.Kind != Suspected
+	switch e.Kind {
+	case Opened:
+		g.opened = e.Time
+		g.opensAt(e.Time)
+	case Relapsed:
+		g.opensAt(e.Time)
+	case Flapped:
+		if n := len(g.opens); n == 0 || !g.opens[n-1].Equal(e.Time) { // else a Relapsed came with it
+			g.opensAt(e.Time)
+		}
+		if g.opened.IsZero() {
+			g.opened = e.Time
+		}
+	}
+	g.forget(e.Time)
+}
+
+// takeRestored gives p what the history says about it.
+func (w *Watch) takeRestored(p *pair) {
+	key := pairKey{p.unit.subject, p.list.Name}
+	r := w.restored[key]
+	if r == nil {
+		return
+	}
+	delete(w.restored, key)
+	p.listing, p.stage = r.listing, r.stage
+	p.listing.id = w.id()
+	if p.stage != NotListed {
+		p.unit.alarms++
+		p.urgent = true
+	}
+}

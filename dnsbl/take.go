@@ -1,0 +1,271 @@
+package dnsbl
+
+import (
+	"time"
+)
+
+// Take takes the answer to a task, whose time may lie after it was due, and
+// returns what changed by it.
+func (w *Watch) Take(now time.Time, t Task, a Answer) []Event {
+	w.tick(now)
+	switch t.Kind {
+	case Probe:
+		w.takeProbe(t, a)
+	case Explanation:
+		w.takeText(t, a)
+	default:
+		if t.pair.asked == t.id {
+			t.pair.asked = 0
+			w.takeAnswer(t, a)
+		}
+	}
+	return w.flush()
+}
+
+// takeText takes what the list says about an entry.
+func (w *Watch) takeText(t Task, a Answer) {
+	if g := t.pair.listing; g != nil && g.id == t.id && a.Status == Found && !t.on.leaves(a.Names) {
+		g.text = t.on.hide(CleanText(a.Texts))
+	}
+}
+
+// takeAnswer takes the answer to a poll or a confirmation.
+func (w *Watch) takeAnswer(t Task, a Answer) {
+	p, l := t.pair, t.on
+	j := l.Judge(a)
+	w.learnHealth(t, a, j)
+	if j.Verdict == Unknown || !l.health.usable(p.unit.subject.Kind()) {
+		w.unknown(p)
+		return
+	}
+	p.known, p.unknown, p.misses = w.now.UnixNano(), 0, 0
+	if p.listing != nil {
+		p.listing.tries = 0
+	}
+	if j.Verdict == Listed {
+		w.positive(p, a, j)
+		return
+	}
+	p.negTTL = uint16(min(max(a.TTL, 0), time.Hour) / time.Second)
+	w.negative(p, j)
+}
+
+// learnHealth takes what an answer says about the list rather than about the
+// subject.
+func (w *Watch) learnHealth(t Task, a Answer, j Judgement) {
+	l := t.on
+	l.health.answered(a.Status.usable(), w.now.Sub(t.issued))
+	if l.failures++; a.Status.usable() {
+		l.failures = 0
+	}
+	for _, c := range j.Codes {
+		if reason, _ := l.meaning(c); reason != UnknownCode || j.Reason != UnknownCode && j.Reason != HasEntry {
+			continue
+		}
+		if len(l.toldCodes) < maxCodesOf && !l.toldCodes[c] {
+			l.toldCodes[c] = true
+			w.tell(Event{Kind: CodeUnknown, List: l.Name, Subject: t.Subject, Codes: []string{c.String()}, Text: UnknownCode.String()})
+		}
+	}
+	switch {
+	case j.Reason.refused() && l.health.state != Rejected:
+		w.refuse(l, j, a)
+	case j.Reason == Rewritten, l.failures == 3:
+		l.testSoon(w.now)
+	}
+}
+
+// unknown leaves everything about p as it is, and asks again soon.
+func (w *Watch) unknown(p *pair) {
+	if p.unknown == 0 {
+		p.unknown = w.now.UnixNano()
+	}
+	if g := p.listing; g != nil && g.tries < askAuthority {
+		g.tries++
+	}
+	wait := min(p.interval(w.now), retryAfter<<min(p.misses, 10))
+	if p.misses < 255 {
+		p.misses++
+	}
+	due := w.now.Add(max(wait, retryAfter))
+	if p.stage == Suspicious && p.listing.tries == askAuthority {
+		due = later(due, p.listing.first.Add(p.listing.ttl)) // past what the resolver remembers
+	}
+	p.list.set(p, due, p.urgent)
+}
+
+// positive takes an answer that says listed.
+func (w *Watch) positive(p *pair, a Answer, j Judgement) {
+	g := p.listing
+	switch p.stage {
+	case NotListed:
+		w.suspect(p, a, j)
+	case Suspicious:
+		g.seen(a)
+		g.recode(j)
+		if w.trusts(p, g.first) {
+			w.open(p)
+		}
+	case OnList:
+		g.seen(a)
+		w.stay(p, j)
+	case Leaving:
+		g.seen(a)
+		p.stage, g.clean = OnList, time.Time{}
+		w.tellListing(Relapsed, p, true)
+		w.countFlaps(p)
+		w.schedule(p)
+	}
+}
+
+// trusts reports whether p's list passed a test that began after that time,
+// so that what it says twice is the truth. If not, the list is tested and p
+// asked once more.
+func (w *Watch) trusts(p *pair, since time.Time) bool {
+	if !p.list.health.passed.Before(since) {
+		return true
+	}
+	p.list.testSoon(w.now)
+	p.list.set(p, w.now.Add(confirmAfter/3), true)
+	return false
+}
+
+// suspect takes the first answer that says listed.
+func (w *Watch) suspect(p *pair, a Answer, j Judgement) {
+	l := p.list
+	g := &listing{}
+	if p.listing != nil {
+		g.opens = p.listing.opens
+	}
+	g.id, g.first, g.j = w.id(), w.now, j
+	g.seen(a)
+	p.listing, p.stage = g, Suspicious
+	p.welcome, p.lost = false, false
+	l.falls.suspected++
+	l.testSoon(w.now)
+	w.tellListing(Suspected, p, true)
+	sweep := time.Duration(float64(l.Every) * l.stretch())
+	if l.crowd.add(p.unit.subject.neighbourhood(), w.now, sweep, len(w.hoods)) {
+		w.tell(Event{Kind: MassListing, List: l.Name, Count: len(l.crowd.recent), State: l.health.state,
+			Text: "it lists many unrelated subjects at once; nothing should be done about them until another list agrees"})
+	}
+	w.alarm(p.unit, 1)
+	l.set(p, w.now, true)
+}
+
+// alarm notes that one more pair of the unit is suspicious, or one less. The
+// first makes the other lists be asked sooner.
+func (w *Watch) alarm(u *unit, n int) {
+	u.alarms += n
+	if n > 0 && u.alarms == 1 {
+		w.hasten(u)
+	}
+}
+
+// open takes the answer that confirms a listing.
+func (w *Watch) open(p *pair) {
+	g := p.listing
+	p.stage, g.opened = OnList, w.now
+	g.mass = p.list.crowd.covers(g.first)
+	if !w.countFlaps(p) {
+		w.tellListing(Opened, p, g.mass || g.flaps(w.now))
+	}
+	w.schedule(p)
+}
+
+// countFlaps counts that p is listed once more. At the fourth time within a
+// day it tells of them as one, and reports that it did.
+func (w *Watch) countFlaps(p *pair) bool {
+	n := p.listing.opensAt(w.now)
+	if n != flapsAllowed+1 {
+		return false
+	}
+	e := p.listing.event(Flapped, p, w.now)
+	e.Count, e.Quiet = n, p.listing.mass
+	w.tell(e)
+	return true
+}
+
+// stay takes a further answer about what is listed.
+func (w *Watch) stay(p *pair, j Judgement) {
+	switch {
+	case p.listing.recode(j):
+		w.tellListing(Recoded, p, false)
+	case p.listing.next != nil:
+		p.list.set(p, w.now.Add(confirmAfter), true)
+		return
+	}
+	w.schedule(p)
+}
+
+// negative takes an answer that says clean.
+func (w *Watch) negative(p *pair, j Judgement) {
+	g := p.listing
+	switch p.stage {
+	case NotListed:
+		w.welcome(p, j)
+		if g != nil && !g.flaps(w.now) && len(g.opens) == 0 {
+			p.listing = nil
+		}
+		w.schedule(p)
+	case Suspicious:
+		if w.trusts(p, g.first) {
+			p.list.falls.dismissed++
+			w.tellListing(Dismissed, p, true)
+			w.leave(p)
+		}
+	case OnList:
+		p.stage, g.clean, g.next = Leaving, w.now, nil
+		p.list.testSoon(w.now)
+		w.tellListing(Clearing, p, true)
+		p.list.set(p, w.now.Add(g.cleanGap()), true)
+	case Leaving:
+		w.clear(p)
+	}
+}
+
+// clear takes a further clean answer about what was listed.
+func (w *Watch) clear(p *pair) {
+	g := p.listing
+	switch gap := g.clean.Add(g.cleanGap()); {
+	case w.now.Before(gap):
+		p.list.set(p, gap, true)
+	case !w.trusts(p, g.clean):
+	case g.flaps(w.now):
+		w.schedule(p) // it will be back: the incident stays open for a day
+	default:
+		w.tellListing(Cleared, p, g.mass)
+		w.leave(p)
+	}
+}
+
+// leave makes p one that is not listed. How often it was lately is kept.
+func (w *Watch) leave(p *pair) {
+	p.stage = NotListed
+	if len(p.listing.opens) == 0 {
+		p.listing = nil
+	}
+	w.alarm(p.unit, -1)
+	w.schedule(p)
+}
+
+// welcome notes whether p is known as good. Two answers in a row say that it
+// is no more.
+func (w *Watch) welcome(p *pair, j Judgement) {
+	switch {
+	case j.Reason == IsWelcome:
+		p.welcome, p.lost = true, false
+	case p.welcome && !p.lost:
+		p.lost = true
+	case p.welcome:
+		p.welcome, p.lost = false, false
+		w.tell(Event{Kind: WelcomeLost, List: p.list.Name, Subject: p.unit.subject, Codes: codeTexts(j.Codes), Meaning: j.Meaning})
+	}
+}
+
+// tellListing adds an event about the listing of p.
+func (w *Watch) tellListing(kind EventKind, p *pair, quiet bool) {
+	e := p.listing.event(kind, p, w.now)
+	e.Quiet = quiet
+	w.tell(e)
+}
