@@ -42,7 +42,9 @@ func (c *Client) Authoritative(ctx context.Context, zone, name string, qtype uin
 			if a.Status.Definite() || a.Status == Unknown {
 				return a
 			}
-			failure = a
+			if failure.silent() {
+				failure = a
+			}
 			asked++
 		}
 	}

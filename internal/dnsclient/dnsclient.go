@@ -204,12 +204,12 @@ func interrupted(ctx context.Context, q *question) Answer {
 // another.
 func (c *Client) resolve(ctx context.Context, q *question) Answer {
 	var failure Answer
-	for i, u := range c.order() {
+	for _, u := range c.order() {
 		a := u.ask(ctx, q)
 		if a.Status.Definite() {
 			return a
 		}
-		if i == 0 || failure.Status == Timeout || failure.Status == Unreachable {
+		if failure.silent() {
 			failure = a
 		}
 		if ctx.Err() != nil || a.Status == Unknown {
@@ -217,6 +217,11 @@ func (c *Client) resolve(ctx context.Context, q *question) Answer {
 		}
 	}
 	return failure
+}
+
+// silent reports whether no server said anything yet.
+func (a *Answer) silent() bool {
+	return !a.Server.IsValid() || a.Status == Timeout || a.Status == Unreachable
 }
 
 // order is the upstreams, those that rest last.
