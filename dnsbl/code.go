@@ -25,16 +25,18 @@ var classTexts = []string{"listed", "welcome", "neutral", "refused", "misuse"}
 // A Scope says what a listing covers.
 type Scope uint8
 
-// The scopes of listings.
+// The scopes of listings, the widest last of those about addresses. The zero
+// Scope says nothing.
 const (
-	ScopeIP      Scope = iota // the address
-	ScopeRange                // a range of addresses around it
-	ScopeASN                  // everything of its provider
-	ScopeDomain               // the domain
-	ScopeMailbox              // the e-mail address
+	_            Scope = iota
+	ScopeIP            // the address
+	ScopeRange         // a range of addresses around it
+	ScopeASN           // everything of its provider
+	ScopeDomain        // the domain
+	ScopeMailbox       // the e-mail address
 )
 
-var scopeTexts = []string{"ip", "range", "asn", "domain", "mailbox"}
+var scopeTexts = []string{"", "ip", "range", "asn", "domain", "mailbox"}
 
 // String returns the scope by its name in the catalogue.
 func (s Scope) String() string { return scopeTexts[s] }

@@ -140,6 +140,8 @@ func (c *condition) nextTest(l *List) time.Duration {
 		every = max(every, refusedFor)
 	case c.unsure > 0:
 		return retestAfter
+	case c.state == Offline && !c.isQuarantined():
+		return min(every, retestAfter<<min(c.fails, 10)) // mostly our line or resolver, and over soon
 	}
 	if c.isQuarantined() {
 		every <<= min(c.backoff, 10)

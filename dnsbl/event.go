@@ -61,7 +61,7 @@ type Event struct {
 	Since   time.Time `json:"since,omitzero"`    // of a listing: when it was first seen; of a list: since when it was in quarantine
 	Codes   []string  `json:"codes,omitempty"`   // as answered
 	Meaning string    `json:"meaning,omitempty"` // of the codes
-	Scope   Scope     `json:"scope"`             // of a listing
+	Scope   Scope     `json:"scope,omitempty"`   // of a listing
 	Weight  int       `json:"weight,omitempty"`  // of a listing, 0 to 100
 	Policy  bool      `json:"policy,omitempty"`  // the listing is about how the address is set up, not about abuse
 	Reason  string    `json:"reason,omitempty"`  // what the list says in TXT; see [CleanText]

@@ -19,7 +19,7 @@ type Listing struct {
 	Confirmed    time.Time `json:"confirmed,omitzero"` // by an authoritative server
 	Codes        []string  `json:"codes,omitempty"`
 	Meaning      string    `json:"meaning,omitempty"`
-	Scope        Scope     `json:"scope"`
+	Scope        Scope     `json:"scope,omitempty"`
 	Policy       bool      `json:"policy,omitempty"` // about how the address is set up, not about abuse
 	Reason       string    `json:"reason,omitempty"` // what the list says; see [CleanText]
 	Delist       string    `json:"delist,omitempty"`
@@ -198,7 +198,7 @@ func (w *Watch) Health() []Health {
 			List: l.Name, Title: l.Title, Zone: l.PublicZone(), Tier: l.Tier, State: h.state, Since: h.since, Text: h.text,
 			Terms: l.Terms, NotFor: h.blind, Quarantined: h.quarantined, Passed: h.passed, NextTest: l.nextTest,
 			Errors: h.errors, Latency: h.latency, FalseAlarms: l.falls.rate(), Stretch: l.stretch(), AskedToday: l.budget.asked,
-			Servers: slices.Clone(z.servers), Primary: l.hide(z.primary), Serial: z.serial, SerialSince: z.serialSince,
+			Servers: slices.Clone(z.servers), Primary: z.primary, Serial: z.serial, SerialSince: z.serialSince,
 		}
 		all = append(all, v)
 	}

@@ -119,8 +119,8 @@ func (w *Watch) learnZone(l *watched, t *healthTest) {
 	if ns < 0 {
 		return
 	}
-	if change := l.zoneInfo.learn(t.answers[ns], t.answers[ns+1], w.now); change != "" {
-		w.tell(Event{Kind: Redelegated, List: l.Name, State: l.health.state, Text: l.hide(change)})
+	if change := l.zoneInfo.learn(t.answers[ns], t.answers[ns+1], l.hide, w.now); change != "" {
+		w.tell(Event{Kind: Redelegated, List: l.Name, State: l.health.state, Text: change})
 	}
 }
 

@@ -62,9 +62,9 @@ type listing struct {
 }
 
 // seen notes a positive answer.
-func (g *listing) seen(a Answer) {
+func (g *listing) seen(l *watched, a Answer) {
 	g.ttl = min(max(a.TTL, 0), maxTTL)
-	g.server = CleanText([]string{a.Server})
+	g.server = l.hide(CleanText([]string{a.Server}))
 }
 
 // cleanGap is how far two clean answers have to be apart.

@@ -174,6 +174,9 @@ func (p *catalogueParser) yamlMistakes(err error) {
 			if n, err := strconv.Atoi(number); err == nil {
 				m.Line, m.Text = n, rest
 			}
+			if strings.HasPrefix(rest, "did not find expected") {
+				m.Line++ // the decoder's parser counts lines from zero
+			}
 		}
 		if errors.Is(err, io.EOF) {
 			m.Text = "empty"
@@ -389,7 +392,10 @@ func (p *catalogueParser) code(y *yamlCode, l *List) Code {
 	if l.Bits && c.Bit == 1 && c.Class != Refusal {
 		p.mistake("bit: 1 is always class refused")
 	}
-	c.Scope = map[Kind]Scope{Domain: ScopeDomain, Hash: ScopeMailbox}[l.Kinds]
+	c.Scope = ScopeIP
+	if only, ok := map[Kind]Scope{Domain: ScopeDomain, Hash: ScopeMailbox}[l.Kinds]; ok {
+		c.Scope = only
+	}
 	if y.Scope != "" {
 		p.check(fromText(&c.Scope, scopeTexts, "scope", []byte(y.Scope)))
 	}

@@ -1,6 +1,7 @@
 package dnsbl
 
 import (
+	"slices"
 	"time"
 )
 
@@ -101,16 +102,18 @@ func (w *Watch) positive(p *pair, a Answer, j Judgement) {
 	case NotListed:
 		w.suspect(p, a, j)
 	case Suspicious:
-		g.seen(a)
-		g.recode(j)
+		g.seen(p.list, a)
+		if !slices.Equal(j.Codes, g.j.Codes) {
+			g.j, g.textAsked = j, false
+		}
 		if w.trusts(p, g.first) {
 			w.open(p)
 		}
 	case OnList:
-		g.seen(a)
+		g.seen(p.list, a)
 		w.stay(p, j)
 	case Leaving:
-		g.seen(a)
+		g.seen(p.list, a)
 		p.stage, g.clean = OnList, time.Time{}
 		w.tellListing(Relapsed, p, true)
 		w.countFlaps(p)
@@ -138,7 +141,7 @@ func (w *Watch) suspect(p *pair, a Answer, j Judgement) {
 		g.opens = p.listing.opens
 	}
 	g.id, g.first, g.j = w.id(), w.now, j
-	g.seen(a)
+	g.seen(p.list, a)
 	p.listing, p.stage = g, Suspicious
 	p.welcome, p.lost = false, false
 	l.falls.suspected++

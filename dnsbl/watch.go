@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -50,11 +49,8 @@ func NewWatch(c *Catalogue, keys Keys, rng *rand.Rand) *Watch {
 	w := &Watch{members: map[Subject]*member{}, units: map[Subject]*unit{}, hoods: map[Subject]int{}, rng: rng}
 	for _, list := range c.Lists {
 		l := &watched{List: list, toldCodes: map[netip.Addr]bool{}, budget: budget{perSecond: list.PerSecond, perDay: list.PerDay}}
-		if l.zone, l.open = list.zone(keys); !l.open {
+		if !l.openWith(keys) {
 			l.health.state, l.health.text = NoKey, list.closed()
-		}
-		if l.zone != list.Zone {
-			l.key = strings.ToLower(string(keys[list.Operator]))
 		}
 		w.lists = append(w.lists, l)
 	}

@@ -32,6 +32,15 @@ type watched struct {
 	zoneInfo  delegationInfo
 }
 
+// openWith opens the list with a key, if it needs one, and reports whether it
+// is open to us.
+func (l *watched) openWith(keys Keys) bool {
+	if l.zone, l.open = l.List.zone(keys); l.zone != l.Zone {
+		l.key = strings.ToLower(string(keys[l.Operator]))
+	}
+	return l.open
+}
+
 // leaseFor is how long the answer to a task is waited for. After that it is
 // asked again.
 const leaseFor = 2 * time.Minute
@@ -96,13 +105,18 @@ func (l *watched) hide(text string) string {
 	if l.key == "" {
 		return text
 	}
-	for {
-		at := strings.Index(strings.ToLower(text), l.key)
-		if at < 0 || at+len(l.key) > len(text) {
-			return text
+	var b strings.Builder
+	for len(text) > 0 {
+		n := 1
+		if len(text) >= len(l.key) && strings.EqualFold(text[:len(l.key)], l.key) {
+			n = len(l.key)
+			b.WriteString(hiddenKey)
+		} else {
+			b.WriteByte(text[0])
 		}
-		text = text[:at] + hiddenKey + text[at+len(l.key):]
+		text = text[n:]
 	}
+	return b.String()
 }
 
 // falseAlarms counts how often a first answer of a list was not confirmed.
@@ -168,10 +182,10 @@ type delegationInfo struct {
 
 // learn takes the answers about the zone, and returns what changed in words,
 // empty if nothing did or nothing was known before.
-func (d *delegationInfo) learn(ns, soa Answer, now time.Time) (change string) {
+func (d *delegationInfo) learn(ns, soa Answer, hide func(string) string, now time.Time) (change string) {
 	d.asked = now
 	if ns.Status == Found && len(ns.Names) > 0 {
-		servers := lowered(ns.Names)
+		servers := lowered(ns.Names, hide)
 		if d.servers != nil && !slices.Equal(servers, d.servers) {
 			change = "name servers were " + strings.Join(d.servers, " ") + ", are " + strings.Join(servers, " ")
 		}
@@ -180,7 +194,7 @@ func (d *delegationInfo) learn(ns, soa Answer, now time.Time) (change string) {
 	if soa.Status != Found || len(soa.Names) == 0 {
 		return change
 	}
-	primary := lowered(soa.Names[:1])[0]
+	primary := lowered(soa.Names[:1], hide)[0]
 	if d.primary != "" && primary != d.primary && change == "" {
 		change = "primary server was " + d.primary + ", is " + primary
 	}
@@ -195,10 +209,10 @@ func (d *delegationInfo) learn(ns, soa Answer, now time.Time) (change string) {
 const maxServers = 32
 
 // lowered returns names in lower case, cleaned and sorted.
-func lowered(names []string) []string {
+func lowered(names []string, hide func(string) string) []string {
 	var out []string
 	for _, name := range names[:min(len(names), maxServers)] {
-		out = append(out, strings.ToLower(CleanText([]string{strings.TrimSuffix(name, ".")})))
+		out = append(out, hide(strings.ToLower(CleanText([]string{strings.TrimSuffix(name, ".")}))))
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
