@@ -182,8 +182,11 @@ func (l *List) evaluate(probes []probe, answers []Answer) outcome {
 	}
 	o := t.outcome()
 	o.full = full
-	if !full && (o.state != Healthy || t.wild[0] > 0) {
+	if !full && (o.state != Healthy || t.wild[0] > 0 || !t.heard[0]) {
 		return outcome{} // only a full test says what is wrong
+	}
+	if full && o.state == Healthy && count(t.heard[:]) < 2 {
+		return outcome{full: true, text: "too little was answered: " + t.failed}
 	}
 	return o
 }
@@ -191,12 +194,13 @@ func (l *List) evaluate(probes []probe, answers []Answer) outcome {
 // A tally counts what the probes of one test found.
 type tally struct {
 	list     *List
-	refused  string // the words of the first refusal
-	wild     [3]int // positives of: a random label, a random subject, two never listed
-	loopback string // what was listed though it must not be
-	found    Kind   // kinds of which an entry is there
-	missing  Kind   // kinds of which an entry is not there
-	unsure   Kind   // kinds of which an entry got no usable answer
+	refused  string  // the words of the first refusal
+	wild     [3]int  // positives of: a random label, a random subject, two never listed
+	heard    [3]bool // which of these were answered at all
+	loopback string  // what was listed though it must not be
+	found    Kind    // kinds of which an entry is there
+	missing  Kind    // kinds of which an entry is not there
+	unsure   Kind    // kinds of which an entry got no usable answer
 	answered int
 	parked   string // a name server of a parked domain
 	strange  string // an answer to a must-be-clean probe that no list gives
@@ -223,6 +227,9 @@ func (t *tally) add(p probe, a Answer) {
 		t.point(p.kind, a, j)
 		return
 	}
+	if p.part != testClean {
+		t.heard[p.part-randomLabel] = true
+	}
 	if j.Verdict == Clean && (p.part != randomLabel || len(j.Codes) == 0) {
 		return
 	}
@@ -234,6 +241,15 @@ func (t *tally) add(p probe, a Answer) {
 		return
 	}
 	t.wild[p.part-randomLabel]++
+}
+
+func count(set []bool) (n int) {
+	for _, v := range set {
+		if v {
+			n++
+		}
+	}
+	return n
 }
 
 // point counts a test point that must be listed.

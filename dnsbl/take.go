@@ -147,7 +147,7 @@ func (w *Watch) suspect(p *pair, a Answer, j Judgement) {
 	l.falls.suspected++
 	l.testSoon(w.now)
 	w.tellListing(Suspected, p, true)
-	sweep := time.Duration(float64(l.Every) * l.stretch())
+	sweep := time.Duration(4 * float64(l.Every) * l.stretch()) // an address that sends not now, but lately
 	if l.crowd.add(p.unit.subject.neighbourhood(), w.now, sweep, len(w.hoods)) {
 		w.tell(Event{Kind: MassListing, List: l.Name, Count: len(l.crowd.recent), State: l.health.state,
 			Text: "it lists many unrelated subjects at once; nothing should be done about them until another list agrees"})

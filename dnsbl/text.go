@@ -12,8 +12,8 @@ import (
 const maxText = 512
 
 // CleanText returns what a list said in its TXT records as one line that is
-// safe to show: at most 512 bytes of valid UTF-8, control and other invisible
-// characters left out, white space as single blanks. It is still a stranger's
+// safe to show: at most 512 bytes of valid UTF-8, with a single blank for white
+// space, control characters and whatever else cannot be seen. It is still a stranger's
 // text and has to be escaped like one.
 func CleanText(texts []string) string {
 	var b strings.Builder
@@ -21,11 +21,8 @@ func CleanText(texts []string) string {
 	for _, text := range texts {
 		blank = b.Len() > 0
 		for _, r := range cut(text, 4*maxText) {
-			switch {
-			case unicode.IsSpace(r):
+			if r == ' ' || r == utf8.RuneError || !unicode.IsPrint(r) {
 				blank = b.Len() > 0
-				continue
-			case r == utf8.RuneError || !unicode.IsPrint(r):
 				continue
 			}
 			if b.Len()+utf8.RuneLen(r)+1 > maxText {

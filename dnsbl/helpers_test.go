@@ -1,0 +1,42 @@
+package dnsbl
+
+import (
+	"context"
+	"encoding/json"
+	"testing"
+	"time"
+)
+
+// A deaf resolver reaches no authoritative server.
+type deaf struct{ *world }
+
+func (deaf) Confirm(context.Context, string, string, Type) Answer {
+	return Answer{Status: Unreachable}
+}
+
+// runThrough is world.run with a resolver of its own.
+func runThrough(t testing.TB, r Resolver, w *world, watch *Watch, until time.Time) (events []Event) {
+	t.Helper()
+	for next := watch.Next(); !next.After(until); next = watch.Next() {
+		w.now = later(w.now, next)
+		tasks, more := watch.Due(w.now, 64)
+		events = append(events, more...)
+		for _, task := range tasks {
+			events = append(events, watch.Take(w.now, task, task.Ask(t.Context(), r))...)
+		}
+	}
+	return events
+}
+
+// roundTrip writes events as JSON and reads them back, as a store does.
+func roundTrip(t testing.TB, events []Event) (read []Event) {
+	t.Helper()
+	data, err := json.Marshal(events)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(data, &read); err != nil {
+		t.Fatal(err)
+	}
+	return read
+}
