@@ -164,4 +164,5 @@ func compare(b *testing.B, askers int) {
 	b.ReportMetric(theirs.cpuEach(), "cpu-µs/exchange")
 	b.ReportMetric(ours.cpuEach()/theirs.cpuEach(), "cpu-ratio")
 	b.ReportMetric(float64(lost), "unanswered")
+	b.ReportMetric(float64(client.Stats().Resent), "sent-again")
 }

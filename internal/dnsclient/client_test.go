@@ -452,6 +452,18 @@ func TestContextEndsOverTCP(t *testing.T) {
 	}
 }
 
+// Where no connection is free, the wait for one ends.
+func TestNoStreamFree(t *testing.T) {
+	t.Parallel() // it takes 3 s
+	c := open(t, &Client{}, serveCut(t, func(*dns.Msg) []byte { return nil }))
+	for range maxStreams {
+		c.upstreams[0].streams <- struct{}{}
+	}
+	if a := ask(t, c, "a.test."); a.Status != Timeout || c.Stats().Streams != 0 {
+		t.Errorf("got %+v; %+v", a, c.Stats())
+	}
+}
+
 // Close ends what is in flight over UDP and TCP, and leaves no goroutine.
 func TestClose(t *testing.T) {
 	hold := make(chan struct{})
@@ -569,7 +581,7 @@ func TestIDs(t *testing.T) {
 }
 
 func TestIDInUse(t *testing.T) {
-	s, err := openSocket(netip.MustParseAddrPort(closedPort(t)), new(counters))
+	s, err := openSocket(netip.MustParseAddrPort(closedPort(t)), 2, new(counters))
 	if err != nil {
 		t.Fatal(err)
 	}

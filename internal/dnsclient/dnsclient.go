@@ -148,8 +148,8 @@ func (c *Client) Close() {
 
 // Lookup finds the records of a name, of type A, AAAA, TXT, NS, PTR, MX, SOA or
 // CNAME. An answer may come from the cache; several lookups of the same at the
-// same time are one question. It returns at the latest when ctx ends; without
-// an end of ctx that can take 6 s for each resolver.
+// same time are one question. It returns at the latest when ctx ends. Without
+// an end of ctx a silent resolver takes 6 s, after the wait for its turn.
 func (c *Client) Lookup(ctx context.Context, name string, qtype uint16) Answer {
 	q, err := newQuestion(name, qtype)
 	if err != nil {

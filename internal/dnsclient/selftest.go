@@ -42,8 +42,8 @@ type Health struct {
 	Texts     []string   // for operators: what was found and what to do, a sentence or two each
 }
 
-// SelfTest examines each upstream, one after the other, by about ten questions
-// about names of the public DNS. What cannot be found out, as without a
+// SelfTest examines each upstream, one after the other, by up to seven
+// questions about names of the public DNS. What cannot be found out, as without a
 // network, reads CannotTell.
 func (c *Client) SelfTest(ctx context.Context) []Health {
 	own := append(hostNetworks(), c.OwnNetworks...)
@@ -65,6 +65,7 @@ func (c *Client) SelfTest(ctx context.Context) []Health {
 type examination struct {
 	Health
 	upstream *upstream
+	signed   Answer // about signedZone
 }
 
 func (e *examination) say(format string, values ...any) {
@@ -84,15 +85,15 @@ func (e *examination) ask(ctx context.Context, name string, qtype uint16) Answer
 const signedZone = "org."
 
 func (e *examination) resolves(ctx context.Context) bool {
-	a := e.ask(ctx, signedZone, dns.TypeSOA)
+	e.signed = e.ask(ctx, signedZone, dns.TypeSOA)
 	switch {
-	case a.Status == Found:
+	case e.signed.Status == Found:
 		e.Answers = Yes
 	case ctx.Err() != nil:
 		e.say("%s could not be examined: %v", e.Upstream, ctx.Err())
 	default:
 		e.Answers = No
-		e.say("%s does not resolve names (%s): check that it runs, lets this host ask, and reaches the Internet.", e.Upstream, a.Status)
+		e.say("%s does not resolve names (%s): check that it runs, lets this host ask, and reaches the Internet.", e.Upstream, e.signed.Status)
 	}
 	return e.Answers == Yes
 }
@@ -121,13 +122,12 @@ func (e *examination) rewrites(ctx context.Context) {
 // validates looks for the AD bit where signatures are right, and for a refusal
 // where they are made wrong on purpose.
 func (e *examination) validates(ctx context.Context) {
-	signed := e.ask(ctx, signedZone, dns.TypeSOA)
 	wrong := e.ask(ctx, "dnssec-failed.org.", dns.TypeA)
 	switch {
-	case signed.Status == Found && !signed.Authenticated, wrong.Status == Found:
+	case !e.signed.Authenticated, wrong.Status == Found:
 		e.Validates = No
 		e.say("%s does not check signatures (DNSSEC): switch that on, so that answers of signed zones cannot be forged.", e.Upstream)
-	case signed.Status == Found && wrong.Status == ServFail:
+	case wrong.Status == ServFail:
 		e.Validates = Yes
 	}
 }

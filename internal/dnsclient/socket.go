@@ -87,11 +87,14 @@ type socket struct {
 	broken  error // why it is closed, where that was not planned
 }
 
-func openSocket(server netip.AddrPort, k *counters) (*socket, error) {
+func openSocket(server netip.AddrPort, window int, k *counters) (*socket, error) {
 	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(server))
 	if err != nil {
 		return nil, err
 	}
+	// Room for an answer to every call, as the kernel counts: many can come at
+	// once. If it allows less, what does not fit counts as lost.
+	conn.SetReadBuffer(window * 4 << 10)
 	return &socket{conn: conn, opened: time.Now(), counters: k, waiting: map[uint16]*call{}}, nil
 }
 

@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// streamPatience bounds a question over TCP, with the connection.
+// streamPatience bounds a question over TCP, with the connection and the wait
+// for a place.
 const streamPatience = 3 * time.Second
 
 // errGarbled means that an answer over TCP is not to our question.

@@ -207,7 +207,7 @@ func (u *upstream) socketLocked(at int) (*socket, error) {
 	if s != nil && !s.worn() {
 		return s, nil
 	}
-	fresh, err := openSocket(u.server, u.counters)
+	fresh, err := openSocket(u.server, int(u.window), u.counters)
 	if err != nil {
 		return nil, err
 	}
@@ -225,31 +225,48 @@ func (u *upstream) socketLocked(at int) (*socket, error) {
 	return fresh, nil
 }
 
-// overTCP asks over a connection of its own: cut answers are rare enough.
+// overTCP asks over a connection of its own: cut answers are rare enough. Of a
+// server that went silent many want one at once, and most find no place in time.
 func (u *upstream) overTCP(ctx context.Context, c *call) error {
+	stream, cancel := context.WithTimeout(ctx, streamPatience)
+	defer cancel()
+	err := u.oneStream(stream, cancel, c)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case u.isClosed():
+		return ErrClosed
+	case stream.Err() != nil:
+		return errSilent
+	}
+	return err
+}
+
+// oneStream waits for a place for a connection and asks over it. Close cancels
+// it.
+func (u *upstream) oneStream(ctx context.Context, cancel context.CancelFunc, c *call) error {
 	if err := acquire(ctx, u.streams); err != nil {
 		return err
 	}
 	defer func() { <-u.streams }()
-	stream, cancel := context.WithTimeout(ctx, streamPatience)
-	defer cancel()
 	if err := u.onClose(&cancel); err != nil {
 		return err
 	}
+	defer func() {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		delete(u.cancels, &cancel)
+	}()
 	u.counters.streams.Add(1)
-	err := c.overStream(stream, u.server)
+	return c.overStream(ctx, u.server)
+}
+
+func (u *upstream) isClosed() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	delete(u.cancels, &cancel)
-	switch {
-	case err == nil || ctx.Err() == nil && stream.Err() == nil:
-		return err
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case u.closed:
-		return ErrClosed
-	}
-	return errSilent
+	return u.closed
 }
 
 // onClose has close call cancel.
