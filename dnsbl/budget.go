@@ -25,16 +25,14 @@ const wholeDay = 24 * time.Hour
 // refill brings the bucket up to now. A clock that goes back adds nothing.
 func (b *budget) refill(now time.Time) {
 	burst := max(1, b.perSecond)
-	if day := now.Truncate(wholeDay); day.After(b.day) {
+	if !now.Before(b.day.Add(wholeDay)) {
+		b.day = now.Truncate(wholeDay)
 		b.left, b.asked = b.perDay, 0
 		if b.at.IsZero() {
-			rest := float64(wholeDay-now.Sub(day)) / float64(wholeDay)
+			rest := float64(wholeDay-now.Sub(b.day)) / float64(wholeDay)
 			b.left = max(int(float64(b.perDay)*rest), b.perDay/20)
+			b.tokens, b.at = burst, now
 		}
-		b.day = day
-	}
-	if b.at.IsZero() {
-		b.tokens, b.at = burst, now
 	}
 	if d := now.Sub(b.at); d > 0 {
 		b.tokens, b.at = min(burst, b.tokens+d.Seconds()*b.perSecond), now

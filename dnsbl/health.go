@@ -219,11 +219,14 @@ func (t *tally) add(p probe, a Answer) {
 		return
 	}
 	t.answered++
-	if j.Reason.refused() {
+	switch isPoint := p.part == testListed; {
+	case isPoint && t.list.isTestCode(j.Codes):
+		t.found |= p.kind
+		return
+	case j.Reason.refused():
 		t.refused = cmp.Or(t.refused, j.explain(a))
 		return
-	}
-	if p.part == testListed {
+	case isPoint:
 		t.point(p.kind, a, j)
 		return
 	}
@@ -254,12 +257,8 @@ func count(set []bool) (n int) {
 
 // point counts a test point that must be listed.
 func (t *tally) point(kind Kind, a Answer, j Judgement) {
-	isCode := func(addr netip.Addr) bool {
-		b, ok := code(addr)
-		return ok && slices.ContainsFunc(t.list.TestCodes, func(r Range) bool { return r.contains(b) })
-	}
 	switch {
-	case j.Verdict == Listed, j.Reason == IsWelcome, j.Reason == IsNeutral, j.Reason != Rewritten && slices.ContainsFunc(j.Codes, isCode):
+	case j.Verdict == Listed, j.Reason == IsWelcome, j.Reason == IsNeutral:
 		t.found |= kind
 	case j.Reason == Rewritten:
 		t.strange = cmp.Or(t.strange, j.explain(a))
@@ -267,6 +266,17 @@ func (t *tally) point(kind Kind, a Answer, j Judgement) {
 	default:
 		t.missing |= kind
 	}
+}
+
+// isTestCode reports whether all codes are such as l has at test points only.
+func (l *List) isTestCode(codes []netip.Addr) bool {
+	for _, addr := range codes {
+		b, ok := code(addr)
+		if !ok || !slices.ContainsFunc(l.TestCodes, func(r Range) bool { return r.contains(b) }) {
+			return false
+		}
+	}
+	return len(codes) > 0
 }
 
 // outcome says what was found: what is worst comes first.

@@ -76,6 +76,9 @@ type pair struct {
 // A queue is pairs by the time they are due (container/heap).
 type queue []*pair
 
+// isDue reports whether the first is due.
+func (q queue) isDue(now time.Time) bool { return len(q) > 0 && q[0].due <= now.UnixNano() }
+
 func (q queue) Len() int           { return len(q) }
 func (q queue) Less(i, j int) bool { return q[i].due < q[j].due }
 func (q queue) Swap(i, j int) {

@@ -311,7 +311,7 @@ func (w *Watch) ask(l *watched) (Task, bool) {
 		return Task{}, false
 	}
 	w.runTests(l)
-	if w.now.Before(l.budget.next(w.now, 0)) {
+	if !l.hasWork(w.now) || w.now.Before(l.budget.next(w.now, 0)) {
 		return Task{}, false
 	}
 	if l.test != nil && l.test.sent < len(l.test.order) {
@@ -332,7 +332,7 @@ func (w *Watch) ask(l *watched) (Task, bool) {
 // askPair returns the question about the first pair of a queue of l that is
 // due, false if none is.
 func (w *Watch) askPair(l *watched, q *queue) (Task, bool) {
-	for len(*q) > 0 && (*q)[0].due <= w.now.UnixNano() {
+	for q.isDue(w.now) {
 		p, g := (*q)[0], (*q)[0].listing
 		switch {
 		case !l.health.usable(p.unit.subject.Kind()), p.stage == NotListed && p.isIdle6(w.now):

@@ -71,6 +71,14 @@ func (l *watched) wakes(now time.Time) time.Time {
 	return t
 }
 
+// hasWork reports whether there is a question to l, if its budget allows it.
+func (l *watched) hasWork(now time.Time) bool {
+	if l.test != nil && l.test.sent < len(l.test.order) {
+		return true
+	}
+	return l.health.state.Usable() && (l.urgent.isDue(now) || l.polls.isDue(now))
+}
+
 func later(a, b time.Time) time.Time {
 	if a.After(b) {
 		return a

@@ -546,7 +546,6 @@ func zooNetwork(t *testing.T) {
 func zooWelcomeLost(t *testing.T) {
 	w, watch, servers := watching(t, "dnswl")
 	servers[0].entries["2.0.0.127"] = []string{"127.0.10.0"}
-	servers[0].entries["2.0.0.127"] = []string{"127.0.5.1"}
 	ip := add(t, w, watch, cleanIP)
 	servers[0].entries[label(t, cleanIP)] = []string{"127.0.5.2"}
 	w.run(t, watch, epoch.Add(wholeDay))

@@ -1,0 +1,99 @@
+package dnsbl
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestQueryName(t *testing.T) {
+	long := strings.Repeat("a", 63)
+	tests := []struct {
+		name, subject, want string
+	}{
+		{"IPv4", "192.0.2.99", "99.2.0.192.bl.example"},
+		{"IPv6, as RFC 5782 shows it", "2001:db8:1:2:3:4:567:89ab", "b.a.9.8.7.6.5.0.4.0.0.0.3.0.0.0.2.0.0.0.1.0.0.0.8.b.d.0.1.0.0.2.bl.example"},
+		{"IPv6 /64", "2001:db8:1:2::/64", strings.Repeat("0.", 16) + "2.0.0.0.1.0.0.0.8.b.d.0.1.0.0.2.bl.example"},
+		{"IPv6 with a zone", "fe80::1%eth0", "1." + strings.Repeat("0.", 28) + "8.e.f.bl.example"},
+		{"IPv4 in IPv6 is IPv4", "::ffff:192.0.2.99", "99.2.0.192.bl.example"},
+		{"network", "192.0.2.99/24", "0.2.0.192.bl.example"},
+		{"domain", "Mail.Example.COM.", "mail.example.com.bl.example"},
+		{"A-label", "xn--bcher-kva.example", "xn--bcher-kva.example.bl.example"},
+		{"mailbox", "user@hbltest.com", "F3PDGTMWU6LFIGDJC67YNIWRY5ZRM7ERLETNFO36QAEQPMBPW2DA.bl.example"},
+		{"U-label", "bücher.example", ""},
+		{"underscore", "_dmarc.example.com", ""},
+		{"hyphen in front", "-x.example", ""},
+		{"empty label", "a..example", ""},
+		{"one label", "localhost", ""},
+		{"nothing", "", ""},
+		{"five numbers", "1.2.3.4.5", ""},
+		{"label too long", long + "a.example", ""},
+		{"too long for the zone", strings.Join([]string{long, long, long, "a" + long[:50], "example"}, "."), ""},
+		{"mailbox without a domain", "user@", ""},
+		{"mailbox with a blank", "us er@example.com", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var got string
+			s, err := ParseSubject(tt.subject)
+			if err == nil {
+				got, err = QueryName(s, "bl.example")
+			}
+			if got != tt.want || (err == nil) != (tt.want != "") {
+				t.Errorf("got %q, %v; want %q", got, err, tt.want)
+			}
+		})
+	}
+}
+
+func TestMailboxesThatAreOne(t *testing.T) {
+	for _, same := range [][2]string{
+		{"User@Example.com", "user@example.com"}, {"user+tag@example.com", "user@example.com"},
+		{"f.i.rst@googlemail.com", "first@gmail.com"}, {"f.i.rst@example.com", "f.i.rst@example.com"},
+	} {
+		if a, b := subject(t, same[0]), subject(t, same[1]); a != b || a.String() != same[1] {
+			t.Errorf("%s is taken for %s, want %s", same[0], a, b)
+		}
+	}
+}
+
+func TestSubjectText(t *testing.T) {
+	for _, text := range []string{"192.0.2.1", "192.0.2.0/24", "2001:db8::1", "2001:db8:1:2::/64", "example.com", "user@example.com"} {
+		s := subject(t, text)
+		var again Subject
+		written, err := s.MarshalText()
+		if err == nil {
+			err = again.UnmarshalText(written)
+		}
+		if err != nil || again != s || string(written) != text {
+			t.Errorf("%s is written as %s and read as %s (%v)", text, written, again, err)
+		}
+	}
+}
+
+func TestCleanText(t *testing.T) {
+	tests := []struct{ name, in, want, delist string }{
+		{"plain", "Blocked - see https://www.spamcop.net/bl.shtml?192.0.2.1", "Blocked - see https://www.spamcop.net/bl.shtml?192.0.2.1", "https://www.spamcop.net/bl.shtml?192.0.2.1"},
+		{"sentence around the link", "Listed (see http://psbl.org/listing?ip=192.0.2.1).", "Listed (see http://psbl.org/listing?ip=192.0.2.1).", "http://psbl.org/listing?ip=192.0.2.1"},
+		{"upper case", "SEE HTTPS://CHECK.EXAMPLE/A", "SEE HTTPS://CHECK.EXAMPLE/A", "HTTPS://CHECK.EXAMPLE/A"},
+		{"escape sequences", "a\x1b[31mb\x00c\r\nd", "a [31mb c d", ""},
+		{"right-to-left override", "a\u202eb", "a b", ""},
+		{"not UTF-8", "a\xff\xfeb", "a b", ""},
+		{"script", "javascript:alert(1) <a href=\"http://evil.example\">", "javascript:alert(1) <a href=\"http://evil.example\">", "http://evil.example"},
+		{"user in the link", "http://www.spamhaus.org@evil.example/", "http://www.spamhaus.org@evil.example/", ""},
+		{"no host", "http:// https://localhost http", "http:// https://localhost http", ""},
+		{"second link counts if the first is none", "http://x http://example.org/y", "http://x http://example.org/y", "http://example.org/y"},
+		{"letters that change length", "İİİ https://example.org", "İİİ https://example.org", "https://example.org"},
+		{"long", strings.Repeat("ä", 1000), strings.Repeat("ä", 255), ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got := CleanText([]string{tt.in})
+			if got != tt.want {
+				t.Errorf("text %q, want %q", got, tt.want)
+			}
+			if link := DelistURL(got); link != tt.delist {
+				t.Errorf("link %q, want %q", link, tt.delist)
+			}
+		})
+	}
+}
