@@ -52,15 +52,15 @@ func Exposure(listings []Listing) float64 {
 	return 1 - rest
 }
 
-// A Level says what an exposure deserves. The zero Level is None.
+// A Level says what an exposure deserves. The zero Level is LevelNone.
 type Level uint8
 
 // The levels.
 const (
-	None      Level = iota
-	Note            // to be seen by who looks
-	Warning         // to be told
-	PageLevel       // to be told at once
+	LevelNone Level = iota
+	LevelNote       // to be seen by who looks
+	LevelWarn       // to be told
+	LevelPage       // to be told at once
 )
 
 var levelTexts = []string{"none", "note", "warn", "page"}
@@ -68,18 +68,21 @@ var levelTexts = []string{"none", "note", "warn", "page"}
 // String returns the level in a word.
 func (l Level) String() string { return levelTexts[l] }
 
+// MarshalText writes what String returns.
+func (l Level) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
+
 // LevelOf returns what an exposure deserves.
 func LevelOf(exposure float64) Level {
 	const slack = 1e-9 // a weight of 80 is 0.8, whatever its floating point says
 	switch {
 	case exposure >= 0.8-slack:
-		return PageLevel
+		return LevelPage
 	case exposure >= 0.4-slack:
-		return Warning
+		return LevelWarn
 	case exposure > 0:
-		return Note
+		return LevelNote
 	}
-	return None
+	return LevelNone
 }
 
 // Listings returns what is known about a watched subject: of each list that
@@ -172,9 +175,9 @@ type Health struct {
 	Tier        Tier          `json:"tier"`
 	State       State         `json:"state"`
 	Since       time.Time     `json:"since,omitzero"`
-	Text        string        `json:"text,omitempty"`  // what is wrong, for the operator
-	Terms       string        `json:"terms,omitempty"` // on which the list may be asked
-	NotFor      Kind          `json:"-"`               // kinds that cannot be tested, and are not asked about
+	Text        string        `json:"text,omitempty"`    // what is wrong, for the operator
+	Terms       string        `json:"terms,omitempty"`   // on which the list may be asked
+	NotFor      Kind          `json:"not_for,omitempty"` // kinds that cannot be tested, and are not asked about
 	Quarantined time.Time     `json:"quarantined,omitzero"`
 	Passed      time.Time     `json:"passed,omitzero"`    // the latest test that passed
 	NextTest    time.Time     `json:"next_test,omitzero"` // when it is due

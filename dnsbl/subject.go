@@ -40,6 +40,9 @@ func (k Kind) String() string {
 	return strings.Join(texts, ",")
 }
 
+// MarshalText writes what String returns.
+func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
 // maxName is the longest name of the DNS as text, in bytes (RFC 1035, section
 // 2.3.4: 255 octets on the wire).
 const maxName = 253
@@ -253,10 +256,5 @@ func normalMailbox(s string) (string, error) {
 
 func notGraphic(r rune) bool { return r <= ' ' || r == 0x7f }
 
-// cut returns at most max bytes of s.
-func cut(s string, max int) string {
-	if len(s) > max {
-		return s[:max]
-	}
-	return s
-}
+// cut returns at most n bytes of s.
+func cut(s string, n int) string { return s[:min(len(s), n)] }

@@ -56,7 +56,8 @@ func (w *Watch) takeAnswer(t Task, a Answer) {
 func (w *Watch) learnHealth(t Task, a Answer, j Judgement) {
 	l := t.on
 	l.health.answered(a.Status.usable(), w.now.Sub(t.issued))
-	if l.failures++; a.Status.usable() {
+	l.failures++
+	if a.Status.usable() {
 		l.failures = 0
 	}
 	for _, c := range j.Codes {

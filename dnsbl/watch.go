@@ -279,12 +279,13 @@ func (w *Watch) Next() (next time.Time) {
 	return next
 }
 
-// Due returns at most max questions that are to be asked now. It counts them
-// against the budgets of their lists, which take turns.
-func (w *Watch) Due(now time.Time, max int) (tasks []Task, events []Event) {
+// Due returns at most so many questions that are to be asked now, and what
+// changed since by nothing but the time. It counts the questions against the
+// budgets of their lists, which take turns.
+func (w *Watch) Due(now time.Time, most int) (tasks []Task, events []Event) {
 	w.tick(now)
 	idle := 0
-	for len(tasks) < max && idle < len(w.lists) {
+	for len(tasks) < most && idle < len(w.lists) {
 		l := w.lists[w.turn%len(w.lists)]
 		w.turn = (w.turn + 1) % len(w.lists)
 		t, ok := w.ask(l)

@@ -354,11 +354,11 @@ func zooMassListing(t *testing.T) {
 		t.Errorf("%d listings are told one by one", len(pages))
 	}
 	alone, both := watch.Listings(subjects[1]), watch.Listings(subjects[0])
-	if !alone[0].Mass || alone[0].Corroborated || LevelOf(Exposure(alone)) >= Warning {
+	if !alone[0].Mass || alone[0].Corroborated || LevelOf(Exposure(alone)) >= LevelWarn {
 		t.Errorf("a mass listing that no other list confirms: %+v, exposure %.2f", alone[0], Exposure(alone))
 	}
 	i := slices.IndexFunc(both, func(l Listing) bool { return l.List == "spamcop" })
-	if !both[i].Corroborated || LevelOf(Exposure(both)) != PageLevel {
+	if !both[i].Corroborated || LevelOf(Exposure(both)) != LevelPage {
 		t.Errorf("a mass listing that another list confirms: %+v, exposure %.2f", both[i], Exposure(both))
 	}
 }
@@ -496,7 +496,7 @@ func zooIPv6(t *testing.T) {
 	if slices.Contains(w.asked, exact) {
 		t.Errorf("an idle address was asked about by itself")
 	}
-	if LevelOf(Exposure(watch.Listings(s))) != PageLevel {
+	if LevelOf(Exposure(watch.Listings(s))) != LevelPage {
 		t.Errorf("the /64 is listed, but the exposure of the address is %.2f", Exposure(watch.Listings(s)))
 	}
 	watch.Sent(w.now, s)
