@@ -57,7 +57,7 @@ func (c *condition) answered(ok bool, took time.Duration) {
 }
 
 // record takes what a test that began then found. It reports whether the
-// state changed.
+// state changed, or what the list is believed about.
 func (c *condition) record(o outcome, begun, now time.Time) bool {
 	switch {
 	case o.state == Untested && !o.full:
@@ -93,15 +93,11 @@ func (c *condition) pass(o outcome, begun, now time.Time) bool {
 	}
 	c.fails, c.quarantined, c.backoff = 0, time.Time{}, 0
 	c.passed = begun
+	changed := o.full && o.blind != c.blind
 	if o.full {
 		c.blind = o.blind
 	}
-	state, text := Healthy, ""
-	if o.full {
-		text = o.text
-	} else if c.state.Usable() {
-		text = c.text
-	}
+	state, text := Healthy, blindText(c.blind)
 	limit := errorsHigh
 	if c.state == Degraded {
 		limit = errorsLow
@@ -110,10 +106,8 @@ func (c *condition) pass(o outcome, begun, now time.Time) bool {
 		state, text = Degraded, fmt.Sprintf("%.0f %% of the questions get no answer", 100*c.errors)
 	} else if c.latency > latencyHigh {
 		state, text = Degraded, fmt.Sprintf("it takes %s to answer", c.latency.Round(100*time.Millisecond))
-	} else if c.blind == 0 {
-		text = ""
 	}
-	return c.become(state, text, now)
+	return c.become(state, text, now) || changed
 }
 
 func (c *condition) become(state State, text string, now time.Time) bool {

@@ -200,7 +200,6 @@ type tally struct {
 	loopback string  // what was listed though it must not be
 	found    Kind    // kinds of which an entry is there
 	missing  Kind    // kinds of which an entry is not there
-	unsure   Kind    // kinds of which an entry got no usable answer
 	answered int
 	parked   string // a name server of a parked domain
 	strange  string // an answer to a must-be-clean probe that no list gives
@@ -215,7 +214,6 @@ func (t *tally) add(p probe, a Answer) {
 	j := t.list.Judge(a)
 	if j.Reason == Transport {
 		t.failed = a.Status.String()
-		t.unsure |= p.kind
 		return
 	}
 	t.answered++
@@ -233,8 +231,8 @@ func (t *tally) add(p probe, a Answer) {
 	if p.part != testClean {
 		t.heard[p.part-randomLabel] = true
 	}
-	if j.Verdict == Clean && (p.part != randomLabel || len(j.Codes) == 0) {
-		return
+	if j.Reason == Absent || j.Reason == IsNeutral && p.part != randomLabel {
+		return // a neutral entry can be there by chance, but not for a random label
 	}
 	if j.Reason == Rewritten {
 		t.strange = cmp.Or(t.strange, j.explain(a))
@@ -309,7 +307,15 @@ func (t *tally) outcome() outcome {
 	case blind&t.missing == 0:
 		return outcome{state: Healthy} // one kind is fine, the other got no answer this time
 	}
-	return outcome{state: Healthy, blind: blind & t.missing, text: fmt.Sprintf("not tested for %s: that test entry is missing", blind&t.missing)}
+	return outcome{state: Healthy, blind: blind & t.missing, text: blindText(blind & t.missing)}
+}
+
+// blindText says that some kinds cannot be tested, empty if all can.
+func blindText(kinds Kind) string {
+	if kinds == 0 {
+		return ""
+	}
+	return fmt.Sprintf("not tested for %s: that test entry is missing", kinds)
 }
 
 // parking returns a name server of the answer that serves parked domains.

@@ -21,6 +21,7 @@ type world struct {
 	bend    func(name string, a Answer) Answer // what the resolver makes of an answer; nil: nothing
 	asked   []string                           // names, if they are kept
 	keep    bool
+	lose    func(Task) bool    // whether the answer to a task is lost; nil: none is
 	each    func(Task, Answer) // sees every task that is asked; may be nil
 }
 
@@ -128,6 +129,9 @@ func (w *world) run(t testing.TB, watch *Watch, until time.Time) (events []Event
 			a := task.Ask(t.Context(), w)
 			if w.each != nil {
 				w.each(task, a)
+			}
+			if w.lose != nil && w.lose(task) {
+				continue
 			}
 			w.now = asked.Add(w.took)
 			events = append(events, watch.Take(w.now, task, a)...)

@@ -223,6 +223,7 @@ func TestZoo(t *testing.T) {
 		{"not-confirmed", zooNotConfirmed},
 		{"authority-unreachable", zooNoAuthority},
 		{"redelegated", zooRedelegated},
+		{"no-listing-while-the-test-hangs", zooTestHangs},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, tt.run)
@@ -328,6 +329,33 @@ func zooFlapping(t *testing.T) {
 		t.Errorf("what is told of 12 flaps (-want +got):\n%s", diff)
 	}
 	wantStage(t, watch, ip, NotListed)
+
+	middle := slices.IndexFunc(events, func(e Event) bool { return e.Kind == Flapped }) + 1
+	again := NewWatch(&Catalogue{Lists: []List{listOf(t, "spamcop")}}, nil, rand.New(rand.NewPCG(5, 6)))
+	again.Restore(roundTrip(t, events[:middle]))
+	again.restored[pairKey{ip, "spamcop"}].listing.forget(events[middle-1].Time)
+	if n := len(again.restored[pairKey{ip, "spamcop"}].listing.opens); n != flapsAllowed+1 {
+		t.Errorf("after a restart %d flaps are remembered, want %d", n, flapsAllowed+1)
+	}
+}
+
+// zooTestHangs lets the answers to health tests get lost from the first
+// positive answer on.
+func zooTestHangs(t *testing.T) {
+	w, watch, servers := watching(t, "spamcop")
+	ip := add(t, w, watch, cleanIP)
+	w.run(t, watch, epoch.Add(time.Hour))
+	servers[0].entries[label(t, cleanIP)] = []string{"127.0.0.2"}
+	w.lose = func(task Task) bool { return task.Kind == Probe && watch.Listings(ip)[0].Stage == Suspicious }
+	events := w.run(t, watch, epoch.Add(3*time.Hour))
+	if diff := cmp.Diff([]string{"suspected"}, kinds(events, ip)); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
+	w.lose = nil
+	events = w.run(t, watch, epoch.Add(12*time.Hour))
+	if diff := cmp.Diff([]string{"listed"}, kinds(events, ip)); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
 }
 
 func zooMassListing(t *testing.T) {
