@@ -218,7 +218,7 @@ func (t *tally) add(p probe, a Answer) {
 	}
 	t.answered++
 	switch isPoint := p.part == testListed; {
-	case isPoint && t.list.isTestCode(j.Codes):
+	case isPoint && t.list.isEntry(j):
 		t.found |= p.kind
 		return
 	case j.Reason.refused():
@@ -253,17 +253,18 @@ func count(set []bool) (n int) {
 	return n
 }
 
-// point counts a test point that must be listed.
+// point counts a test point that must be listed and is not.
 func (t *tally) point(kind Kind, a Answer, j Judgement) {
-	switch {
-	case j.Verdict == Listed, j.Reason == IsWelcome, j.Reason == IsNeutral:
-		t.found |= kind
-	case j.Reason == Rewritten:
+	if j.Reason == Rewritten {
 		t.strange = cmp.Or(t.strange, j.explain(a))
-		t.missing |= kind
-	default:
-		t.missing |= kind
 	}
+	t.missing |= kind
+}
+
+// isEntry reports whether j, about a test point, is what a list says that has
+// the entry.
+func (l *List) isEntry(j Judgement) bool {
+	return j.Verdict == Listed || j.Reason == IsWelcome || j.Reason == IsNeutral || l.isTestCode(j.Codes)
 }
 
 // isTestCode reports whether all codes are such as l has at test points only.

@@ -16,7 +16,8 @@ type healthTest struct {
 	missing  int      // answers that did not come yet
 	order    []int    // probes to ask, some of them twice
 	sent     int      // of order
-	again    []bool   // probes that the resolver is asked, since no authoritative server answered
+	again    []bool   // probes that the resolver is asked, since no authoritative server answered rightly
+	shut     bool     // an authoritative server answered, but did not have its test entry for us
 }
 
 // runTests ends the test of l that waited long enough, and begins the next
@@ -71,7 +72,8 @@ func (w *Watch) takeProbe(t Task, a Answer) {
 	if l.test == nil || l.test.id != t.id {
 		return
 	}
-	if t.authoritative && !a.Status.usable() {
+	if t.authoritative && !l.isEntry(l.Judge(a)) {
+		l.test.shut = l.test.shut || a.Status.usable()
 		l.test.again[t.probe] = true
 		l.test.order = append(l.test.order, t.probe)
 		return
@@ -96,6 +98,9 @@ func (w *Watch) endTest(l *watched) {
 		l.nextTest = w.now
 		l.health.passes = 0
 		return
+	}
+	if t.thorough {
+		l.shut = t.shut
 	}
 	w.learnZone(l, t)
 	changed := l.health.record(o, l.begun, w.now)

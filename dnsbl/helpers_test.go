@@ -14,6 +14,15 @@ func (deaf) Confirm(context.Context, string, string, Type) Answer {
 	return Answer{Status: Unreachable}
 }
 
+// A barred resolver asks authoritative servers that say the same whatever it
+// asks.
+type barred struct {
+	*world
+	said Answer
+}
+
+func (b barred) Confirm(context.Context, string, string, Type) Answer { return b.said }
+
 // runThrough is world.run with a resolver of its own.
 func runThrough(t testing.TB, r Resolver, w *world, watch *Watch, until time.Time) (events []Event) {
 	t.Helper()

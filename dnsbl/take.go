@@ -35,6 +35,10 @@ func (w *Watch) takeAnswer(t Task, a Answer) {
 	p, l := t.pair, t.on
 	j := l.Judge(a)
 	w.learnHealth(t, a, j)
+	if t.authoritative && (l.shut || j.Reason.refused()) {
+		p.listing.tries = askAuthority // it serves the resolver and not us
+		j = Judgement{}
+	}
 	if j.Verdict == Unknown || !l.health.usable(p.unit.subject.Kind()) {
 		w.unknown(p)
 		return
@@ -55,6 +59,10 @@ func (w *Watch) takeAnswer(t Task, a Answer) {
 // subject.
 func (w *Watch) learnHealth(t Task, a Answer, j Judgement) {
 	l := t.on
+	if t.authoritative && (!a.Status.usable() || j.Reason.refused()) {
+		l.testSoon(w.now)
+		return // about the way to its servers rather than about the list
+	}
 	l.health.answered(a.Status.usable(), w.now.Sub(t.issued))
 	l.failures++
 	if a.Status.usable() {
@@ -90,8 +98,8 @@ func (w *Watch) unknown(p *pair) {
 		p.misses++
 	}
 	due := w.now.Add(max(wait, retryAfter))
-	if p.stage == Suspicious && p.listing.tries == askAuthority {
-		due = later(due, p.listing.first.Add(p.listing.ttl)) // past what the resolver remembers
+	if p.stage == Suspicious {
+		due = later(due, p.confirmAt())
 	}
 	p.list.set(p, due, p.urgent)
 }

@@ -343,8 +343,8 @@ func (w *Watch) askPair(l *watched, q *queue) (Task, bool) {
 			if !l.crowd.covers(g.first) { // one text says enough about a mass listing
 				return w.task(l, p, Explanation), true
 			}
-		case p.stage == Suspicious && w.now.Before(g.first.Add(confirmAfter)):
-			l.set(p, g.first.Add(confirmAfter), true)
+		case p.stage == Suspicious && w.now.Before(p.confirmAt()):
+			l.set(p, p.confirmAt(), true)
 		default:
 			t := w.task(l, p, p.question())
 			l.set(p, w.now.Add(leaseFor), p.urgent)
@@ -360,6 +360,20 @@ func (p *pair) question() TaskKind {
 		return Confirmation
 	}
 	return Poll
+}
+
+// byResolver reports whether p is confirmed through the resolver, since the
+// list's own servers do not answer us.
+func (p *pair) byResolver() bool { return p.list.shut || p.listing.tries >= askAuthority }
+
+// confirmAt returns when a suspicion may be confirmed: through the resolver,
+// once it has forgotten its first answer.
+func (p *pair) confirmAt() time.Time {
+	at := p.listing.first.Add(confirmAfter)
+	if p.byResolver() {
+		at = later(at, p.listing.first.Add(p.listing.ttl))
+	}
+	return at
 }
 
 // isIdle6 reports whether p is about an IPv6 address that sent nothing for a
@@ -379,7 +393,7 @@ func (w *Watch) task(l *watched, p *pair, kind TaskKind) Task {
 		t.typ, t.id = TypeTXT, p.listing.id
 		return t
 	}
-	t.authoritative = kind == Confirmation && p.listing.tries < askAuthority
+	t.authoritative = kind == Confirmation && !p.byResolver()
 	t.id = w.id()
 	p.asked = t.id
 	return t

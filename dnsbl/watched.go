@@ -26,6 +26,10 @@ type watched struct {
 	thorough bool // the next test is a full one that asks past the cache
 	failures int  // questions without an answer, in a row
 
+	// Its own servers do not serve this host, though they do the resolver: that
+	// is what they permit. What they say to us is worth nothing then.
+	shut bool
+
 	toldCodes map[netip.Addr]bool // unknown codes that were told
 	falls     falseAlarms
 	crowd     crowd

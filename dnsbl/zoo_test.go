@@ -222,6 +222,8 @@ func TestZoo(t *testing.T) {
 		{"recoded", zooRecoded},
 		{"not-confirmed", zooNotConfirmed},
 		{"authority-unreachable", zooNoAuthority},
+		{"authority-has-nothing-for-us", zooShut(Answer{Status: NXDomain})},
+		{"authority-refuses-us", zooShut(found("127.255.255.254"))},
 		{"redelegated", zooRedelegated},
 		{"no-listing-while-the-test-hangs", zooTestHangs},
 	}
@@ -634,6 +636,30 @@ func zooNoAuthority(t *testing.T) {
 	}
 	if gap := events[len(events)-1].Time.Sub(events[1].Time); gap < 5*time.Minute {
 		t.Errorf("the resolver was believed %s after its first answer, which lives for 5 minutes", gap)
+	}
+}
+
+// zooShut has the list's own servers serve the resolver, which is registered
+// there, and not this host.
+func zooShut(said Answer) func(*testing.T) {
+	return func(t *testing.T) {
+		w, watch, servers := watching(t, "barracuda")
+		ip := add(t, w, watch, listedIP)
+		w.run(t, watch, epoch.Add(time.Hour))
+		begin, end := epoch.Add(2*time.Hour), epoch.Add(8*time.Hour)
+		servers[0].entries[label(t, listedIP)] = []string{"127.0.0.2"}
+		servers[0].since[label(t, listedIP)] = func(now time.Time) bool { return !now.Before(begin) && now.Before(end) }
+		events := runThrough(t, &barred{w, said}, w, watch, epoch.Add(7*time.Hour))
+		if diff := cmp.Diff([]string{"suspected", "listed"}, kinds(events, ip)); diff != "" {
+			t.Fatalf("events (-want +got):\n%s", diff)
+		}
+		if got := states(events); len(got) > 0 {
+			t.Errorf("the list comes to %v, though the resolver is served", got)
+		}
+		events = runThrough(t, &barred{w, said}, w, watch, epoch.Add(12*time.Hour))
+		if diff := cmp.Diff([]string{"clearing", "cleared"}, kinds(events, ip)); diff != "" {
+			t.Errorf("events (-want +got):\n%s", diff)
+		}
 	}
 }
 
