@@ -118,10 +118,16 @@ func (g *listing) event(kind EventKind, p *pair, now time.Time) Event {
 }
 
 // delist returns where an entry is removed: what the list says with the
-// entry, else what the catalogue says.
+// entry, else what the catalogue says. What the list says counts only if it
+// leads to where the list itself is: a zone in the hands of others must not
+// send people anywhere.
 func delist(text string, l *List) string {
-	if link := DelistURL(text); link != "" {
-		return link
+	link := DelistURL(text)
+	host := hostOf(link)
+	for _, own := range []string{l.Zone, l.Keyed, hostOf(l.Delist)} {
+		if host != "" && isWithin(host, registrable(own)) {
+			return link
+		}
 	}
 	return l.Delist
 }

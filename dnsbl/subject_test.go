@@ -5,6 +5,28 @@ import (
 	"testing"
 )
 
+// TestDelist has what a list says lead only to where the list is.
+func TestDelist(t *testing.T) {
+	for _, tt := range []struct{ name, list, text, want string }{
+		{"the domain of its zone", "spamcop", "see https://www.spamcop.net/bl.shtml?198.51.100.20", "https://www.spamcop.net/bl.shtml?198.51.100.20"},
+		{"the domain of its page", "psbl", "Listed in PSBL, see http://psbl.org/listing?ip=198.51.100.20", "http://psbl.org/listing?ip=198.51.100.20"},
+		{"in capitals", "spamcop", "HTTPS://WWW.SPAMCOP.NET/x", "HTTPS://WWW.SPAMCOP.NET/x"},
+		{"elsewhere", "spamcop", "pay at https://spamcop.net.evil.example/now", "https://www.spamcop.net/"},
+		{"a name that ends alike", "spamcop", "https://notspamcop.net/", "https://www.spamcop.net/"},
+		{"an address", "spamcop", "http://192.0.2.1/", "https://www.spamcop.net/"},
+		{"nothing", "spamcop", "", "https://www.spamcop.net/"},
+		{"no page of its own", "uceprotect-1", "https://evil.example/", ""},
+		{"no page, its own domain", "uceprotect-1", "http://www.uceprotect.net/rblcheck.php?ipr=198.51.100.20", "http://www.uceprotect.net/rblcheck.php?ipr=198.51.100.20"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := listOf(t, tt.list)
+			if got := delist(CleanText([]string{tt.text}), &l); got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
 func TestQueryName(t *testing.T) {
 	long := strings.Repeat("a", 63)
 	tests := []struct {
