@@ -3,9 +3,12 @@ package dnsbl
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -89,6 +92,108 @@ func TestCheckThatIsCutShort(t *testing.T) {
 	results := c.Check(ctx, subject(t, cleanIP))
 	if len(results) != 1 || results[0].Status != Unknown || results[0].Reason == "" || len(w.asked) > 0 {
 		t.Errorf("results %+v, asked %q; want one that is unknown", results, w.asked)
+	}
+}
+
+// A lying resolver says of one name that it is listed.
+type lying struct {
+	*world
+	about string
+}
+
+func (l lying) Lookup(ctx context.Context, name string, t Type) Answer {
+	if t == TypeA && strings.HasPrefix(name, l.about+".") {
+		return found("127.0.0.2")
+	}
+	return l.world.Lookup(ctx, name, t)
+}
+
+// TestCheckConfirms asks the list's own servers about what the resolver says
+// is listed.
+func TestCheckConfirms(t *testing.T) {
+	const why = "hit a trap"
+	for _, tt := range []struct {
+		name     string
+		resolver func(*world) Resolver
+		listed   bool // by the list itself
+		want     Verdict
+		reason   string
+	}{
+		{"they agree", func(w *world) Resolver { return w }, true, Listed, why},
+		{"they do not", func(w *world) Resolver { return lying{w, label(t, listedIP)} }, false, Unknown,
+			"the resolver says that it is listed, the list's own server that it is not (no entry)"},
+		{"they cannot be reached", func(w *world) Resolver { return deaf{w} }, true, Listed,
+			why + " (not confirmed by the list's own servers: no usable answer: unreachable)"},
+		{"they have nothing for us", func(w *world) Resolver { return barred{w, Answer{Status: NXDomain}} }, true, Listed,
+			why + " (not confirmed: the list's own servers do not serve this host)"},
+		{"they refuse us", func(w *world) Resolver { return barred{w, found("127.255.255.254")} }, true, Listed,
+			why + " (not confirmed by the list's own servers: the list does not answer a public or anonymous resolver (127.255.255.254))"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w, _, servers := watching(t, "spamcop")
+			if tt.listed {
+				servers[0].entries[label(t, listedIP)] = []string{"127.0.0.2"}
+				servers[0].texts[label(t, listedIP)] = why
+			}
+			c := &Checker{Resolver: tt.resolver(w), Catalogue: &Catalogue{Lists: []List{listOf(t, "spamcop")}}, Parallel: 1}
+			r := c.Check(t.Context(), subject(t, listedIP))[0]
+			if r.Status != tt.want || r.Reason != tt.reason {
+				t.Errorf("%s, %q; want %s, %q", r.Status, r.Reason, tt.want, tt.reason)
+			}
+			if (r.Meaning != "") != (tt.want == Listed) || (r.Delist != "") != (tt.want == Listed) {
+				t.Errorf("meaning %q, delist %q of what is %s", r.Meaning, r.Delist, r.Status)
+			}
+		})
+	}
+}
+
+func TestCheckWithoutTrust(t *testing.T) {
+	w, _, servers := watching(t, "spamcop", "barracuda")
+	w.keep = true
+	servers[0].entries[label(t, listedIP)] = []string{"127.0.0.2"}
+	c := &Checker{Resolver: w, Catalogue: &Catalogue{Lists: []List{listOf(t, "spamcop"), listOf(t, "barracuda")}}, Distrust: "it lies"}
+	results := c.Check(t.Context(), subject(t, listedIP))
+	if got := []string{results[0].Reason, results[1].Reason}; !cmp.Equal(got, []string{"not tested: it lies", "not tested: it needs a key, or a resolver that it permits"}) {
+		t.Errorf("reasons %q", got)
+	}
+	if results[0].Status != Unknown || len(w.asked) > 0 {
+		t.Errorf("%s after %q", results[0].Status, w.asked)
+	}
+}
+
+func TestCheckKeepsToTheRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, _, _ := watching(t, "spamcop")
+		var subjects []Subject
+		for i := range 200 {
+			subjects = append(subjects, subject(t, fmt.Sprintf("100.64.0.%d", i)))
+		}
+		begun := time.Now()
+		c := &Checker{Resolver: &counted{w: w}, Catalogue: &Catalogue{Lists: []List{listOf(t, "spamcop")}}}
+		for _, r := range c.Check(t.Context(), subjects...) {
+			if r.Status != Clean {
+				t.Fatalf("%s is %s: %s", r.Subject, r.Status, r.Reason)
+			}
+		}
+		asked := w.servers[0].count
+		if took := time.Since(begun); took != time.Duration(asked-checkBurst)*time.Second/defaultPerSecond {
+			t.Errorf("%d questions took %s", asked, took)
+		}
+	})
+}
+
+func TestCheckHealth(t *testing.T) {
+	w, _, servers := watching(t, "spamcop", "psbl", "barracuda")
+	servers[1].bend = always(Answer{Status: NXDomain})
+	c := &Checker{Resolver: w, Catalogue: &Catalogue{Lists: []List{listOf(t, "spamcop"), listOf(t, "psbl"), listOf(t, "barracuda")}}, Parallel: 1}
+	var got []string
+	for _, h := range c.Health(t.Context()) {
+		got = append(got, h.List+" "+h.State.String()+" "+h.Text)
+	}
+	want := []string{"spamcop HEALTHY ", "psbl EMPTY its test entry is missing: the data is gone, or the zone is not what it was",
+		"barracuda NO_KEY not tested: it needs a key, or a resolver that it permits"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("health (-want +got):\n%s", diff)
 	}
 }
 
