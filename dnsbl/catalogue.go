@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -131,6 +132,30 @@ func (Key) MarshalText() ([]byte, error) { return []byte(hiddenKey), nil }
 
 // Keys are the keys that the operator has, by the Operator of the lists.
 type Keys map[string]Key
+
+// Check says which of the keys open nothing: all of them, joined.
+func (k Keys) Check(c *Catalogue) error {
+	var errs []error
+	for _, operator := range slices.Sorted(maps.Keys(k)) {
+		keyed, permit := false, false
+		for i := range c.Lists {
+			if l := &c.Lists[i]; l.Operator == operator {
+				keyed, permit = keyed || l.Keyed != "", permit || l.Access == Permit
+			}
+		}
+		switch key := k[operator]; {
+		case !keyed && !permit:
+			errs = append(errs, fmt.Errorf("dnsbl: key of %q: no list of that operator needs one", operator))
+		case key == Permitted && !permit:
+			errs = append(errs, fmt.Errorf("dnsbl: key of %q: it needs a key, to be permitted is not enough", operator))
+		case key != Permitted && !keyed:
+			errs = append(errs, fmt.Errorf("dnsbl: key of %q: it has none; want %q if the resolver is registered there", operator, string(Permitted)))
+		case key != Permitted && !isLDH(strings.ToLower(string(key))):
+			errs = append(errs, fmt.Errorf("dnsbl: key of %q: want up to 63 letters, digits and hyphens", operator))
+		}
+	}
+	return errors.Join(errs...)
+}
 
 // zone returns the zone to ask, or false if the list is not open to us.
 func (l *List) zone(keys Keys) (string, bool) {

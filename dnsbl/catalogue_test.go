@@ -14,6 +14,30 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+func TestKeysCheck(t *testing.T) {
+	for _, tt := range []struct {
+		operator string
+		key      Key
+		want     string // part of the mistake; empty if it is right
+	}{
+		{"spamhaus", "k3y", ""},
+		{"spamhaus", Permitted, ""},
+		{"barracuda", Permitted, ""},
+		{"abusix", "K3Y", ""},
+		{"abusix", Permitted, "it needs a key"},
+		{"barracuda", "k3y", `want "permitted"`},
+		{"spamhaus", "a.b", "letters, digits and hyphens"},
+		{"spamhaus", "", "letters, digits and hyphens"},
+		{"spamcop", "k3y", "no list of that operator needs one"},
+		{"spamhouse", "k3y", "no list of that operator"},
+	} {
+		err := Keys{tt.operator: tt.key}.Check(Shipped())
+		if (err == nil) != (tt.want == "") || err != nil && (!strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "a.b")) {
+			t.Errorf("%s %s: %v, want %q", tt.operator, string(tt.key), err, tt.want)
+		}
+	}
+}
+
 func TestShippedCatalogue(t *testing.T) {
 	c := Shipped()
 	if c.Version < 1 {

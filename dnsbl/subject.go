@@ -126,6 +126,21 @@ func (s *Subject) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
+// Public reports whether lists can know s: every domain and e-mail address, and
+// every address but those that mean something else in each network (RFC 6890).
+// The loopback network counts: each list has its test entry there.
+func (s Subject) Public() bool {
+	addr := s.prefix.Addr()
+	return !s.prefix.IsValid() || !addr.IsPrivate() && !addr.IsLinkLocalUnicast() && !addr.IsMulticast() && !addr.IsUnspecified() &&
+		addr != netip.IPv6Loopback() && !sharedSpace.Contains(addr)
+}
+
+// sharedSpace is between a provider and its customers (RFC 6598).
+var sharedSpace = netip.MustParsePrefix("100.64.0.0/10")
+
+// IsSingle reports whether s is not a network of several addresses.
+func (s Subject) IsSingle() bool { return !s.prefix.IsValid() || s.prefix.IsSingleIP() }
+
 // neighbourhood is what lists tend to list as one: a /24, a /48, a domain.
 // Subjects in different neighbourhoods have little to do with each other.
 func (s Subject) neighbourhood() Subject {

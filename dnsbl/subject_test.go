@@ -5,6 +5,18 @@ import (
 	"testing"
 )
 
+func TestPublic(t *testing.T) {
+	for text, want := range map[string]bool{
+		"198.51.100.1": true, "127.0.0.2": true, "2001:db8::1": true, "shop.example": true, "a@shop.example": true, "8.8.8.0/24": true,
+		"10.0.0.1": false, "172.16.3.4": false, "192.168.1.1": false, "169.254.1.1": false, "100.64.0.1": false, "224.0.0.1": false, "0.0.0.0": false,
+		"fe80::1": false, "fd00::1": false, "::1": false, "::": false, "::ffff:10.0.0.1": false,
+	} {
+		if got := subject(t, text).Public(); got != want {
+			t.Errorf("%s: %t, want %t", text, got, want)
+		}
+	}
+}
+
 // TestDelist has what a list says lead only to where the list is.
 func TestDelist(t *testing.T) {
 	for _, tt := range []struct{ name, list, text, want string }{

@@ -14,6 +14,10 @@ import (
 // answers.
 const maxDirect = 4
 
+// maxHosts is how many of a zone's servers have their addresses looked up. A
+// zone may name hundreds below a victim's, to have those servers flooded.
+const maxHosts = 8
+
 // Authoritative asks the servers of zone themselves for the records of name, so
 // that neither the resolver nor the cache can be mistaken: to confirm what is
 // acted upon. It is meant for few questions. The resolver is asked only for the
@@ -72,7 +76,7 @@ func (c *Client) serversOf(ctx context.Context, zone, name string) ([]string, St
 	}
 	hosts := append([]string(nil), a.NS...)
 	rand.Shuffle(len(hosts), func(i, j int) { hosts[i], hosts[j] = hosts[j], hosts[i] })
-	return hosts, Found, nil
+	return hosts[:min(len(hosts), maxHosts)], Found, nil
 }
 
 // addresses are those of a server, IPv4 first: not every host has IPv6.

@@ -2,10 +2,12 @@ package dnsclient
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -175,5 +177,28 @@ func TestAuthoritativeEnds(t *testing.T) {
 	}
 	if a := c.Authoritative(context.Background(), "list.test", "2.list.test", dns.TypeA); a.Status != Unknown {
 		t.Errorf("after it was closed: got %+v", a)
+	}
+}
+
+// A zone that names hundreds of servers below somebody else's zone must not
+// have us ask for all of them.
+func TestAuthoritativeAsksForFewServers(t *testing.T) {
+	var hosts []string
+	for i := range 200 {
+		hosts = append(hosts, fmt.Sprintf("ns%d.victim.test.", i))
+	}
+	var asked atomic.Int64
+	world := resolverOf(Static{NS: map[string][]string{"list.test": hosts}})
+	c := open(t, &Client{}, serve(t, func(w dns.ResponseWriter, q *dns.Msg) {
+		if strings.HasSuffix(q.Question[0].Name, ".victim.test.") {
+			asked.Add(1)
+		}
+		world(w, q)
+	}))
+	if a := c.Authoritative(context.Background(), "list.test", "2.list.test", dns.TypeA); a.Status != Lame {
+		t.Errorf("got %s, %v", a.Status, a.Err)
+	}
+	if n := asked.Load(); n == 0 || n > 2*maxHosts {
+		t.Errorf("%d questions about servers, want at most %d", n, 2*maxHosts)
 	}
 }
