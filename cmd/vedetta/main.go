@@ -4,7 +4,7 @@
 //
 // Output for people goes to standard output, progress and errors to standard
 // error; errors begin in lower case and name the thing and what to do. Exit
-// codes: 0 done, 1 it failed, 2 wrong usage.
+// codes: 0 done, 1 it failed, 2 wrong usage; dnsbl check has its own.
 package main
 
 import (
@@ -52,6 +52,7 @@ type cli struct {
 	Release  releaseCmd  `cmd:"" help:"Clear an account: lift everything, and learn that what it did was right."`
 	Undo     undoCmd     `cmd:"" help:"Lift everything that the rules decided lately, for a bad hour."`
 	Queue    queueCmd    `cmd:"" help:"Show the mail queue by account; hold, release or delete an account's."`
+	DNSBL    dnsblCmd    `cmd:"" name:"dnsbl" help:"Ask DNS block lists about addresses and domains."`
 	Rules    rulesCmd    `cmd:"" help:"Work on rule files."`
 	Config   configCmd   `cmd:"" help:"Work on the configuration file."`
 	Health   healthCmd   `cmd:"" help:"Ask a running service whether it is well."`
@@ -96,9 +97,12 @@ func run(ctx context.Context, args []string, io std) (code int) {
 	}
 	parsed.BindTo(ctx, (*context.Context)(nil))
 	parsed.Bind(io)
+	var status exitStatus
 	switch err := parsed.Run(); {
 	case err == nil:
 		return 0
+	case errors.As(err, &status):
+		return int(status)
 	case errors.Is(err, errUsage):
 		fmt.Fprintln(io.err, "vedetta:", err)
 		return 2

@@ -26,6 +26,7 @@ type Config struct {
 	Plesk    Plesk    `yaml:"plesk"`
 	Reset    Reset    `yaml:"reset"`
 	Rules    Rules    `yaml:"rules"`
+	DNSBL    DNSBL    `yaml:"dnsbl"`
 	Agents   Agents   `yaml:"agents"`
 	Hub      Hub      `yaml:"hub"`
 	API      API      `yaml:"api"`
@@ -204,6 +205,14 @@ type Rules struct {
 	BlastMax   int      `yaml:"blast_max"`
 	BlastPer   Duration `yaml:"blast_per"`
 	StaleAfter Duration `yaml:"stale_after"`
+}
+
+// DNSBL is how DNS block lists are asked.
+type DNSBL struct {
+	Resolvers   []string          `yaml:"resolvers"`
+	OwnNetworks []string          `yaml:"own_networks"`
+	Catalogue   string            `yaml:"catalogue"`
+	Keys        map[string]Secret `yaml:"keys"`
 }
 
 // Agents is where the agents of a fleet report, if this is their hub.

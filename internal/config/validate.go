@@ -39,6 +39,7 @@ func (c Config) problems() []problem {
 	c.checkServers(&p)
 	c.checkReset(&p)
 	c.checkRules(&p)
+	c.checkDNSBL(&p)
 	c.checkFleet(&p)
 	c.checkAPI(&p)
 	c.checkNotify(&p)
@@ -137,6 +138,20 @@ func (c Config) checkServers(p *problems) {
 		p.need(validURL(c.CPanel.URL, "https"), "cpanel.url", "%q is no https URL", c.CPanel.URL)
 		p.need(c.CPanel.Token != "", "cpanel.token", "needs an API token of WHM for the URL")
 	}
+}
+
+func (c Config) checkDNSBL(p *problems) {
+	for i, text := range c.DNSBL.Resolvers {
+		a, err := netip.ParseAddrPort(text)
+		p.need(err == nil && a.Port() != 0 && !a.Addr().IsUnspecified(), fmt.Sprintf("dnsbl.resolvers[%d]", i),
+			"%q is no address with a port: write 127.0.0.1:53 or [::1]:53", text)
+		p.need(slices.Index(c.DNSBL.Resolvers, text) == i, fmt.Sprintf("dnsbl.resolvers[%d]", i), "%s is listed twice", text)
+	}
+	for i, text := range c.DNSBL.OwnNetworks {
+		_, err := netip.ParsePrefix(text)
+		p.need(err == nil, fmt.Sprintf("dnsbl.own_networks[%d]", i), "%q is no network: write 192.0.2.0/24", text)
+	}
+	p.need(c.DNSBL.Catalogue == "" || strings.HasPrefix(c.DNSBL.Catalogue, "/"), "dnsbl.catalogue", "%q is no absolute path", c.DNSBL.Catalogue)
 }
 
 func (c Config) checkReset(p *problems) {

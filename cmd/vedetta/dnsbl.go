@@ -1,0 +1,313 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/vedetta-watch/vedetta/internal/app"
+	"github.com/vedetta-watch/vedetta/internal/config"
+)
+
+type dnsblCmd struct {
+	Check dnsblCheckCmd `cmd:"" help:"Ask every block list about addresses and domains, now."`
+	Lists dnsblListsCmd `cmd:"" help:"Test every block list: which can be believed, which need a key."`
+}
+
+// dnsblFlags are the options of commands that ask block lists.
+type dnsblFlags struct {
+	Config   string `short:"c" env:"VEDETTA_CONFIG" help:"Configuration file, for keys, own lists and resolvers; /etc/vedetta/vedetta.yaml if it is there." placeholder:"FILE"`
+	Resolver string `help:"Recursive resolver to ask instead of the configured ones or the system's." placeholder:"HOST:PORT"`
+	JSON     bool   `help:"Print JSON, one object a line."`
+}
+
+// options reads the configuration. What is wrong with the resolver goes to
+// notes.
+func (f dnsblFlags) options(notes io.Writer) (app.DNSBLOptions, error) {
+	o := app.DNSBLOptions{Config: config.Default(), Resolver: f.Resolver, Note: func(text string) { fmt.Fprintln(notes, "vedetta: note:", clean(text)) }}
+	path := f.Config
+	if path == "" {
+		path = "/etc/vedetta/vedetta.yaml"
+		switch _, err := os.Stat(path); {
+		case errors.Is(err, fs.ErrNotExist):
+			return o, nil
+		case err != nil:
+			o.Note(fmt.Sprintf("%s is not used: %v; keys of lists are in it", path, err))
+			return o, nil
+		}
+	}
+	c, err := config.Load(path)
+	o.Config = c
+	return o, err
+}
+
+// An exitStatus ends a command with that code, and nothing more to say.
+type exitStatus int
+
+func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+
+// The exit codes of a check, which are those of a Nagios plugin too.
+const (
+	exitListed  exitStatus = 1
+	exitUnknown exitStatus = 3
+)
+
+type dnsblCheckCmd struct {
+	dnsblFlags
+	Nagios   bool     `help:"Print one line for Nagios and its like; listed is WARNING, could not tell UNKNOWN."`
+	Subjects []string `arg:"" name:"subject" help:"IPv4 or IPv6 addresses, domains, e-mail addresses."`
+}
+
+// Help says what the exit codes mean.
+func (*dnsblCheckCmd) Help() string {
+	return "Exit codes: 0 on no list, 1 on at least one, 3 nobody could tell about one of them, 2 wrong usage. A list is believed only " +
+		"if it passes its health test right before; what it lists is asked of its own servers once more."
+}
+
+func (cmd *dnsblCheckCmd) Run(ctx context.Context, std std) error {
+	report, err := cmd.check(ctx, std)
+	switch {
+	case err != nil && cmd.Nagios && !errors.Is(err, errUsage):
+		fmt.Fprintln(std.out, nagiosSafe("DNSBL UNKNOWN - "+err.Error()))
+		return exitUnknown
+	case err != nil:
+		return err
+	case cmd.JSON:
+		err = report.writeJSON(std.out)
+	case cmd.Nagios:
+		_, err = fmt.Fprintln(std.out, report.nagios())
+	default:
+		err = report.write(std.out)
+	}
+	if err != nil || report.status() == 0 {
+		return err
+	}
+	return report.status()
+}
+
+func (cmd *dnsblCheckCmd) check(ctx context.Context, std std) (r listReport, err error) {
+	if cmd.JSON && cmd.Nagios {
+		return r, fmt.Errorf("%w: --json or --nagios, not both", errUsage)
+	}
+	subjects, err := app.DNSBLSubjects(cmd.Subjects)
+	if err != nil {
+		return r, fmt.Errorf("%w: %w", errUsage, err)
+	}
+	o, err := cmd.options(std.err)
+	if err != nil {
+		return r, err
+	}
+	results, err := app.DNSBLCheck(ctx, o, subjects)
+	if err != nil {
+		return r, err
+	}
+	for _, s := range subjects {
+		r.subjects = append(r.subjects, subjectReport{name: s.String()})
+	}
+	for _, result := range results {
+		r.objects = append(r.objects, result)
+		row := listRow{
+			list: result.List, status: result.Status.String(), codes: strings.Join(result.Codes, ", "),
+			meaning: result.Meaning, reason: result.Reason, delist: result.Delist,
+		}
+		for i := range r.subjects {
+			if r.subjects[i].name == result.Subject.String() {
+				r.subjects[i].add(row)
+				break // a subject that was named twice is told once
+			}
+		}
+	}
+	return r, nil
+}
+
+// A listReport is what a check found out.
+type listReport struct {
+	subjects []subjectReport
+	objects  []any // for JSON
+}
+
+// A subjectReport is what the lists say about one subject.
+type subjectReport struct {
+	name                   string
+	listed, clean, unknown []listRow
+}
+
+// A listRow is what one list says.
+type listRow struct{ list, status, codes, meaning, reason, delist string }
+
+func (s *subjectReport) add(row listRow) {
+	switch row.status {
+	case "listed":
+		s.listed = append(s.listed, row)
+	case "clean":
+		s.clean = append(s.clean, row)
+	default:
+		s.unknown = append(s.unknown, row)
+	}
+}
+
+// status is the exit code.
+func (r listReport) status() exitStatus {
+	status := exitStatus(0)
+	for _, s := range r.subjects {
+		switch {
+		case len(s.listed) > 0:
+			return exitListed
+		case len(s.clean) == 0:
+			status = exitUnknown
+		}
+	}
+	return status
+}
+
+func (r listReport) writeJSON(w io.Writer) error {
+	return jsonLines(w, r.objects)
+}
+
+// jsonLines writes one object a line.
+func jsonLines(w io.Writer, objects []any) error {
+	enc := json.NewEncoder(w)
+	for _, object := range objects {
+		if err := enc.Encode(object); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// write is for people: what is listed in full, what could not be told by its
+// reason, and how many lists have nothing.
+func (r listReport) write(out io.Writer) error {
+	for i, s := range r.subjects {
+		if i > 0 {
+			fmt.Fprintln(out)
+		}
+		fmt.Fprintf(out, "%s: %s\n", s.name, s.summary())
+		w := table(out)
+		for _, row := range s.listed {
+			fmt.Fprintf(w, "  listed\t%s\t%s (%s)\n", row.list, clean(row.meaning), row.codes)
+			if row.reason != "" {
+				fmt.Fprintf(w, "\t\t%s\n", clean(row.reason))
+			}
+			if row.delist != "" {
+				fmt.Fprintf(w, "\t\tremoval: %s\n", clean(row.delist))
+			}
+		}
+		for _, group := range byReason(s.unknown) {
+			fmt.Fprintf(w, "  unknown\t%s\t%s\n", clean(group.reason), strings.Join(group.lists, ", "))
+		}
+		if err := w.Flush(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// summary says it in a line.
+func (s subjectReport) summary() string {
+	switch {
+	case len(s.listed) > 0:
+		return fmt.Sprintf("on %d of %d lists; clean on %d, could not tell on %d", len(s.listed), s.lists(), len(s.clean), len(s.unknown))
+	case len(s.clean) == 0 && len(s.unknown) == 0:
+		return "could not tell: no list takes its kind"
+	case len(s.clean) == 0:
+		return fmt.Sprintf("could not tell on any of %d lists", len(s.unknown))
+	}
+	return fmt.Sprintf("on no list; clean on %d, could not tell on %d", len(s.clean), len(s.unknown))
+}
+
+func (s subjectReport) lists() int { return len(s.listed) + len(s.clean) + len(s.unknown) }
+
+// A reasonGroup is the lists that could not tell for the same reason.
+type reasonGroup struct {
+	reason string
+	lists  []string
+}
+
+// byReason groups rows, in the order of the first of each.
+func byReason(rows []listRow) []reasonGroup {
+	var groups []reasonGroup
+	at := map[string]int{}
+	for _, row := range rows {
+		i, ok := at[row.reason]
+		if !ok {
+			i = len(groups)
+			at[row.reason] = i
+			groups = append(groups, reasonGroup{reason: row.reason})
+		}
+		groups[i].lists = append(groups[i].lists, row.list)
+	}
+	return groups
+}
+
+// nagios is the line that monitoring plugins print, with performance data.
+func (r listReport) nagios() string {
+	var found, blind []string
+	listed, clean, unknown := 0, 0, 0
+	for _, s := range r.subjects {
+		listed, clean, unknown = listed+len(s.listed), clean+len(s.clean), unknown+len(s.unknown)
+		var lists []string
+		for _, row := range s.listed {
+			lists = append(lists, row.list)
+		}
+		switch {
+		case len(lists) > 0:
+			found = append(found, s.name+" is on "+strings.Join(lists, ", "))
+		case len(s.clean) == 0:
+			blind = append(blind, s.name)
+		}
+	}
+	text := "OK - on no list"
+	switch {
+	case len(found) > 0:
+		text = "WARNING - " + strings.Join(found, "; ")
+	case len(blind) > 0:
+		text = "UNKNOWN - nobody could tell about " + strings.Join(blind, ", ")
+	}
+	return nagiosSafe("DNSBL "+text) + fmt.Sprintf(" | listed=%d clean=%d unknown=%d", listed, clean, unknown)
+}
+
+// nagiosSafe keeps text on one line, and out of the performance data, which
+// begin with a bar.
+func nagiosSafe(text string) string { return strings.ReplaceAll(clean(text), "|", "/") }
+
+type dnsblListsCmd struct{ dnsblFlags }
+
+func (cmd *dnsblListsCmd) Run(ctx context.Context, std std) error {
+	o, err := cmd.options(std.err)
+	if err != nil {
+		return err
+	}
+	health, err := app.DNSBLHealth(ctx, o)
+	if err != nil {
+		return err
+	}
+	if cmd.JSON {
+		var objects []any
+		for _, h := range health {
+			objects = append(objects, h)
+		}
+		return jsonLines(std.out, objects)
+	}
+	w := table(std.out)
+	fmt.Fprintln(w, "LIST\tSTATE\tTIER\tZONE\tWHAT IS WRONG")
+	for _, h := range health {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", h.List, h.State, h.Tier, h.Zone, clean(h.Text))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintln(std.out, "\nTERMS")
+	w = table(std.out)
+	for _, h := range health {
+		if h.Terms != "" {
+			fmt.Fprintf(w, "%s\t%s\n", h.List, clean(h.Terms))
+		}
+	}
+	return w.Flush()
+}
