@@ -27,7 +27,7 @@ case $1 in download) touch exim4.deb ;; esac`,
 	"debconf-set-selections": `cat >>"$FAKE/calls"`,
 }
 
-const all = "postfix\ndovecot-core\ndovecot-imapd\ndovecot-lmtpd\ndovecot-mysql\ndovecot-pgsql\nmariadb-server-core\nmariadb-client-core\npostgresql\npflogsumm\ngcc\nlibc6-dev\n"
+const all = "postfix\ndovecot-core\ndovecot-imapd\ndovecot-lmtpd\ndovecot-mysql\ndovecot-pgsql\nmariadb-server-core\nmariadb-client-core\npostgresql\npflogsumm\ngcc\nlibc6-dev\nunbound\nrbldnsd\n"
 
 func TestInstall(t *testing.T) {
 	if _, err := os.Stat("/etc/debian_version"); err != nil {

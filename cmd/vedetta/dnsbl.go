@@ -198,6 +198,9 @@ func (r listReport) write(out io.Writer) error {
 				fmt.Fprintf(w, "\t\tremoval: %s\n", clean(row.delist))
 			}
 		}
+		if err := w.Flush(); err != nil {
+			return err
+		}
 		for _, group := range byReason(s.unknown) {
 			fmt.Fprintf(w, "  unknown\t%s\t%s\n", clean(group.reason), strings.Join(group.lists, ", "))
 		}

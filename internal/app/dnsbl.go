@@ -125,7 +125,9 @@ func (o DNSBLOptions) checker(ctx context.Context) (c *dnsbl.Checker, done func(
 	}
 	health := client.SelfTest(ctx)
 	for _, h := range health {
-		warnings = append(warnings, h.Texts...)
+		if h.Answers != dnsclient.Yes || distrust([]dnsclient.Health{h}) != "" {
+			warnings = append(warnings, h.Texts...)
+		}
 	}
 	for _, text := range warnings {
 		if o.Note != nil {
