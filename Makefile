@@ -49,7 +49,7 @@ fuzz:
 	@./test/fuzz.sh $(FUZZTIME)
 
 bench:
-	@missed=0; for figures in replay "gate -kind policy" "gate -kind milter" "gate -kind exim" mail; do \
+	@missed=0; for figures in replay "gate -kind policy" "gate -kind milter" "gate -kind exim" mail lists; do \
 		go run ./test/bench $$figures || missed=1; \
 	done; exit $$missed
 

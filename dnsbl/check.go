@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -53,8 +54,8 @@ func (c *Checker) Check(ctx context.Context, subjects ...Subject) []Result {
 		kinds |= s.Kind()
 	}
 	lists := c.test(ctx, kinds, subjects)
-	var results []Result
-	var asks []*checkedList
+	results := make([]Result, 0, len(subjects)*len(lists))
+	asks := make([]*checkedList, 0, len(subjects)*len(lists))
 	for _, s := range subjects {
 		for _, l := range lists {
 			if l.Kinds&s.Kind() != 0 {
@@ -84,18 +85,14 @@ func (c *Checker) Health(ctx context.Context) []Health {
 // all have.
 func (c *Checker) each(n int, do func(int)) {
 	var wg sync.WaitGroup
-	next := make(chan int)
+	var next atomic.Int64
 	for range min(n, cmp.Or(max(c.Parallel, 0), DefaultParallel)) {
 		wg.Go(func() {
-			for i := range next {
-				do(i)
+			for i := next.Add(1); i <= int64(n); i = next.Add(1) {
+				do(int(i - 1))
 			}
 		})
 	}
-	for i := range n {
-		next <- i
-	}
-	close(next)
 	wg.Wait()
 }
 

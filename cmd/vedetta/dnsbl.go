@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -70,71 +71,65 @@ func (*dnsblCheckCmd) Help() string {
 }
 
 func (cmd *dnsblCheckCmd) Run(ctx context.Context, std std) error {
-	report, err := cmd.check(ctx, std)
+	status, err := cmd.check(ctx, std)
 	switch {
 	case err != nil && cmd.Nagios && !errors.Is(err, errUsage):
 		fmt.Fprintln(std.out, nagiosSafe("DNSBL UNKNOWN - "+err.Error()))
 		return exitUnknown
 	case err != nil:
 		return err
-	case cmd.JSON:
-		err = report.writeJSON(std.out)
-	case cmd.Nagios:
-		_, err = fmt.Fprintln(std.out, report.nagios())
-	default:
-		err = report.write(std.out)
+	case status != 0:
+		return status
 	}
-	if err != nil || report.status() == 0 {
-		return err
-	}
-	return report.status()
+	return nil
 }
 
-func (cmd *dnsblCheckCmd) check(ctx context.Context, std std) (r listReport, err error) {
+func (cmd *dnsblCheckCmd) check(ctx context.Context, std std) (exitStatus, error) {
 	if cmd.JSON && cmd.Nagios {
-		return r, fmt.Errorf("%w: --json or --nagios, not both", errUsage)
+		return 0, fmt.Errorf("%w: --json or --nagios, not both", errUsage)
 	}
 	subjects, err := app.DNSBLSubjects(cmd.Subjects)
 	if err != nil {
-		return r, fmt.Errorf("%w: %w", errUsage, err)
+		return 0, fmt.Errorf("%w: %w", errUsage, err)
 	}
 	o, err := cmd.options(std.err)
 	if err != nil {
-		return r, err
+		return 0, err
 	}
 	results, err := app.DNSBLCheck(ctx, o, subjects)
 	if err != nil {
-		return r, err
+		return 0, err
 	}
+	at := map[string]int{}
+	var r listReport
 	for _, s := range subjects {
-		r.subjects = append(r.subjects, subjectReport{name: s.String()})
+		at[s.String()] = len(r)
+		r = append(r, subjectReport{name: s.String()})
 	}
 	for _, result := range results {
-		r.objects = append(r.objects, result)
-		row := listRow{
-			list: result.List, status: result.Status.String(), codes: strings.Join(result.Codes, ", "),
-			meaning: result.Meaning, reason: result.Reason, delist: result.Delist,
-		}
-		for i := range r.subjects {
-			if r.subjects[i].name == result.Subject.String() {
-				r.subjects[i].add(row)
-				break // a subject that was named twice is told once
-			}
-		}
+		row := listRow{list: result.List, status: result.Status.String(), meaning: result.Meaning, reason: result.Reason, delist: result.Delist}
+		row.codes = strings.Join(result.Codes, ", ")
+		r[at[result.Subject.String()]].add(row)
 	}
-	return r, nil
+	switch {
+	case cmd.JSON:
+		err = jsonLines(std.out, results)
+	case cmd.Nagios:
+		_, err = fmt.Fprintln(std.out, r.nagios())
+	default:
+		err = r.write(std.out)
+	}
+	return r.status(), err
 }
 
-// A listReport is what a check found out.
-type listReport struct {
-	subjects []subjectReport
-	objects  []any // for JSON
-}
+// A listReport is what a check found out, by subject.
+type listReport []subjectReport
 
 // A subjectReport is what the lists say about one subject.
 type subjectReport struct {
-	name                   string
-	listed, clean, unknown []listRow
+	name            string
+	clean           int // lists that it is not on
+	listed, unknown []listRow
 }
 
 // A listRow is what one list says.
@@ -145,7 +140,7 @@ func (s *subjectReport) add(row listRow) {
 	case "listed":
 		s.listed = append(s.listed, row)
 	case "clean":
-		s.clean = append(s.clean, row)
+		s.clean++
 	default:
 		s.unknown = append(s.unknown, row)
 	}
@@ -154,36 +149,33 @@ func (s *subjectReport) add(row listRow) {
 // status is the exit code.
 func (r listReport) status() exitStatus {
 	status := exitStatus(0)
-	for _, s := range r.subjects {
+	for _, s := range r {
 		switch {
 		case len(s.listed) > 0:
 			return exitListed
-		case len(s.clean) == 0:
+		case s.clean == 0:
 			status = exitUnknown
 		}
 	}
 	return status
 }
 
-func (r listReport) writeJSON(w io.Writer) error {
-	return jsonLines(w, r.objects)
-}
-
 // jsonLines writes one object a line.
-func jsonLines(w io.Writer, objects []any) error {
-	enc := json.NewEncoder(w)
-	for _, object := range objects {
-		if err := enc.Encode(object); err != nil {
+func jsonLines[T any](w io.Writer, objects []T) error {
+	buffered := bufio.NewWriter(w)
+	enc := json.NewEncoder(buffered)
+	for i := range objects {
+		if err := enc.Encode(&objects[i]); err != nil {
 			return err
 		}
 	}
-	return nil
+	return buffered.Flush()
 }
 
 // write is for people: what is listed in full, what could not be told by its
 // reason, and how many lists have nothing.
 func (r listReport) write(out io.Writer) error {
-	for i, s := range r.subjects {
+	for i, s := range r {
 		if i > 0 {
 			fmt.Fprintln(out)
 		}
@@ -215,16 +207,16 @@ func (r listReport) write(out io.Writer) error {
 func (s subjectReport) summary() string {
 	switch {
 	case len(s.listed) > 0:
-		return fmt.Sprintf("on %d of %d lists; clean on %d, could not tell on %d", len(s.listed), s.lists(), len(s.clean), len(s.unknown))
-	case len(s.clean) == 0 && len(s.unknown) == 0:
+		return fmt.Sprintf("on %d of %d lists; clean on %d, could not tell on %d", len(s.listed), s.lists(), s.clean, len(s.unknown))
+	case s.clean == 0 && len(s.unknown) == 0:
 		return "could not tell: no list takes its kind"
-	case len(s.clean) == 0:
+	case s.clean == 0:
 		return fmt.Sprintf("could not tell on any of %d lists", len(s.unknown))
 	}
-	return fmt.Sprintf("on no list; clean on %d, could not tell on %d", len(s.clean), len(s.unknown))
+	return fmt.Sprintf("on no list; clean on %d, could not tell on %d", s.clean, len(s.unknown))
 }
 
-func (s subjectReport) lists() int { return len(s.listed) + len(s.clean) + len(s.unknown) }
+func (s subjectReport) lists() int { return len(s.listed) + s.clean + len(s.unknown) }
 
 // A reasonGroup is the lists that could not tell for the same reason.
 type reasonGroup struct {
@@ -252,8 +244,8 @@ func byReason(rows []listRow) []reasonGroup {
 func (r listReport) nagios() string {
 	var found, blind []string
 	listed, clean, unknown := 0, 0, 0
-	for _, s := range r.subjects {
-		listed, clean, unknown = listed+len(s.listed), clean+len(s.clean), unknown+len(s.unknown)
+	for _, s := range r {
+		listed, clean, unknown = listed+len(s.listed), clean+s.clean, unknown+len(s.unknown)
 		var lists []string
 		for _, row := range s.listed {
 			lists = append(lists, row.list)
@@ -261,7 +253,7 @@ func (r listReport) nagios() string {
 		switch {
 		case len(lists) > 0:
 			found = append(found, s.name+" is on "+strings.Join(lists, ", "))
-		case len(s.clean) == 0:
+		case s.clean == 0:
 			blind = append(blind, s.name)
 		}
 	}
@@ -291,11 +283,7 @@ func (cmd *dnsblListsCmd) Run(ctx context.Context, std std) error {
 		return err
 	}
 	if cmd.JSON {
-		var objects []any
-		for _, h := range health {
-			objects = append(objects, h)
-		}
-		return jsonLines(std.out, objects)
+		return jsonLines(std.out, health)
 	}
 	w := table(std.out)
 	fmt.Fprintln(w, "LIST\tSTATE\tTIER\tZONE\tWHAT IS WRONG")

@@ -71,10 +71,11 @@ type DNSBLOptions struct {
 }
 
 // DNSBLSubjects reads what block lists are to be asked about: addresses,
-// domains and e-mail addresses. Its error names all that are none.
+// domains and e-mail addresses, each once. Its error names all that are none.
 func DNSBLSubjects(texts []string) ([]dnsbl.Subject, error) {
 	var subjects []dnsbl.Subject
 	var errs []error
+	seen := map[dnsbl.Subject]bool{}
 	for _, text := range texts {
 		s, err := dnsbl.ParseSubject(text)
 		switch {
@@ -85,7 +86,10 @@ func DNSBLSubjects(texts []string) ([]dnsbl.Subject, error) {
 		case !s.Public():
 			errs = append(errs, fmt.Errorf("%q is a private address, which no list knows: name the one that the Internet sees", text))
 		}
-		subjects = append(subjects, s)
+		if !seen[s] {
+			subjects = append(subjects, s)
+		}
+		seen[s] = true
 	}
 	return subjects, errors.Join(errs...)
 }
@@ -135,13 +139,14 @@ func (o DNSBLOptions) checker(ctx context.Context) (c *dnsbl.Checker, done func(
 		}
 	}
 	return &dnsbl.Checker{
-		Resolver: listResolver{client}, Catalogue: catalogue, Keys: listKeys(o.Config.DNSBL), Distrust: distrust(health),
+		Resolver: listResolver{client}, Catalogue: catalogue, Keys: listKeys(o.Config.DNSBL), Distrust: distrust(health), Parallel: 256,
 	}, client.Close, nil
 }
 
 // client opens the resolver that is asked.
 func (o DNSBLOptions) client(ctx context.Context) (*dnsclient.Client, error) {
 	c := newDNSClient(o.Config.DNSBL)
+	c.NoCache = true // hardly anything is asked twice
 	if o.Resolver != "" {
 		upstream, err := resolverAddress(ctx, o.Resolver)
 		if err != nil {

@@ -115,7 +115,7 @@ func TestListCatalogue(t *testing.T) {
 }
 
 func TestDNSBLSubjects(t *testing.T) {
-	subjects, err := DNSBLSubjects([]string{"198.51.100.1", "2001:DB8::1", "Shop.Example.", "127.0.0.2"})
+	subjects, err := DNSBLSubjects([]string{"198.51.100.1", "2001:DB8::1", "Shop.Example.", "127.0.0.2", "198.51.100.1"})
 	var got []string
 	for _, s := range subjects {
 		got = append(got, s.String())

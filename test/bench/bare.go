@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -22,26 +21,7 @@ type bareServer struct {
 
 // startBare starts this program again as a bare server of a kind.
 func startBare(ctx context.Context, k kind) (*bareServer, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.CommandContext(ctx, self, "bare", k.name)
-	cmd.Stderr = os.Stderr
-	said, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	addr, err := bufio.NewReader(said).ReadString('\n')
-	s := &bareServer{addr: string(bytes.TrimSpace([]byte(addr))), cmd: cmd}
-	if err != nil {
-		s.stop()
-		return nil, fmt.Errorf("bare server: %w", err)
-	}
-	return s, nil
+	return startChild(ctx, "bare", k.name)
 }
 
 func (s *bareServer) stop() {

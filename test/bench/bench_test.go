@@ -358,3 +358,44 @@ func TestMeasure(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// TestSweep names each question once, and finds a verdict that is missing or
+// wrong.
+func TestSweep(t *testing.T) {
+	s := sweep{addresses: 300, lists: 3}
+	names := map[string]bool{}
+	listed := 0
+	for i := range s.questions() {
+		names[s.question(i)] = true
+		if listedIn(s.question(i)) {
+			listed++
+		}
+	}
+	if len(names) != 900 || !names["43.1.18.198.list02.vedetta-bench.net."] || listed != 9 {
+		t.Errorf("%d names, %d of them listed; want 900 and 9", len(names), listed)
+	}
+	var all bytes.Buffer
+	for i := range s.questions() {
+		status := "clean"
+		if listedIn(s.question(i)) {
+			status = "listed"
+		}
+		all.WriteString(`{"subject":"` + s.address(i/s.lists).String() + `","status":"` + status + `"}` + "\n")
+	}
+	for _, tt := range []struct{ name, verdicts, want string }{
+		{"all", all.String(), ""},
+		{"one missing", all.String()[:strings.LastIndex(strings.TrimSpace(all.String()), "\n")+1], "verdict 900 of 900"},
+		{"one unknown", strings.Replace(all.String(), "clean", "unknown", 1), "lost: 198.18.0.0"},
+		{"one wrong", strings.Replace(all.String(), "listed", "clean", 1), "lost: 198.18.0.7"},
+	} {
+		f, err := os.Create(filepath.Join(t.TempDir(), "verdicts"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.WriteString(tt.verdicts)
+		if err := s.count(f); (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
+		}
+		f.Close()
+	}
+}

@@ -3,6 +3,7 @@
 //	go run ./test/bench                      replay against pflogsumm and eximstats
 //	go run ./test/bench gate -kind policy    the gate of a "vedetta serve" that it starts and loads; also milter, exim
 //	go run ./test/bench mail                 what the gate costs a real Postfix
+//	go run ./test/bench lists                a sweep over block lists against a loop of dns.Client.Exchange
 //
 // All say what was measured, on which machine, and whether the goals are met;
 // the exit status is 1 if one is missed or nothing could be measured.
@@ -34,8 +35,15 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, out io.Writer) error {
-	if len(args) > 0 && args[0] == "bare" {
-		return serveBare(ctx, args[1:], out)
+	if len(args) > 0 {
+		switch args[0] { // what this program starts itself for
+		case "bare":
+			return serveBare(ctx, args[1:], out)
+		case "list-server":
+			return serveLists(ctx, out)
+		case "exchange":
+			return exchangeAll(ctx, args[1:])
+		}
 	}
 	fmt.Fprintf(out, "%s, %d CPUs, %s/%s%s\n", runtime.Version(), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, busy())
 	if len(args) > 0 && args[0] == "gate" {
@@ -43,6 +51,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	if len(args) > 0 && args[0] == "mail" {
 		return runMail(ctx, args[1:], out)
+	}
+	if len(args) > 0 && args[0] == "lists" {
+		return runLists(ctx, args[1:], out)
 	}
 	if len(args) > 0 && args[0] == "replay" {
 		args = args[1:]

@@ -197,11 +197,15 @@ func measure(ctx context.Context, args []string) (cost, error) {
 	if err != nil {
 		return cost{}, fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, mistakes.String())
 	}
-	usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage)
+	return costOf(cmd.ProcessState, wall)
+}
+
+// costOf is what a program that ended took.
+func costOf(state *os.ProcessState, wall time.Duration) (cost, error) {
+	usage, ok := state.SysUsage().(*syscall.Rusage)
 	if !ok {
 		return cost{}, errors.New("this system does not tell what a process used")
 	}
-	state := cmd.ProcessState
 	// Linux counts in KiB, and from the fork on: no less than this program holds.
 	return cost{wall, state.UserTime() + state.SystemTime(), usage.Maxrss * 1024}, nil
 }
