@@ -14,6 +14,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -92,18 +95,43 @@ func runLists(ctx context.Context, args []string, out io.Writer) error {
 	}
 	theirs := []string{self, "exchange", server.addr, fmt.Sprint(s.addresses), fmt.Sprint(s.lists), fmt.Sprint(*askers)}
 	var sweeps, loops []cost
+	var shares []float64 // of the processors that a sweep had, with the server
 	for range *rounds {
+		before := ofProcess(server.cmd.Process.Pid)
 		c, err := s.sweepOnce(ctx, ours, dir)
 		if err != nil {
 			return err
 		}
+		shares = append(shares, (c.cpu+ofProcess(server.cmd.Process.Pid)-before).Seconds()/c.wall.Seconds()/float64(runtime.NumCPU()))
 		sweeps = append(sweeps, c)
 		if c, err = measure(ctx, theirs); err != nil {
 			return err
 		}
 		loops = append(loops, c)
 	}
-	return s.tell(sweeps, loops, out)
+	err = s.tell(sweeps, loops, out)
+	slices.Sort(shares)
+	fmt.Fprintf(out, "program and server had %.0f %% of the processors' time (median); the rest went to others or was waited for\n", 100*shares[len(shares)/2])
+	return err
+}
+
+// ofProcess is the processor time that a process has used, in hundredths of a
+// second; 0 where the system does not tell.
+func ofProcess(pid int) time.Duration {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:]) // state ppid … utime stime
+	if len(fields) < 13 {
+		return 0
+	}
+	user, errUser := strconv.Atoi(string(fields[11]))
+	system, errSystem := strconv.Atoi(string(fields[12]))
+	if errUser != nil || errSystem != nil {
+		return 0
+	}
+	return time.Duration(user+system) * 10 * time.Millisecond
 }
 
 // writeConfig has vedetta know our lists and no others.
