@@ -174,17 +174,21 @@ func (s *service) agents(ctx context.Context) (rows []store.AgentRow, err error)
 	return rows, err
 }
 
+// newcomer is how soon an agent that is added during a rotation must be heard to
+// hash with both keys for nothing of its to be missing. Its token lasts an hour.
+const newcomer = tokenLasts + time.Hour
+
 // end is when the rotation is over: when each agent has hashed with both keys for
-// as long as it lasts. Agents that were added since have taught nothing under the
-// present key alone, and need to do so only at the end. It is zero while it waits
-// for an agent.
+// as long as it lasts. An agent that has done so since it was added has taught
+// nothing under the present key alone, and does not put it off. It is zero while it
+// waits for an agent.
 func (r *rotation) end(agents []store.AgentRow) (at time.Time, waits []string) {
 	from := r.Begun
 	for _, a := range agents {
 		if r.waitsFor(a) {
 			waits = append(waits, a.Name)
 		}
-		if since := r.Both[a.Name]; since.After(from) && !a.Added.After(r.Begun) {
+		if since := r.Both[a.Name]; since.After(from) && since.Sub(a.Added) > newcomer {
 			from = since
 		}
 	}

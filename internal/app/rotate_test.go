@@ -26,7 +26,7 @@ func TestRotationWaitsForAgents(t *testing.T) {
 	begun := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 	const day = 24 * time.Hour
 	r := &rotation{Begun: begun, Lasts: 30 * day}
-	agents := []store.AgentRow{{Name: "mx1", Enrolment: "e"}, {Name: "mx2", Enrolment: "e"}, {Name: "new", Enrolment: "e", Added: begun.Add(20 * day)}}
+	agents := []store.AgentRow{{Name: "mx1", Enrolment: "e"}, {Name: "mx2", Enrolment: "e"}, {Name: "new", Enrolment: "e", Added: begun.Add(4*day - time.Hour)}}
 	for _, step := range []struct {
 		after time.Duration
 		agent string
@@ -46,6 +46,11 @@ func TestRotationWaitsForAgents(t *testing.T) {
 		if want := begun.Add(step.ends); step.ends > 0 && !ends.Equal(want) || step.ends == 0 && len(waits) == 0 {
 			t.Errorf("after %v: ends %v, waits for %v", step.after, ends, waits)
 		}
+	}
+	late := store.AgentRow{Name: "late", Enrolment: "e", Added: begun.Add(day)}
+	r, _ = r.heard([]hub.Presence{{Agent: late.Name, Seen: begun, Keys: "both"}}, "both", begun.Add(50*day))
+	if ends, waits := r.end(append(agents, late)); !ends.Equal(begun.Add(80 * day)) {
+		t.Errorf("with an agent that was added, and hashed with one key for weeks: ends %v, waits for %v", ends, waits)
 	}
 	if r.waitsFor(store.AgentRow{Name: "gone"}) || (*rotation)(nil).waitsFor(agents[0]) || !r.waitsFor(store.AgentRow{Name: "mx9", Enrolment: "e"}) {
 		t.Error("waits for whom it need not")
