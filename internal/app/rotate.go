@@ -151,27 +151,13 @@ func (s keeper) Rotation(ctx context.Context) (web.Rotation, error) {
 	if r == nil {
 		return web.Rotation{}, nil
 	}
-	rows, err := s.agents(ctx)
+	rows, err := s.store.Agents(ctx) // also where none is listened for
 	if err != nil {
 		return web.Rotation{}, err
 	}
 	out := web.Rotation{Begun: r.Begun}
 	out.Ends, out.Waits = r.end(rows)
 	return out, nil
-}
-
-// agents are those that have enrolled and may report.
-func (s *service) agents(ctx context.Context) (rows []store.AgentRow, err error) {
-	if s.fleet == nil {
-		return nil, nil
-	}
-	all, err := s.store.Agents(ctx)
-	for _, row := range all {
-		if row.Enrolment != "" {
-			rows = append(rows, row)
-		}
-	}
-	return rows, err
 }
 
 // newcomer is how soon an agent that is added during a rotation must be heard to
@@ -188,7 +174,7 @@ func (r *rotation) end(agents []store.AgentRow) (at time.Time, waits []string) {
 		if r.waitsFor(a) {
 			waits = append(waits, a.Name)
 		}
-		if since := r.Both[a.Name]; since.After(from) && since.Sub(a.Added) > newcomer {
+		if since := r.since(a); since.After(from) && since.Sub(a.Added) > newcomer {
 			from = since
 		}
 	}
@@ -198,13 +184,20 @@ func (r *rotation) end(agents []store.AgentRow) (at time.Time, waits []string) {
 	return from.Add(r.Lasts), nil
 }
 
-// waitsFor reports whether the rotation, nil is none, does not go on without the agent.
-func (r *rotation) waitsFor(a store.AgentRow) bool {
-	if r == nil || a.Enrolment == "" {
-		return false
+// since is from when on nothing of the agent's was hashed with the old key alone: it
+// hashed with both, or was revoked. It is zero where that is not so yet, and where it
+// never reported.
+func (r *rotation) since(a store.AgentRow) time.Time {
+	if since, both := r.Both[a.Name]; both || a.Enrolled.IsZero() {
+		return since
 	}
-	_, both := r.Both[a.Name]
-	return !both
+	return a.Revoked
+}
+
+// waitsFor reports whether the rotation, nil is none, does not go on without the
+// agent. One that was revoked and is welcome again may report any time.
+func (r *rotation) waitsFor(a store.AgentRow) bool {
+	return r != nil && !a.Enrolled.IsZero() && a.Revoked.IsZero() && r.since(a).IsZero()
 }
 
 // heard is the rotation after it was heard what agents hash with; print names both
@@ -233,7 +226,7 @@ func (s *service) turnKey(ctx context.Context) error {
 	if r == nil {
 		return nil
 	}
-	rows, err := s.agents(ctx)
+	rows, err := s.store.Agents(ctx) // also where none is listened for
 	if err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ func TestRotationWaitsForAgents(t *testing.T) {
 	begun := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 	const day = 24 * time.Hour
 	r := &rotation{Begun: begun, Lasts: 30 * day}
-	agents := []store.AgentRow{{Name: "mx1", Enrolment: "e"}, {Name: "mx2", Enrolment: "e"}, {Name: "new", Enrolment: "e", Added: begun.Add(4*day - time.Hour)}}
+	agents := []store.AgentRow{{Name: "mx1", Enrolled: begun.Add(-day)}, {Name: "mx2", Enrolled: begun.Add(-day)}, {Name: "new", Enrolled: begun.Add(4 * day), Added: begun.Add(4*day - time.Hour)}}
 	for _, step := range []struct {
 		after time.Duration
 		agent string
@@ -47,13 +47,64 @@ func TestRotationWaitsForAgents(t *testing.T) {
 			t.Errorf("after %v: ends %v, waits for %v", step.after, ends, waits)
 		}
 	}
-	late := store.AgentRow{Name: "late", Enrolment: "e", Added: begun.Add(day)}
+	late := store.AgentRow{Name: "late", Enrolled: begun.Add(day), Added: begun.Add(day)}
 	r, _ = r.heard([]hub.Presence{{Agent: late.Name, Seen: begun, Keys: "both"}}, "both", begun.Add(50*day))
 	if ends, waits := r.end(append(agents, late)); !ends.Equal(begun.Add(80 * day)) {
 		t.Errorf("with an agent that was added, and hashed with one key for weeks: ends %v, waits for %v", ends, waits)
 	}
-	if r.waitsFor(store.AgentRow{Name: "gone"}) || (*rotation)(nil).waitsFor(agents[0]) || !r.waitsFor(store.AgentRow{Name: "mx9", Enrolment: "e"}) {
+	if r.waitsFor(store.AgentRow{Name: "gone"}) || (*rotation)(nil).waitsFor(agents[0]) || !r.waitsFor(store.AgentRow{Name: "mx9", Enrolled: begun}) {
 		t.Error("waits for whom it need not")
+	}
+}
+
+// Revoking an agent that hashed with the old key alone does not undo that it did.
+func TestRotationAfterARevocation(t *testing.T) {
+	begun := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	const day = 24 * time.Hour
+	r := &rotation{Begun: begun, Lasts: 30 * day, Both: map[string]time.Time{"mx1": begun.Add(day)}}
+	before := begun.AddDate(-1, 0, 0)
+	for _, test := range []struct {
+		name  string
+		agent store.AgentRow
+		ends  time.Duration // after begun; 0: it waits
+	}{
+		{"waited for", store.AgentRow{Name: "mx2", Added: before, Enrolled: before, Revoked: begun.Add(20 * day)}, 50 * day},
+		{"added since", store.AgentRow{Name: "mx2", Added: begun.Add(day), Enrolled: begun.Add(day), Revoked: begun.Add(20 * day)}, 50 * day},
+		{"with both keys", store.AgentRow{Name: "mx1", Added: before, Enrolled: before, Revoked: begun.Add(20 * day)}, 31 * day},
+		{"before the beginning", store.AgentRow{Name: "mx2", Added: before, Enrolled: before, Revoked: begun.Add(-day)}, 30 * day},
+		{"never enrolled", store.AgentRow{Name: "mx2", Added: before, Revoked: begun.Add(20 * day)}, 30 * day},
+		{"welcome again", store.AgentRow{Name: "mx2", Added: before, Enrolled: before}, 0},
+	} {
+		ends, waits := r.end([]store.AgentRow{test.agent})
+		if want := begun.Add(test.ends); test.ends > 0 && !ends.Equal(want) || test.ends == 0 && len(waits) == 0 {
+			t.Errorf("%s: ends %v, waits for %v", test.name, ends, waits)
+		}
+	}
+}
+
+// A hub that does not listen for its agents for a while waits for them all the same.
+func TestRotationWaitsWithoutListening(t *testing.T) {
+	p, _ := judging(t)
+	p.fleet = nil
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	now := time.Now()
+	if err := p.store.AddAgent(ctx, "mx1", []string{"*"}, []byte("token"), now, now.Add(time.Hour), "root"); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.store.EnrolAgent(ctx, "mx1", []byte("token"), "e1", now); err != nil {
+		t.Fatal(err)
+	}
+	s := &service{pipeline: p, keyring: &keyring{}}
+	s.keyring.set([16]byte{1}, &rotation{Next: [16]byte{2}, Begun: now.AddDate(-1, 0, 0), Lasts: time.Hour})
+	if at, err := s.keeper().Rotation(ctx); err != nil || len(at.Waits) != 1 {
+		t.Errorf("%+v, %v", at, err)
+	}
+	if err := s.turnKey(ctx); err != nil {
+		t.Error(err)
+	}
+	if key, _ := s.keyring.get(); key != [16]byte{1} {
+		t.Error("the key is replaced under an agent that has not heard of it")
 	}
 }
 
