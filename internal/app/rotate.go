@@ -20,10 +20,11 @@ import (
 // A rotation is the replacement of the key with which recipients are hashed. Until
 // it is over recipients are hashed with both keys, and judged by the present one.
 type rotation struct {
-	Next  [16]byte             `json:"next"`
-	Begun time.Time            `json:"begun"`
-	Lasts time.Duration        `json:"lasts_ns"`
-	Both  map[string]time.Time `json:"both,omitempty"` // since when an agent has hashed with both keys
+	Next   [16]byte             `json:"next"`
+	Begun  time.Time            `json:"begun"`
+	Lasts  time.Duration        `json:"lasts_ns"`
+	Ticked time.Time            `json:"ticked"`         // when the hub was seen to be at it
+	Both   map[string]time.Time `json:"both,omitempty"` // since when an agent has hashed with both keys
 }
 
 // keys are the keys that the rotation leads from and to.
@@ -116,7 +117,8 @@ var errRotating = fmt.Errorf("%w: the key is being rotated already", web.ErrInva
 
 // Rotate implements web.Keeper.
 func (s keeper) Rotate(ctx context.Context, o web.KeyOrder) (web.Rotation, error) {
-	r := &rotation{Next: newRecipientKey(), Begun: time.Now(), Lasts: o.For}
+	now := time.Now()
+	r := &rotation{Next: newRecipientKey(), Begun: now, Ticked: now, Lasts: o.For}
 	if r.Lasts == 0 {
 		r.Lasts = max(time.Duration(s.config.Keep.Accounts), leastRotation())
 	}
@@ -200,11 +202,39 @@ func (r *rotation) waitsFor(a store.AgentRow) bool {
 	return r != nil && !a.Enrolled.IsZero() && a.Revoked.IsZero() && r.since(a).IsZero()
 }
 
+// How often it is written down that the hub is at it, and what it may miss.
+const (
+	tickEvery = time.Hour
+	tickLate  = 3 * time.Hour
+)
+
+// tick notes that the hub is at it. For as long as it was not, because it was down,
+// or of the release before, nothing was learnt under the next key: the rotation lasts
+// longer by that. It reports whether there is something to be written down.
+func (r *rotation) tick(now time.Time) (write bool) {
+	now = now.Round(0) // by the clock, which goes on while a machine is suspended
+	gap := now.Sub(r.Ticked)
+	if gap >= 0 && gap < tickEvery {
+		return false
+	}
+	if gap > tickLate {
+		r.Lasts += gap
+	}
+	r.Ticked = now
+	return true
+}
+
+func (r *rotation) copy() *rotation {
+	after := *r
+	after.Both = map[string]time.Time{}
+	maps.Copy(after.Both, r.Both)
+	return &after
+}
+
 // heard is the rotation after it was heard what agents hash with; print names both
 // keys. An agent that was not heard since the start does what it did last.
 func (r *rotation) heard(agents []hub.Presence, print string, now time.Time) (after *rotation, changed bool) {
-	after = &rotation{Next: r.Next, Begun: r.Begun, Lasts: r.Lasts, Both: map[string]time.Time{}}
-	maps.Copy(after.Both, r.Both)
+	after = r.copy()
 	for _, p := range agents {
 		_, did := r.Both[p.Agent]
 		switch does := p.Keys == print; {
@@ -231,15 +261,16 @@ func (s *service) turnKey(ctx context.Context) error {
 		return err
 	}
 	now := time.Now()
+	after, changed := r.copy(), false
 	if s.fleet != nil {
-		after, changed := r.heard(s.fleet.server.Presences(), r.keys(key).Print(), now)
-		if changed {
-			if err := s.store.SetSetting(ctx, store.RecipientRotation, asJSON(after)); err != nil {
-				return err
-			}
-			s.keyring.set(key, after)
-			r = after
+		after, changed = r.heard(s.fleet.server.Presences(), r.keys(key).Print(), now)
+	}
+	if after.tick(now) || changed {
+		if err := s.store.SetSetting(ctx, store.RecipientRotation, asJSON(after)); err != nil {
+			return err
 		}
+		s.keyring.set(key, after)
+		r = after
 	}
 	if end, waits := r.end(rows); len(waits) > 0 || now.Before(end) {
 		return nil

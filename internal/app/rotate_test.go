@@ -82,6 +82,31 @@ func TestRotationAfterARevocation(t *testing.T) {
 	}
 }
 
+// Nothing is learnt under the next key while the hub is down, or is of the release
+// before: that time does not count.
+func TestRotationStandsStillWithTheHub(t *testing.T) {
+	begun := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	r := &rotation{Begun: begun, Lasts: 720 * time.Hour, Ticked: begun}
+	for _, step := range []struct {
+		after, lasts time.Duration
+		write        bool
+	}{
+		{time.Minute, 720 * time.Hour, false},
+		{61 * time.Minute, 720 * time.Hour, true},
+		{3 * time.Hour, 720 * time.Hour, true},           // a restart, or an update
+		{503 * time.Hour, (720 + 500) * time.Hour, true}, // and nobody was there
+		{504 * time.Hour, (720 + 500) * time.Hour, true}, //
+		{100 * time.Hour, (720 + 500) * time.Hour, true}, // the clock was wrong
+		{101 * time.Hour, (720 + 500) * time.Hour, true}, //
+		{101*time.Hour + 1, (720 + 500) * time.Hour, false},
+	} {
+		write := r.tick(begun.Add(step.after))
+		if r.Lasts != step.lasts || write != step.write {
+			t.Errorf("after %v it lasts %v, want %v; written: %v", step.after, r.Lasts, step.lasts, write)
+		}
+	}
+}
+
 // A hub that does not listen for its agents for a while waits for them all the same.
 func TestRotationWaitsWithoutListening(t *testing.T) {
 	p, _ := judging(t)
@@ -96,7 +121,7 @@ func TestRotationWaitsWithoutListening(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := &service{pipeline: p, keyring: &keyring{}}
-	s.keyring.set([16]byte{1}, &rotation{Next: [16]byte{2}, Begun: now.AddDate(-1, 0, 0), Lasts: time.Hour})
+	s.keyring.set([16]byte{1}, &rotation{Next: [16]byte{2}, Begun: now.AddDate(-1, 0, 0), Ticked: now, Lasts: time.Hour})
 	if at, err := s.keeper().Rotation(ctx); err != nil || len(at.Waits) != 1 {
 		t.Errorf("%+v, %v", at, err)
 	}
@@ -366,7 +391,7 @@ func TestRotationOfTheKey(t *testing.T) {
 func (r *rotating) yearsLater(rot *rotation) {
 	r.Helper()
 	past := *rot
-	past.Begun, past.Both = rot.Begun.AddDate(-1, 0, 0), map[string]time.Time{}
+	past.Begun, past.Ticked, past.Both = rot.Begun.AddDate(-1, 0, 0), time.Now(), map[string]time.Time{}
 	for agent, since := range rot.Both {
 		past.Both[agent] = since.AddDate(-1, 0, 0)
 	}
