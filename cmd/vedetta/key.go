@@ -43,6 +43,9 @@ func printRotation(out io.Writer, r app.Rotation) error {
 	case !r.Begun.IsZero():
 		text = fmt.Sprintf("the key is being rotated since %s, until %s", stamp(r.Begun), stamp(r.Ends))
 	}
+	if r.Last != "" && len(r.Waits) == 0 {
+		text += fmt.Sprintf("; the time counts from when %s hashed with both keys, or was revoked", clean(r.Last))
+	}
 	_, err := fmt.Fprintln(out, text)
 	return err
 }

@@ -16,6 +16,7 @@ func TestPrintRotation(t *testing.T) {
 	}{
 		{app.Rotation{}, "the key is not being rotated\n"},
 		{app.Rotation{Begun: at, Ends: at.AddDate(0, 6, 0)}, "the key is being rotated since 2026-03-20 12:00:00, until 2026-09-20 12:00:00\n"},
+		{app.Rotation{Begun: at, Ends: at.AddDate(0, 6, 0), Last: "mx1"}, "the key is being rotated since 2026-03-20 12:00:00, until 2026-09-20 12:00:00; the time counts from when mx1 hashed with both"},
 		{app.Rotation{Begun: at, Waits: []string{"mx1", "mx2\x1b"}}, "the key is being rotated since 2026-03-20 12:00:00; it waits for mx1, mx2"},
 	} {
 		var out strings.Builder

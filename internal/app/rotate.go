@@ -25,6 +25,8 @@ type rotation struct {
 	Lasts  time.Duration        `json:"lasts_ns"`
 	Ticked time.Time            `json:"ticked"`         // when the hub was seen to be at it
 	Both   map[string]time.Time `json:"both,omitempty"` // since when an agent has hashed with both keys
+
+	other map[string]time.Time // since when one that did says that it does not; not kept
 }
 
 // keys are the keys that the rotation leads from and to.
@@ -158,7 +160,7 @@ func (s keeper) Rotation(ctx context.Context) (web.Rotation, error) {
 		return web.Rotation{}, err
 	}
 	out := web.Rotation{Begun: r.Begun}
-	out.Ends, out.Waits = r.end(rows)
+	out.Ends, out.Last, out.Waits = r.end(rows)
 	return out, nil
 }
 
@@ -168,22 +170,22 @@ const newcomer = tokenLasts + time.Hour
 
 // end is when the rotation is over: when each agent has hashed with both keys for
 // as long as it lasts. An agent that has done so since it was added has taught
-// nothing under the present key alone, and does not put it off. It is zero while it
-// waits for an agent.
-func (r *rotation) end(agents []store.AgentRow) (at time.Time, waits []string) {
+// nothing under the present key alone, and does not put it off. Last is who puts it
+// off most, if any does. It is zero while it waits for an agent.
+func (r *rotation) end(agents []store.AgentRow) (at time.Time, last string, waits []string) {
 	from := r.Begun
 	for _, a := range agents {
 		if r.waitsFor(a) {
 			waits = append(waits, a.Name)
 		}
 		if since := r.since(a); since.After(from) && since.Sub(a.Added) > newcomer {
-			from = since
+			from, last = since, a.Name
 		}
 	}
 	if len(waits) > 0 {
-		return time.Time{}, waits
+		return time.Time{}, last, waits
 	}
-	return from.Add(r.Lasts), nil
+	return from.Add(r.Lasts), last, nil
 }
 
 // since is from when on nothing of the agent's was hashed with the old key alone: it
@@ -226,26 +228,37 @@ func (r *rotation) tick(now time.Time) (write bool) {
 
 func (r *rotation) copy() *rotation {
 	after := *r
-	after.Both = map[string]time.Time{}
+	after.Both, after.other = map[string]time.Time{}, map[string]time.Time{}
 	maps.Copy(after.Both, r.Both)
+	maps.Copy(after.other, r.other)
 	return &after
 }
+
+// flicker is how long an agent may hash with other keys than the hub's: it enrols
+// anew, it is about to hear of them, or the hub's database is of a backup.
+const flicker = 10 * time.Minute
 
 // heard is the rotation after it was heard what agents hash with; print names both
 // keys. An agent that was not heard since the start does what it did last.
 func (r *rotation) heard(agents []hub.Presence, print string, now time.Time) (after *rotation, changed bool) {
 	after = r.copy()
 	for _, p := range agents {
-		_, did := r.Both[p.Agent]
+		_, did := after.Both[p.Agent]
+		other, since := after.other[p.Agent]
 		switch does := p.Keys == print; {
-		case p.Seen.IsZero() || does == did:
-			continue
+		case p.Seen.IsZero():
 		case does:
-			after.Both[p.Agent] = now
-		default:
+			delete(after.other, p.Agent)
+			if !did {
+				after.Both[p.Agent], changed = now, true
+			}
+		case did && !since:
+			after.other[p.Agent] = now
+		case did && now.Sub(other) > flicker:
+			delete(after.other, p.Agent)
 			delete(after.Both, p.Agent)
+			changed = true
 		}
-		changed = true
 	}
 	return after, changed
 }
@@ -269,10 +282,10 @@ func (s *service) turnKey(ctx context.Context) error {
 		if err := s.store.SetSetting(ctx, store.RecipientRotation, asJSON(after)); err != nil {
 			return err
 		}
-		s.keyring.set(key, after)
-		r = after
 	}
-	if end, waits := r.end(rows); len(waits) > 0 || now.Before(end) {
+	s.keyring.set(key, after)
+	r = after
+	if end, _, waits := r.end(rows); len(waits) > 0 || now.Before(end) {
 		return nil
 	}
 	if err := s.store.EndRotation(ctx, r.Next[:], now); err != nil {

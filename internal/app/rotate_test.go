@@ -41,16 +41,18 @@ func TestRotationWaitsForAgents(t *testing.T) {
 		{6 * day, "mx1", "", 0}, // the release before is installed there again …
 		{9 * day, "mx1", "both", 39 * day},
 	} {
-		r, _ = r.heard([]hub.Presence{{Agent: step.agent, Seen: begun, Keys: step.print}, {Agent: "mx1"}}, "both", begun.Add(step.after))
-		ends, waits := r.end(agents)
+		for _, late := range []time.Duration{0, flicker + 1} { // one glimpse is not enough
+			r, _ = r.heard([]hub.Presence{{Agent: step.agent, Seen: begun, Keys: step.print}, {Agent: "mx1"}}, "both", begun.Add(step.after+late))
+		}
+		ends, _, waits := r.end(agents)
 		if want := begun.Add(step.ends); step.ends > 0 && !ends.Equal(want) || step.ends == 0 && len(waits) == 0 {
 			t.Errorf("after %v: ends %v, waits for %v", step.after, ends, waits)
 		}
 	}
 	late := store.AgentRow{Name: "late", Enrolled: begun.Add(day), Added: begun.Add(day)}
 	r, _ = r.heard([]hub.Presence{{Agent: late.Name, Seen: begun, Keys: "both"}}, "both", begun.Add(50*day))
-	if ends, waits := r.end(append(agents, late)); !ends.Equal(begun.Add(80 * day)) {
-		t.Errorf("with an agent that was added, and hashed with one key for weeks: ends %v, waits for %v", ends, waits)
+	if ends, last, waits := r.end(append(agents, late)); !ends.Equal(begun.Add(80*day)) || last != "late" {
+		t.Errorf("with an agent that was added, and hashed with one key for weeks: ends %v for %q, waits for %v", ends, last, waits)
 	}
 	if r.waitsFor(store.AgentRow{Name: "gone"}) || (*rotation)(nil).waitsFor(agents[0]) || !r.waitsFor(store.AgentRow{Name: "mx9", Enrolled: begun}) {
 		t.Error("waits for whom it need not")
@@ -75,9 +77,32 @@ func TestRotationAfterARevocation(t *testing.T) {
 		{"never enrolled", store.AgentRow{Name: "mx2", Added: before, Revoked: begun.Add(20 * day)}, 30 * day},
 		{"welcome again", store.AgentRow{Name: "mx2", Added: before, Enrolled: before}, 0},
 	} {
-		ends, waits := r.end([]store.AgentRow{test.agent})
+		ends, _, waits := r.end([]store.AgentRow{test.agent})
 		if want := begun.Add(test.ends); test.ends > 0 && !ends.Equal(want) || test.ends == 0 && len(waits) == 0 {
 			t.Errorf("%s: ends %v, waits for %v", test.name, ends, waits)
+		}
+	}
+}
+
+// An agent that hashes with other keys for some minutes, as after an enrolment, does
+// not begin the time anew.
+func TestRotationOutlastsAGlimpse(t *testing.T) {
+	begun := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	r := &rotation{Begun: begun, Lasts: 720 * time.Hour, Both: map[string]time.Time{"mx1": begun}}
+	for _, step := range []struct {
+		after time.Duration
+		print string
+		both  bool
+	}{
+		{time.Hour, "before", true}, {time.Hour + 9*time.Minute, "before", true},
+		{time.Hour + 10*time.Minute, "both", true},
+		{time.Hour + 11*time.Minute, "before", true}, {time.Hour + 20*time.Minute, "before", true},
+		{time.Hour + 22*time.Minute, "before", false},
+	} {
+		var changed bool
+		r, changed = r.heard([]hub.Presence{{Agent: "mx1", Seen: begun, Keys: step.print}}, "both", begun.Add(step.after))
+		if _, both := r.Both["mx1"]; both != step.both || changed == step.both {
+			t.Errorf("after %v: %v, written: %v", step.after, r.Both, changed)
 		}
 	}
 }

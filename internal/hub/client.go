@@ -94,8 +94,12 @@ func Enrol(ctx context.Context, address string, t Token, dir, version string) er
 	if len(w.RecipientKey) != len(Keys{}.Key) {
 		return errors.New("enrol: the hub sent no key of recipients")
 	}
+	keys := Keys{Key: [16]byte(w.RecipientKey)}
+	if len(w.NextKey) == len(keys.Next) {
+		keys.Next = [16]byte(w.NextKey)
+	}
 	if err := errors.Join(
-		saveKeys(dir, Keys{Key: [16]byte(w.RecipientKey)}),
+		saveKeys(dir, keys),
 		writeAtomic(filepath.Join(dir, caCertFile), certPEM(w.CA)),
 	); err != nil {
 		return err

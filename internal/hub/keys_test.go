@@ -39,14 +39,17 @@ func TestKeysReachAgents(t *testing.T) {
 	case <-time.After(2 * beat):
 		t.Fatal("the change of the keys does not come")
 	}
-	if p := w.server.Presences()[0]; p.Keys != "" {
+	if p := presence(w, "mx1"); p.Keys != "" {
 		t.Errorf("an agent that does not say is taken to hash with %q", p.Keys)
+	}
+	if _, got, err := w.agent("mx2", "shop.test").Open(); err != nil || got != both {
+		t.Errorf("after an enrolment in a rotation: %v, %v", got == both, err)
 	}
 	c.Keys = func() Keys { return both }
 	if _, _, err := c.Send(t.Context(), Mark{}, nil); err != nil {
 		t.Fatal(err)
 	}
-	if p := w.server.Presences()[0]; p.Keys != both.Print() || p.Keys == keysPrint(1) {
+	if p := presence(w, "mx1"); p.Keys != both.Print() || p.Keys == keysPrint(1) {
 		t.Errorf("it hashes with %q, want %q", p.Keys, both.Print())
 	}
 }
@@ -80,4 +83,13 @@ func TestKeysAreKept(t *testing.T) {
 	if _, err := readKeys(dir); err == nil {
 		t.Error("a damaged key is taken")
 	}
+}
+
+func presence(w *world, agent string) Presence {
+	for _, p := range w.server.Presences() {
+		if p.Agent == agent {
+			return p
+		}
+	}
+	return Presence{}
 }

@@ -386,6 +386,7 @@ type welcome struct {
 	Cert         []byte `json:"cert"` // DER
 	CA           []byte `json:"ca"`
 	RecipientKey []byte `json:"recipient_key,omitempty"`
+	NextKey      []byte `json:"next_key,omitempty"` // while the key is replaced
 }
 
 const maxEnrolment = 16 << 10
@@ -412,8 +413,12 @@ func (s *Server) enrol(w http.ResponseWriter, r *http.Request) {
 	}
 	s.Drop(m.Agent)
 	s.Log.Info("agent enrolled", "agent", m.Agent, "from", r.RemoteAddr)
-	keys := s.Keys()
-	s.certify(w, r, m, e.Request, welcome{RecipientKey: keys.Key[:]})
+	keys, answer := s.Keys(), welcome{}
+	answer.RecipientKey = keys.Key[:]
+	if keys.Next != ([16]byte{}) {
+		answer.NextKey = keys.Next[:]
+	}
+	s.certify(w, r, m, e.Request, answer)
 }
 
 func (s *Server) renew(w http.ResponseWriter, r *http.Request) {

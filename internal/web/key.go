@@ -18,6 +18,7 @@ type Keeper interface {
 type Rotation struct {
 	Begun time.Time `json:"begun,omitzero"`
 	Ends  time.Time `json:"ends,omitzero"`   // at the earliest; zero while it waits for somebody
+	Last  string    `json:"last,omitempty"`  // the agent from which on the time counts; empty: from the beginning
 	Waits []string  `json:"waits,omitempty"` // for agents that do not hash with both keys
 }
 
