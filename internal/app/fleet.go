@@ -222,8 +222,7 @@ func (p *pipeline) deliver(d hub.Delivery) {
 	if d.Late {
 		saw, d.Samples = p.sawLate, nil // the queue is not as it was
 	}
-	_, rotating := p.fleet.keyring.get()
-	v := visitor{member.Scope, salt(d.Agent), rotating != nil, d}
+	v := visitor{member.Scope, salt(d.Agent), p.fleet.keyring.both(d.Received), d}
 	var foreign []mailq.Account
 	for i := range d.Events {
 		ev := &d.Events[i]

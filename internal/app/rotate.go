@@ -43,6 +43,7 @@ type keyring struct {
 	mu       sync.Mutex // guards what follows
 	key      [16]byte
 	rotation *rotation // nil: there is none
+	replaced time.Time // when the key took the place of another; zero: never
 }
 
 func (k *keyring) get() (key [16]byte, r *rotation) {
@@ -55,6 +56,24 @@ func (k *keyring) set(key [16]byte, r *rotation) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.key, k.rotation = key, r
+}
+
+// replace puts the next key in place of the present one.
+func (k *keyring) replace(next [16]byte, now time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.key, k.rotation, k.replaced = next, nil, now
+}
+
+// lateBoth is how long after a rotation there may be recipients with both hashes in
+// what comes: agents may keep what they send for thirty days.
+const lateBoth = 30 * 24 * time.Hour
+
+// both reports whether recipients may have two hashes.
+func (k *keyring) both(now time.Time) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.rotation != nil || !k.replaced.IsZero() && now.Sub(k.replaced) < lateBoth
 }
 
 // keys are what recipients are hashed with.
@@ -76,6 +95,13 @@ func loadKeyring(ctx context.Context, db *store.DB) (*keyring, error) {
 		return nil, fmt.Errorf("the recipient key in the database has %d bytes, not %d", len(kept), len(k.key))
 	}
 	k.key = [16]byte(kept)
+	at, err := db.Setting(ctx, store.RecipientReplaced)
+	if err == nil {
+		err = k.replaced.UnmarshalText(at)
+	}
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return nil, fmt.Errorf("when the recipient key was replaced: %w", err)
+	}
 	text, err := db.Setting(ctx, store.RecipientRotation)
 	if errors.Is(err, store.ErrNotFound) {
 		return k, nil
@@ -291,7 +317,7 @@ func (s *service) turnKey(ctx context.Context) error {
 	if err := s.store.EndRotation(ctx, r.Next[:], now); err != nil {
 		return err
 	}
-	s.keyring.set(r.Next, nil)
+	s.keyring.replace(r.Next, now)
 	s.log.Info("the key of recipients is replaced")
 	return s.rekey(ctx, s.keyring.keys())
 }

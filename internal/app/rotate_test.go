@@ -179,6 +179,17 @@ func TestSecondHashOutsideOfARotation(t *testing.T) {
 	if p.deliver(d); known() != 2 {
 		t.Errorf("in a rotation %d hashes are known, want 2", known())
 	}
+	for i, test := range []struct {
+		ago   time.Duration
+		known int
+	}{{24 * time.Hour, 4}, {31 * 24 * time.Hour, 5}} { // what waited at an agent has both hashes
+		p.fleet.keyring.replace([16]byte{2}, time.Now().Add(-test.ago))
+		d.Events[0] = submitted("alice@shop.test", time.Now())
+		d.Events[0].New[0] = mailq.Recipient{Hash: 100 + uint64(i), Next: 200 + uint64(i), Domain: "ok.test"}
+		if p.deliver(d); known() != test.known {
+			t.Errorf("%v after a rotation %d hashes are known, want %d", test.ago, known(), test.known)
+		}
+	}
 }
 
 // A rotating is a hub and an agent that run.
@@ -406,6 +417,9 @@ func TestRotationOfTheKey(t *testing.T) {
 	}
 	if text, err := s.store.Setting(t.Context(), store.RecipientKey); err != nil || string(text) == string(old[:]) {
 		t.Errorf("the old key is still there: %v", err)
+	}
+	if ring, err := loadKeyring(t.Context(), s.store); err != nil || !ring.both(time.Now()) || ring.both(time.Now().Add(lateBoth)) {
+		t.Errorf("late hashes under both keys: %+v, %v", ring != nil, err)
 	}
 	if _, err := s.store.Setting(t.Context(), store.RecipientRotation); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("the rotation is still there: %v", err)

@@ -3,15 +3,17 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"time"
 )
 
-// The settings that hold the key with which recipients are hashed, and how its
-// replacement goes.
+// The settings that hold the key with which recipients are hashed, how its
+// replacement goes, and when it was replaced last.
 const (
 	RecipientKey      = "recipient-key"
 	RecipientRotation = "recipient-rotation"
+	RecipientReplaced = "recipient-replaced"
 )
 
 // BeginRotation stores how the replacement of the recipients' key goes. The
@@ -33,7 +35,11 @@ func (db *DB) BeginRotation(ctx context.Context, rotation []byte, now time.Time,
 // any more.
 func (db *DB) EndRotation(ctx context.Context, key []byte, now time.Time) error {
 	return db.update(ctx, "end rotation", func(tx *sql.Tx) error {
-		if err := putSetting(tx, RecipientKey, key); err != nil {
+		at, err := now.MarshalText()
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(putSetting(tx, RecipientKey, key), putSetting(tx, RecipientReplaced, at)); err != nil {
 			return err
 		}
 		if _, err := tx.Exec("DELETE FROM settings WHERE key = ?", RecipientRotation); err != nil {

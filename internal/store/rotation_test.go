@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"testing"
+	"time"
 )
 
 // One rotation at a time, each written down with who began it; its end leaves the
@@ -29,6 +30,9 @@ func TestRotation(t *testing.T) {
 	}
 	if _, err := db.Setting(ctx, RecipientRotation); !errors.Is(err, ErrNotFound) {
 		t.Errorf("the rotation is still there: %v", err)
+	}
+	if text, err := db.Setting(ctx, RecipientReplaced); err != nil || string(text) != now.Format(time.RFC3339Nano) {
+		t.Errorf("it is replaced at %q, %v", text, err)
 	}
 	rows, err := db.Journal(ctx, JournalFilter{Subject: RecipientKey})
 	if err != nil || len(rows) != 2 || rows[1].Who != "root" || rows[1].Action != "rotate" || rows[0].Who != ourselves || rows[0].Action != "replace" {
