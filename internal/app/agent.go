@@ -328,8 +328,7 @@ func (s *service) obeyHub(ctx context.Context) error {
 	for ctx.Err() == nil {
 		begun := time.Now()
 		err := s.agent.client.Orders(ctx, func(c hub.Change) error {
-			s.takeKeys(ctx, c.Keys)
-			return s.mirror(ctx, c)
+			return errors.Join(s.mirror(ctx, c), s.takeKeys(ctx, c.Keys)) // the hub says both again with a new connection
 		})
 		if ctx.Err() != nil {
 			return nil
@@ -345,21 +344,21 @@ func (s *service) obeyHub(ctx context.Context) error {
 }
 
 // takeKeys has recipients hashed with what the hub says; nil is as before. Where it
-// cannot be kept for the next start it is not done, and the hub waits for it.
-func (s *service) takeKeys(ctx context.Context, keys *hub.Keys) {
+// cannot be kept for the next start it is not done.
+func (s *service) takeKeys(ctx context.Context, keys *hub.Keys) error {
 	if keys == nil || *keys == *s.agent.keys.Load() {
-		return
+		return nil
 	}
 	err := s.agent.client.SaveKeys(*keys)
 	if err == nil {
 		err = s.rekey(ctx, *keys)
 	}
 	if err != nil {
-		s.log.Error("recipients are hashed as before; it is tried again with the next connection", "err", err)
-		return
+		return fmt.Errorf("recipients are hashed as before: %w", err)
 	}
 	s.agent.keys.Store(keys)
 	s.log.Info("recipients are hashed with the hub's new keys")
+	return nil
 }
 
 // mirror puts a change in force.

@@ -42,7 +42,7 @@ func (s fleetDesk) Agents(ctx context.Context) ([]web.Agent, error) {
 			Name: row.Name, Domains: row.Domains, State: stateOf(row, p), Connected: p.Streams > 0, Version: p.Version, Seen: p.Seen,
 			Lag: p.Lag, Waiting: p.Waiting, Skew: p.Skew,
 		}
-		for _, part := range []string{"agent " + row.Name, "clock of agent " + row.Name} {
+		for _, part := range []string{"agent " + row.Name, "clock of agent " + row.Name, "keys of agent " + row.Name} {
 			if why := health.Parts[part]; why != "" && why != "ok" {
 				agents[i].Blind = append(agents[i].Blind, why)
 			}

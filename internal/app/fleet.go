@@ -28,9 +28,10 @@ type fleet struct {
 	keyring    *keyring
 	deliveries chan hub.Delivery
 	started    time.Time
-	silent     time.Duration   // after which an agent is told of
-	eyes       map[string]*eye // keep's, by agent
-	clocks     map[string]*eye // keep's, on their clocks
+	silent     time.Duration       // after which an agent is told of
+	eyes       map[string]*eye     // keep's, by agent
+	clocks     map[string]*eye     // keep's, on their clocks
+	hashing    map[string]*hashing // keep's, on what they hash with
 	foreign    map[string]time.Time
 	takeovers  takeovers
 	done       chan agentReset
@@ -84,7 +85,7 @@ func newFleet(ctx context.Context, c config.Config, db *store.DB, ring *keyring)
 	}
 	f := &fleet{
 		roster: r, board: &hub.Board{}, keyring: ring, deliveries: make(chan hub.Delivery, deliveriesAhead), started: time.Now(),
-		silent: time.Duration(c.Agents.SilentAfter), eyes: map[string]*eye{}, clocks: map[string]*eye{}, foreign: map[string]time.Time{}, marks: map[string]hub.Mark{},
+		silent: time.Duration(c.Agents.SilentAfter), eyes: map[string]*eye{}, clocks: map[string]*eye{}, hashing: map[string]*hashing{}, foreign: map[string]time.Time{}, marks: map[string]hub.Mark{},
 		done: make(chan agentReset),
 	}
 	if f.resets, err = loadFleetResets(ctx, db); err != nil {
@@ -466,8 +467,8 @@ func (s *service) mayTakeOver(d rules.Decision, now time.Time) bool {
 		!s.directory.IsShared(mailq.Account(d.Subject)) && s.fleet.takeovers.allow(d, now)
 }
 
-// watchAgents tells of agents that are silent or whose clocks are wrong, and
-// frees what is judged.
+// watchAgents tells of agents that are silent, whose clocks are wrong or who hash
+// recipients with other keys, and frees what is judged.
 func (s *service) watchAgents(ctx context.Context) error {
 	f := s.fleet
 	rows, err := s.store.Agents(ctx)
@@ -483,6 +484,7 @@ func (s *service) watchAgents(ctx context.Context) error {
 			s.unwatchAgent(row.Name)
 		} else {
 			s.watchAgent(ctx, row.Name, seen[row.Name])
+			s.watchKeys(ctx, row, seen[row.Name])
 		}
 	}
 	s.metrics.fleet(rows, seen)
@@ -530,6 +532,10 @@ func (s *service) unwatchAgent(name string) {
 			s.sees(e)
 			delete(eyes, name)
 		}
+	}
+	if h := s.fleet.hashing[name]; h != nil {
+		s.sees(&h.eye)
+		delete(s.fleet.hashing, name)
 	}
 }
 

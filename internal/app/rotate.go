@@ -289,6 +289,44 @@ func (r *rotation) heard(agents []hub.Presence, print string, now time.Time) (af
 	return after, changed
 }
 
+// fits reports whether an agent that names its keys so hashes as this hub does. One
+// of a release that does not name them has the key of its enrolment.
+func (k *keyring) fits(a store.AgentRow, print string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if print == "" {
+		return k.rotation == nil && a.Enrolled.After(k.replaced)
+	}
+	return print == k.rotation.keys(k.key).Print()
+}
+
+// A hashing is an eye on what an agent hashes with.
+type hashing struct {
+	eye
+	other time.Time // since when with other keys than this hub; zero: with the same
+}
+
+// watchKeys tells of an agent that hashes with other keys than this hub: everybody
+// whom its accounts write to is new.
+func (s *service) watchKeys(ctx context.Context, a store.AgentRow, p hub.Presence) {
+	h := s.fleet.hashing[a.Name]
+	switch {
+	case p.Seen.IsZero():
+	case s.keyring.fits(a, p.Keys):
+		if h != nil {
+			h.other = time.Time{}
+			s.sees(&h.eye)
+		}
+	case h == nil:
+		part := "keys of agent " + a.Name
+		s.fleet.hashing[a.Name] = &hashing{eye{kind: "keys", subject: part, part: part}, time.Now()}
+	case h.other.IsZero():
+		h.other = time.Now()
+	case time.Since(h.other) > flicker:
+		s.blind(ctx, &h.eye, fmt.Errorf("agent %s does not hash recipients with the keys of this hub: is its disk full, or is it of an older release? If not, enrol it anew", a.Name))
+	}
+}
+
 // turnKey puts the next key in place of the present one when the rotation is over.
 func (s *service) turnKey(ctx context.Context) error {
 	key, r := s.keyring.get()

@@ -107,6 +107,65 @@ func TestRotationOutlastsAGlimpse(t *testing.T) {
 	}
 }
 
+// An agent that cannot keep the keys goes on with the old ones, and asks again.
+func TestKeysThatAreNotKept(t *testing.T) {
+	p, _ := judging(t)
+	s := &service{pipeline: p, agent: &agent{client: &hub.Client{Dir: filepath.Join(t.TempDir(), "gone")}}}
+	old := &hub.Keys{Key: [16]byte{1}}
+	s.agent.keys.Store(old)
+	if err := s.takeKeys(t.Context(), &hub.Keys{Key: [16]byte{1}, Next: [16]byte{2}}); err == nil || s.agent.keys.Load() != old {
+		t.Errorf("taken: %v", err)
+	}
+	for _, keys := range []*hub.Keys{nil, {Key: [16]byte{1}}} {
+		if err := s.takeKeys(t.Context(), keys); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// An agent that hashes with other keys is told of, in a rotation and outside one.
+func TestOtherKeysAreTold(t *testing.T) {
+	p, _ := judging(t)
+	p.fleet.eyes, p.fleet.clocks, p.fleet.hashing = map[string]*eye{}, map[string]*eye{}, map[string]*hashing{}
+	s := &service{pipeline: p, keyring: &keyring{}}
+	now := time.Now()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // nobody judges here
+	one, two := hub.Keys{Key: [16]byte{1}}, hub.Keys{Key: [16]byte{1}, Next: [16]byte{2}}
+	for _, test := range []struct {
+		name     string
+		print    string
+		rotation *rotation
+		replaced time.Time
+		told     bool
+	}{
+		{"the key", one.Print(), nil, time.Time{}, false},
+		{"another", "other", nil, time.Time{}, true},
+		{"a release that does not say", "", nil, time.Time{}, false},
+		{"such a one enrolled since", "", nil, now.Add(-3 * time.Hour), false},
+		{"such a one enrolled before", "", nil, now.Add(-time.Hour), true},
+		{"both", two.Print(), &rotation{Next: two.Next}, time.Time{}, false},
+		{"one of both", one.Print(), &rotation{Next: two.Next}, time.Time{}, true},
+		{"such a one in a rotation", "", &rotation{Next: two.Next}, time.Time{}, true},
+	} {
+		s.keyring.key, s.keyring.rotation, s.keyring.replaced = one.Key, test.rotation, test.replaced
+		a, at := store.AgentRow{Name: "mx1", Enrolled: now.Add(-2 * time.Hour)}, hub.Presence{Agent: "mx1", Seen: now, Keys: test.print}
+		s.watchKeys(ctx, a, at)
+		if why := s.Health(ctx).Parts["keys of agent mx1"]; why != "" {
+			t.Errorf("%s: told at once: %s", test.name, why)
+		}
+		if h := p.fleet.hashing["mx1"]; h != nil {
+			h.other = h.other.Add(-flicker - time.Second)
+		}
+		s.watchKeys(ctx, a, at)
+		if why := s.Health(ctx).Parts["keys of agent mx1"]; (why != "") != test.told {
+			t.Errorf("%s: %q", test.name, why)
+		}
+		s.unwatchAgent("mx1")
+		delete(s.health.parts, "keys of agent mx1")
+	}
+}
+
 // Nothing is learnt under the next key while the hub is down, or is of the release
 // before: that time does not count.
 func TestRotationStandsStillWithTheHub(t *testing.T) {
