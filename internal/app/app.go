@@ -102,6 +102,7 @@ type service struct {
 	files    []*logFile // of the sources; keep's
 	backlog  *backlog
 	force    eye // on what should be in force
+	turning  eye // on a rotation of the recipients' key
 	unforced int // comparisons in a row that could not bring it about
 
 	paged        []string         // decisions of before with which people were to be paged
@@ -170,6 +171,7 @@ func newService(ctx context.Context, c config.Config, db *store.DB, o Options) (
 	t.notified = p.book.Notified
 	s := &service{pipeline: p, config: c, registry: o.Registry, keyring: ring, backlog: newBacklog(c.Gate, table)}
 	s.force = eye{kind: "enforcement", subject: "blocks on " + c.Hostname, part: "blocks"}
+	s.turning = eye{kind: "rotation", subject: "rotation of the key of recipients", part: "rotation of the key"}
 	if unread != nil {
 		s.health.set(aliasEye().name(), unread)
 		s.log.Error("starting with the aliases that were read last", "err", unread)

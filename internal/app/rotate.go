@@ -349,7 +349,13 @@ func (s *service) turnKey(ctx context.Context) error {
 	}
 	s.keyring.set(key, after)
 	r = after
-	if end, _, waits := r.end(rows); len(waits) > 0 || now.Before(end) {
+	end, _, waits := r.end(rows)
+	if due := r.Begun.Add(r.Lasts); len(waits) > 0 && now.After(due) {
+		s.blind(ctx, &s.turning, fmt.Errorf("the rotation of the key was to end at %s, and waits for %s: bring them up to date and see that they reach this hub, or revoke them", due.Format(time.DateTime), strings.Join(waits, ", ")))
+	} else if !s.turning.since.IsZero() {
+		s.sees(&s.turning)
+	}
+	if len(waits) > 0 || now.Before(end) {
 		return nil
 	}
 	if err := s.store.EndRotation(ctx, r.Next[:], now); err != nil {

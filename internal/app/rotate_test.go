@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -209,11 +210,23 @@ func TestRotationWaitsWithoutListening(t *testing.T) {
 	if at, err := s.keeper().Rotation(ctx); err != nil || len(at.Waits) != 1 {
 		t.Errorf("%+v, %v", at, err)
 	}
+	s.turning.part = "rotation"
 	if err := s.turnKey(ctx); err != nil {
 		t.Error(err)
 	}
+	if why := s.Health(ctx).Parts["rotation"]; !strings.Contains(why, "mx1") {
+		t.Errorf("that it is overdue is told as %q", why)
+	}
 	if key, _ := s.keyring.get(); key != [16]byte{1} {
 		t.Error("the key is replaced under an agent that has not heard of it")
+	}
+	if err := s.store.RevokeAgent(t.Context(), "mx1", now, "root"); err != nil {
+		t.Fatal(err)
+	}
+	_, r := s.keyring.get()
+	r.Lasts = 2 * 365 * 24 * time.Hour
+	if err := s.turnKey(t.Context()); err != nil || s.Health(t.Context()).Parts["rotation"] != "ok" {
+		t.Errorf("when it waits for nobody: %v, %v", s.Health(t.Context()).Parts, err)
 	}
 }
 
