@@ -52,8 +52,9 @@ func printRotation(out io.Writer, r app.Rotation) error {
 
 type keyRotateCmd struct {
 	configFlag
-	For time.Duration `help:"How long recipients are learnt under both keys, at least 720h; 0 is keep.accounts." default:"0"`
-	Why string        `help:"Why, for the journal."`
+	For   time.Duration `help:"How long recipients are learnt under both keys, at least 720h; 0 is keep.accounts." default:"0"`
+	Again bool          `help:"The next key of the rotation under way has leaked: begin anew with another."`
+	Why   string        `help:"Why, for the journal."`
 }
 
 func (cmd *keyRotateCmd) Run(ctx context.Context, io std) error {
@@ -61,7 +62,7 @@ func (cmd *keyRotateCmd) Run(ctx context.Context, io std) error {
 	if err != nil {
 		return err
 	}
-	r, err := client.Rotate(ctx, app.KeyOrder{For: cmd.For, Who: operator(), Why: cmd.Why})
+	r, err := client.Rotate(ctx, app.KeyOrder{For: cmd.For, Again: cmd.Again, Who: operator(), Why: cmd.Why})
 	if err != nil {
 		return err
 	}

@@ -40,6 +40,8 @@ func (r *rotation) keys(key [16]byte) hub.Keys {
 // A keyring holds the key, and the rotation of it. A rotation that is in it is not
 // changed: another takes its place.
 type keyring struct {
+	turn sync.Mutex // held while a change is written down and made, so that there is one at a time
+
 	mu       sync.Mutex // guards what follows
 	key      [16]byte
 	rotation *rotation // nil: there is none
@@ -141,7 +143,10 @@ func (s *service) keeper() web.Keeper {
 // not written to for so long may look new.
 func leastRotation() time.Duration { return detector.Default().Window }
 
-var errRotating = fmt.Errorf("%w: the key is being rotated already", web.ErrInvalid)
+var (
+	errRotating    = fmt.Errorf("%w: the key is being rotated already; where the next key has leaked, rotate again", web.ErrInvalid)
+	errNotRotating = fmt.Errorf("%w: the key is not being rotated: there is nothing to begin again", web.ErrInvalid)
+)
 
 // Rotate implements web.Keeper.
 func (s keeper) Rotate(ctx context.Context, o web.KeyOrder) (web.Rotation, error) {
@@ -156,23 +161,34 @@ func (s keeper) Rotate(ctx context.Context, o web.KeyOrder) (web.Rotation, error
 	case r.Lasts < leastRotation() || r.Lasts > maxFor:
 		return web.Rotation{}, fmt.Errorf("%w: a rotation for %s: at least %s, or people would be stopped for writing to those they know", web.ErrInvalid, o.For, leastRotation())
 	}
-	key, under := s.keyring.get()
-	if under != nil {
-		return web.Rotation{}, errRotating
-	}
-	err := s.store.BeginRotation(ctx, asJSON(r), r.Begun, o.Who, o.Why)
-	if errors.Is(err, store.ErrExists) {
-		return web.Rotation{}, errRotating
-	}
-	if err != nil {
+	if err := s.begin(ctx, r, o); err != nil {
 		return web.Rotation{}, err
 	}
-	s.keyring.set(key, r)
 	s.log.Info("the key of recipients is being rotated", "by", o.Who, "for", r.Lasts)
-	if err := s.rekey(context.WithoutCancel(ctx), r.keys(key)); err != nil {
+	if err := s.rekey(context.WithoutCancel(ctx), s.keyring.keys()); err != nil {
 		return web.Rotation{}, fmt.Errorf("written down, and in effect from the next start: %w", err)
 	}
 	return s.Rotation(ctx)
+}
+
+// begin writes a rotation down and makes it the one that is under way.
+func (s keeper) begin(ctx context.Context, r *rotation, o web.KeyOrder) error {
+	s.keyring.turn.Lock()
+	defer s.keyring.turn.Unlock()
+	write, not := s.store.BeginRotation, errRotating
+	if o.Again {
+		write, not = s.store.BeginAgain, errNotRotating
+	}
+	err := write(ctx, asJSON(r), r.Begun, o.Who, o.Why)
+	if errors.Is(err, store.ErrExists) || errors.Is(err, store.ErrNotFound) {
+		return not
+	}
+	if err != nil {
+		return err
+	}
+	key, _ := s.keyring.get()
+	s.keyring.set(key, r)
+	return nil
 }
 
 // Rotation implements web.Keeper.
@@ -327,41 +343,58 @@ func (s *service) watchKeys(ctx context.Context, a store.AgentRow, p hub.Presenc
 	}
 }
 
-// turnKey puts the next key in place of the present one when the rotation is over.
+// turnKey goes on with the rotation, and puts the next key in place of the present
+// one when it is over.
 func (s *service) turnKey(ctx context.Context) error {
+	turned, overdue, err := s.turnOn(ctx, time.Now())
+	switch {
+	case err != nil:
+		return err
+	case overdue != nil:
+		s.blind(ctx, &s.turning, overdue)
+	case !s.turning.since.IsZero():
+		s.sees(&s.turning)
+	}
+	if !turned {
+		return nil
+	}
+	s.log.Info("the key of recipients is replaced")
+	return s.rekey(ctx, s.keyring.keys())
+}
+
+// turnOn is turnKey without the telling: overdue is why the rotation goes on when its
+// time is over.
+func (s *service) turnOn(ctx context.Context, now time.Time) (turned bool, overdue, err error) {
+	s.keyring.turn.Lock()
+	defer s.keyring.turn.Unlock()
 	key, r := s.keyring.get()
 	if r == nil {
-		return nil
+		return false, nil, nil
 	}
 	rows, err := s.store.Agents(ctx) // also where none is listened for
 	if err != nil {
-		return err
+		return false, nil, err
 	}
-	now := time.Now()
 	after, changed := r.copy(), false
 	if s.fleet != nil {
 		after, changed = r.heard(s.fleet.server.Presences(), r.keys(key).Print(), now)
 	}
 	if after.tick(now) || changed {
 		if err := s.store.SetSetting(ctx, store.RecipientRotation, asJSON(after)); err != nil {
-			return err
+			return false, nil, err
 		}
 	}
 	s.keyring.set(key, after)
-	r = after
-	end, _, waits := r.end(rows)
-	if due := r.Begun.Add(r.Lasts); len(waits) > 0 && now.After(due) {
-		s.blind(ctx, &s.turning, fmt.Errorf("the rotation of the key was to end at %s, and waits for %s: bring them up to date and see that they reach this hub, or revoke them", due.Format(time.DateTime), strings.Join(waits, ", ")))
-	} else if !s.turning.since.IsZero() {
-		s.sees(&s.turning)
+	end, _, waits := after.end(rows)
+	if due := after.Begun.Add(after.Lasts); len(waits) > 0 && now.After(due) {
+		overdue = fmt.Errorf("the rotation of the key was to end at %s, and waits for %s: bring them up to date and see that they reach this hub, or revoke them", due.Format(time.DateTime), strings.Join(waits, ", "))
 	}
 	if len(waits) > 0 || now.Before(end) {
-		return nil
+		return false, overdue, nil
 	}
-	if err := s.store.EndRotation(ctx, r.Next[:], now); err != nil {
-		return err
+	if err := s.store.EndRotation(ctx, after.Next[:], now); err != nil {
+		return false, nil, err
 	}
-	s.keyring.replace(r.Next, now)
-	s.log.Info("the key of recipients is replaced")
-	return s.rekey(ctx, s.keyring.keys())
+	s.keyring.replace(after.Next, now)
+	return true, nil, nil
 }

@@ -418,6 +418,9 @@ func TestRotationOfTheKey(t *testing.T) {
 	r.until("the first message", seen(1))
 
 	old, _ := s.keyring.get()
+	if _, err := s.keeper().Rotate(t.Context(), web.KeyOrder{Again: true, Who: "root"}); !errors.Is(err, web.ErrInvalid) {
+		t.Errorf("again, before there was one: %v", err)
+	}
 	if _, err := s.keeper().Rotate(t.Context(), web.KeyOrder{For: time.Hour, Who: "root"}); !errors.Is(err, web.ErrInvalid) {
 		t.Errorf("a rotation of an hour: %v", err)
 	}
@@ -439,16 +442,26 @@ func TestRotationOfTheKey(t *testing.T) {
 		return err == nil && len(at.Waits) == 0
 	}
 	r.until("the agent hashes with both", func() bool { r.mailsNow("bob@ok.test"); return turned() }) // it says so when it sends something
+	_, leaked := s.keyring.get()
+	if at, err := s.keeper().Rotate(t.Context(), web.KeyOrder{Again: true, Who: "root", Why: "it leaked"}); err != nil || len(at.Waits) != 1 || !at.Begun.After(leaked.Begun) {
+		t.Errorf("again: %+v, %v", at, err)
+	}
+	if key, now := s.keyring.get(); key != old || now.Next == leaked.Next {
+		t.Error("begun again with the same keys")
+	}
+	r.until("the agent hashes with the other next key", func() bool { r.mailsNow("bob@ok.test"); return turned() })
+	again := 0 // the hash under the next key that leaked
+	r.until("bob is known under it", func() bool { r.mailsNow("bob@ok.test"); _, again = r.alice(s); return again == 3 })
 	r.mails("dave@ok.test")
-	r.until("both hashes are learnt", func() bool { _, known := r.alice(s); return known == 4 })
+	r.until("both hashes are learnt", func() bool { _, known := r.alice(s); return known == 5 })
 
 	stopAgent()
 	stopHub()
 	r.mails("carol@ok.test") // while both are away
 	s, stopHub = r.hubRuns()
 	stopAgent = r.agentRuns()
-	r.until("both hashes of what came meanwhile", func() bool { _, known := r.alice(s); return known == 6 })
-	r.until("it is written down", func() bool { return writtenOf(t, s) == 6 })
+	r.until("both hashes of what came meanwhile", func() bool { _, known := r.alice(s); return known == 7 })
+	r.until("it is written down", func() bool { return writtenOf(t, s) == 7 })
 	if at, err := s.keeper().Rotation(t.Context()); err != nil || time.Until(at.Ends) < 179*24*time.Hour {
 		t.Errorf("after a restart: %+v, %v", at, err)
 	}
@@ -480,11 +493,11 @@ func TestRotationOfTheKey(t *testing.T) {
 		r.mails(to)
 	}
 	r.until("three more messages", func() bool { n, _ := r.alice(s); return n >= before+3 })
-	if _, now := r.alice(s); now != known || known != 6 {
-		t.Errorf("%d hashes are known, %d before, want 6: somebody is new because of the key", now, known)
+	if _, now := r.alice(s); now != known || known != 7 {
+		t.Errorf("%d hashes are known, %d before, want 7: somebody is new because of the key", now, known)
 	}
 	rows, err := s.Journal(t.Context(), store.RecipientKey, 10)
-	if err != nil || len(rows) != 2 || rows[1].Who != "root" || rows[1].Why != "yearly" || rows[0].Who != "vedetta" {
+	if err != nil || len(rows) != 3 || rows[2].Who != "root" || rows[2].Why != "yearly" || rows[1].Why != "it leaked" || rows[0].Who != "vedetta" {
 		t.Errorf("journal: %+v, %v", rows, err)
 	}
 	if text, err := s.store.Setting(t.Context(), store.RecipientKey); err != nil || string(text) == string(old[:]) {

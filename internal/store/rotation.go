@@ -31,6 +31,21 @@ func (db *DB) BeginRotation(ctx context.Context, rotation []byte, now time.Time,
 	})
 }
 
+// BeginAgain puts a rotation in place of the one that is under way. The error is
+// ErrNotFound if there is none.
+func (db *DB) BeginAgain(ctx context.Context, rotation []byte, now time.Time, by, why string) error {
+	return db.update(ctx, "begin rotation again", func(tx *sql.Tx) error {
+		n, err := changed(tx.Exec("UPDATE settings SET value = ? WHERE key = ?", rotation, RecipientRotation))
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return fmt.Errorf("rotation: %w", ErrNotFound)
+		}
+		return putEntry(tx, Entry{Time: now, What: WhatKey, Who: by, Subject: RecipientKey, Action: "rotate again", Why: why})
+	})
+}
+
 // EndRotation puts the next key in place of the present one, which is nowhere
 // any more.
 func (db *DB) EndRotation(ctx context.Context, key []byte, now time.Time) error {

@@ -13,6 +13,9 @@ func TestRotation(t *testing.T) {
 	if _, err := db.SettingOnce(ctx, RecipientKey, []byte("old")); err != nil {
 		t.Fatal(err)
 	}
+	if err := db.BeginAgain(ctx, []byte("zeroth"), now, "root", ""); !errors.Is(err, ErrNotFound) {
+		t.Errorf("again, before there was one: %v", err)
+	}
 	if err := db.BeginRotation(ctx, []byte("first"), now, "root", "yearly"); err != nil {
 		t.Fatal(err)
 	}
@@ -21,6 +24,12 @@ func TestRotation(t *testing.T) {
 	}
 	if text, err := db.Setting(ctx, RecipientRotation); err != nil || string(text) != "first" {
 		t.Errorf("%q, %v", text, err)
+	}
+	if err := db.BeginAgain(ctx, []byte("third"), now, "root", "it leaked"); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := db.Setting(ctx, RecipientRotation); err != nil || string(text) != "third" {
+		t.Errorf("again: %q, %v", text, err)
 	}
 	if err := db.EndRotation(ctx, []byte("next"), now); err != nil {
 		t.Fatal(err)
@@ -35,7 +44,7 @@ func TestRotation(t *testing.T) {
 		t.Errorf("it is replaced at %q, %v", text, err)
 	}
 	rows, err := db.Journal(ctx, JournalFilter{Subject: RecipientKey})
-	if err != nil || len(rows) != 2 || rows[1].Who != "root" || rows[1].Action != "rotate" || rows[0].Who != ourselves || rows[0].Action != "replace" {
+	if err != nil || len(rows) != 3 || rows[2].Who != "root" || rows[2].Action != "rotate" || rows[1].Action != "rotate again" || rows[1].Why != "it leaked" || rows[0].Who != ourselves || rows[0].Action != "replace" {
 		t.Errorf("journal: %+v, %v", rows, err)
 	}
 }

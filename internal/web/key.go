@@ -24,9 +24,10 @@ type Rotation struct {
 
 // A KeyOrder begins to replace the recipients' key.
 type KeyOrder struct {
-	For time.Duration `json:"for,omitempty"` // how long recipients are learnt under both keys; nanoseconds, 0: keep.accounts
-	Who string        `json:"who"`
-	Why string        `json:"why,omitempty"`
+	For   time.Duration `json:"for,omitempty"`   // how long recipients are learnt under both keys; nanoseconds, 0: keep.accounts
+	Again bool          `json:"again,omitempty"` // it is being replaced already, and begins anew, with another next key
+	Who   string        `json:"who"`
+	Why   string        `json:"why,omitempty"`
 }
 
 var errNoKey = errors.New("this is an agent: its hub has the key")
