@@ -2,9 +2,11 @@ package detector
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
+	"weak"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -146,6 +148,50 @@ func TestKnownUnderTwoKeys(t *testing.T) {
 	if len(k.more.grown) > 2 {
 		t.Errorf("%d filters are kept after the rotation, at most 2", len(k.more.grown))
 	}
+}
+
+// Filters that make room are freed: the bytes that an account keeps are bounded.
+func TestForgottenFiltersAreFreed(t *testing.T) {
+	var k known
+	var made []weak.Pointer[filter]
+	kept := func() (bytes int) {
+		runtime.GC()
+		for _, p := range made {
+			if f := p.Value(); f != nil {
+				bytes += 8 * len(f.bits)
+			}
+		}
+		return bytes
+	}
+	add := func(n int, twin bool) {
+		for i := range n {
+			k.add(recipientHash(uint64(len(made)<<32+i)), twin)
+			if k.more == nil {
+				continue
+			}
+			if p := weak.Make(k.more.grown[len(k.more.grown)-1]); !slices.Contains(made, p) {
+				made = append(made, p)
+			}
+		}
+	}
+	add(100_000, true)
+	if n := kept(); n > 60<<10 {
+		t.Errorf("%d bytes with two hashes, at most 60 KiB", n)
+	}
+	add(40_000, false)
+	if n := kept(); n > 26<<10 {
+		t.Errorf("%d bytes with one hash, at most 26 KiB", n)
+	}
+	for range 3 * filtersMax {
+		f := newFilter(1024)
+		made = append(made, weak.Make(f))
+		f.n = f.size
+		k.teach(f)
+	}
+	if n := kept(); n > 60<<10 {
+		t.Errorf("%d bytes after it was taught, at most 60 KiB", n)
+	}
+	runtime.KeepAlive(&k)
 }
 
 // Everything that is known of a recipient is carried over, also what an episode

@@ -93,7 +93,7 @@ func (m *filters) add(h uint64, twin bool) {
 		if last.size == filterMax && !twin {
 			keep = 1
 		}
-		m.grown = m.grown[max(0, len(m.grown)-keep):]
+		m.forget(len(m.grown) - keep)
 		last = newFilter(min(4*last.size, filterMax))
 		m.grown = append(m.grown, last)
 	}
@@ -113,11 +113,14 @@ func (k *known) teach(f *filter) {
 		}
 		t.n += f.n
 	default:
-		m.grown = append([]*filter{t}, m.grown...)
-		m.grown = m.grown[max(0, len(m.grown)-filtersMax):]
+		m.grown = slices.Insert(m.grown, 0, t)
+		m.forget(len(m.grown) - filtersMax)
 		m.taught = f
 	}
 }
+
+// forget frees the n oldest filters.
+func (m *filters) forget(n int) { m.grown = slices.Delete(m.grown, 0, max(0, n)) }
 
 // len is about how many recipients are remembered.
 func (k *known) len() int {
