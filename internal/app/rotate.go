@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"strings"
 	"sync"
@@ -28,6 +29,17 @@ type rotation struct {
 
 	other map[string]time.Time // since when one that did says that it does not; not kept
 }
+
+// String implements fmt.Stringer and does not tell the key.
+func (r rotation) String() string {
+	return fmt.Sprintf("since %s for %s to <secret>", r.Begun, r.Lasts)
+}
+
+// GoString implements fmt.GoStringer, for %#v, and does not tell the key.
+func (r rotation) GoString() string { return r.String() }
+
+// LogValue implements slog.LogValuer and does not tell the key.
+func (r rotation) LogValue() slog.Value { return slog.StringValue(r.String()) }
 
 // keys are the keys that the rotation leads from and to.
 func (r *rotation) keys(key [16]byte) hub.Keys {
@@ -313,7 +325,7 @@ func (k *keyring) fits(a store.AgentRow, print string) bool {
 	if print == "" {
 		return k.rotation == nil && a.Enrolled.After(k.replaced)
 	}
-	return print == k.rotation.keys(k.key).Print()
+	return print == k.rotation.keys(k.key).Fingerprint()
 }
 
 // A hashing is an eye on what an agent hashes with.
@@ -377,7 +389,7 @@ func (s *service) turnOn(ctx context.Context, now time.Time) (turned bool, overd
 	}
 	after, changed := r.copy(), false
 	if s.fleet != nil {
-		after, changed = r.heard(s.fleet.server.Presences(), r.keys(key).Print(), now)
+		after, changed = r.heard(s.fleet.server.Presences(), r.keys(key).Fingerprint(), now)
 	}
 	if after.tick(now) || changed {
 		if err := s.store.SetSetting(ctx, store.RecipientRotation, asJSON(after)); err != nil {

@@ -140,13 +140,13 @@ func TestOtherKeysAreTold(t *testing.T) {
 		replaced time.Time
 		told     bool
 	}{
-		{"the key", one.Print(), nil, time.Time{}, false},
+		{"the key", one.Fingerprint(), nil, time.Time{}, false},
 		{"another", "other", nil, time.Time{}, true},
 		{"a release that does not say", "", nil, time.Time{}, false},
 		{"such a one enrolled since", "", nil, now.Add(-3 * time.Hour), false},
 		{"such a one enrolled before", "", nil, now.Add(-time.Hour), true},
-		{"both", two.Print(), &rotation{Next: two.Next}, time.Time{}, false},
-		{"one of both", one.Print(), &rotation{Next: two.Next}, time.Time{}, true},
+		{"both", two.Fingerprint(), &rotation{Next: two.Next}, time.Time{}, false},
+		{"one of both", one.Fingerprint(), &rotation{Next: two.Next}, time.Time{}, true},
 		{"such a one in a rotation", "", &rotation{Next: two.Next}, time.Time{}, true},
 	} {
 		s.keyring.key, s.keyring.rotation, s.keyring.replaced = one.Key, test.rotation, test.replaced
@@ -227,6 +227,24 @@ func TestRotationWaitsWithoutListening(t *testing.T) {
 	r.Lasts = 2 * 365 * 24 * time.Hour
 	if err := s.turnKey(t.Context()); err != nil || s.Health(t.Context()).Parts["rotation"] != "ok" {
 		t.Errorf("when it waits for nobody: %v, %v", s.Health(t.Context()).Parts, err)
+	}
+}
+
+// The next key does not get into logs.
+func TestRotationPrintsNoKey(t *testing.T) {
+	r := &rotation{Next: [16]byte{201, 202}, Begun: time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)}
+	var out strings.Builder
+	slog.New(slog.NewTextHandler(&out, nil)).Info("rotation", "at", r, "alone", *r)
+	for _, format := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
+		fmt.Fprintf(&out, format+" "+format+" "+format+"\n", r, *r, struct{ R rotation }{*r})
+	}
+	for _, secret := range []string{"201", "0xc9"} {
+		if strings.Contains(out.String(), secret) {
+			t.Errorf("%s is told in\n%s", secret, &out)
+		}
+	}
+	if back := (rotation{}); json.Unmarshal(asJSON(r), &back) != nil || back.Next != r.Next {
+		t.Error("the key is not kept either")
 	}
 }
 
@@ -482,7 +500,7 @@ func TestRotationOfTheKey(t *testing.T) {
 	r.until("the agent has the next key alone", func() bool {
 		r.mailsNow("bob@ok.test")
 		for _, p := range s.fleet.server.Presences() {
-			if p.Keys == s.keyring.keys().Print() {
+			if p.Keys == s.keyring.keys().Fingerprint() {
 				return true
 			}
 		}

@@ -198,7 +198,7 @@ func (c *Client) request(ctx context.Context, method, path string, body []byte) 
 		r.Header.Set(headerResets, "yes")
 	}
 	if c.Keys != nil {
-		r.Header.Set(headerKeys, c.Keys().Print())
+		r.Header.Set(headerKeys, c.Keys().Fingerprint())
 	}
 	return c.http.Do(r)
 }

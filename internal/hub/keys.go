@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 )
@@ -17,8 +18,20 @@ type Keys struct {
 	Next [16]byte `json:"next,omitzero"` // that will be the key; zero: none
 }
 
-// Print names the keys and does not tell them, so that an agent can say which it has.
-func (k Keys) Print() string {
+// hidden is what secrets print as.
+const hidden = "<secret>"
+
+// String implements fmt.Stringer and tells nothing.
+func (Keys) String() string { return hidden }
+
+// GoString implements fmt.GoStringer, for %#v, and tells nothing.
+func (Keys) GoString() string { return hidden }
+
+// LogValue implements slog.LogValuer and tells nothing.
+func (Keys) LogValue() slog.Value { return slog.StringValue(hidden) }
+
+// Fingerprint names the keys and does not tell them, so that an agent can say which it has.
+func (k Keys) Fingerprint() string {
 	sum := sha256.Sum256(append(k.Key[:], k.Next[:]...))
 	return hex.EncodeToString(sum[:8])
 }

@@ -1,8 +1,11 @@
 package hub
 
 import (
+	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -17,7 +20,7 @@ func TestKeysReachAgents(t *testing.T) {
 	w.server.Keys = func() Keys { return *keys.Load() }
 	c := w.agent("mx1", "shop.test")
 	if _, got, err := c.Open(); err != nil || got != *keys.Load() {
-		t.Fatalf("after the enrolment: %v, %v", got, err)
+		t.Fatalf("after the enrolment: %s, %v", got.Fingerprint(), err)
 	}
 	told := make(chan Keys, 10)
 	go c.Orders(t.Context(), func(change Change) error {
@@ -27,14 +30,14 @@ func TestKeysReachAgents(t *testing.T) {
 		return nil
 	})
 	if got := <-told; got != *keys.Load() {
-		t.Errorf("at first: %v", got)
+		t.Errorf("at first: %s", got.Fingerprint())
 	}
 	both := Keys{Key: [16]byte{1}, Next: [16]byte{2}}
 	keys.Store(&both)
 	select {
 	case got := <-told:
 		if got != both {
-			t.Errorf("then: %v", got)
+			t.Errorf("then: %s", got.Fingerprint())
 		}
 	case <-time.After(2 * beat):
 		t.Fatal("the change of the keys does not come")
@@ -43,18 +46,33 @@ func TestKeysReachAgents(t *testing.T) {
 		t.Errorf("an agent that does not say is taken to hash with %q", p.Keys)
 	}
 	if _, got, err := w.agent("mx2", "shop.test").Open(); err != nil || got != both {
-		t.Errorf("after an enrolment in a rotation: %v, %v", got == both, err)
+		t.Errorf("after an enrolment in a rotation: with both: %v, %v", got == both, err)
 	}
 	c.Keys = func() Keys { return both }
 	if _, _, err := c.Send(t.Context(), Mark{}, nil); err != nil {
 		t.Fatal(err)
 	}
-	if p := presence(w, "mx1"); p.Keys != both.Print() || p.Keys == keysPrint(1) {
-		t.Errorf("it hashes with %q, want %q", p.Keys, both.Print())
+	if p := presence(w, "mx1"); p.Keys != both.Fingerprint() || p.Keys == fingerprintOf(1) {
+		t.Errorf("it hashes with %q, want %q", p.Keys, both.Fingerprint())
 	}
 }
 
-func keysPrint(key byte) string { return Keys{Key: [16]byte{key}}.Print() }
+func fingerprintOf(key byte) string { return Keys{Key: [16]byte{key}}.Fingerprint() }
+
+// Keys do not get into logs.
+func TestKeysPrintNothing(t *testing.T) {
+	keys := Keys{Key: [16]byte{201, 202}, Next: [16]byte{203, 204}}
+	var out strings.Builder
+	slog.New(slog.NewTextHandler(&out, nil)).Info("keys", "alone", keys, "at", &keys, "in", Change{Keys: &keys})
+	for _, format := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
+		fmt.Fprintf(&out, format+" "+format+" "+format+"\n", keys, &keys, struct{ Keys Keys }{keys})
+	}
+	for _, secret := range []string{"201", "0xc9", "203", "0xcb"} {
+		if strings.Contains(out.String(), secret) {
+			t.Errorf("%s is told in\n%s", secret, &out)
+		}
+	}
+}
 
 // A crash between the two files leaves one key or both, and never a wrong one.
 func TestKeysAreKept(t *testing.T) {
@@ -65,7 +83,7 @@ func TestKeysAreKept(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got, err := readKeys(dir); err != nil || got != k {
-			t.Errorf("got %v, %v, want %v", got, err, k)
+			t.Errorf("got %s, %v, want %s", got.Fingerprint(), err, k.Fingerprint())
 		}
 	}
 	if err := saveKeys(dir, both); err != nil {
@@ -75,7 +93,7 @@ func TestKeysAreKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got, err := readKeys(dir); err != nil || got != after {
-		t.Errorf("after a crash: %v, %v", got, err)
+		t.Errorf("after a crash: %s, %v", got.Fingerprint(), err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, recipientKeyFile), []byte("short"), 0o600); err != nil {
 		t.Fatal(err)

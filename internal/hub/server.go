@@ -235,7 +235,7 @@ const (
 	headerTime    = "Vedetta-Time"    // nanoseconds since 1970, by its clock
 	headerWaiting = "Vedetta-Waiting" // batches in its spool
 	headerResets  = "Vedetta-Resets"  // yes: it can give accounts new passwords
-	headerKeys    = "Vedetta-Keys"    // the print of its recipient keys
+	headerKeys    = "Vedetta-Keys"    // the fingerprint of its recipient keys
 )
 
 type memberKey struct{}
