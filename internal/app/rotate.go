@@ -171,7 +171,7 @@ func (s keeper) Rotate(ctx context.Context, o web.KeyOrder) (web.Rotation, error
 	case strings.TrimSpace(o.Who) == "" || len(o.Who) > maxWho || len(o.Why) > maxWhy:
 		return web.Rotation{}, fmt.Errorf("%w: needs who orders it, in at most %d bytes, and why in at most %d", web.ErrInvalid, maxWho, maxWhy)
 	case r.Lasts < leastRotation() || r.Lasts > maxFor:
-		return web.Rotation{}, fmt.Errorf("%w: a rotation for %s: at least %s, or people would be stopped for writing to those they know", web.ErrInvalid, o.For, leastRotation())
+		return web.Rotation{}, fmt.Errorf("%w: a rotation for %s: at least %s, or people would be stopped for writing to those they know, and at most %s", web.ErrInvalid, r.Lasts, leastRotation(), maxFor)
 	}
 	if err := s.begin(ctx, r, o); err != nil {
 		return web.Rotation{}, err

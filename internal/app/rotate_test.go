@@ -439,8 +439,11 @@ func TestRotationOfTheKey(t *testing.T) {
 	if _, err := s.keeper().Rotate(t.Context(), web.KeyOrder{Again: true, Who: "root"}); !errors.Is(err, web.ErrInvalid) {
 		t.Errorf("again, before there was one: %v", err)
 	}
-	if _, err := s.keeper().Rotate(t.Context(), web.KeyOrder{For: time.Hour, Who: "root"}); !errors.Is(err, web.ErrInvalid) {
-		t.Errorf("a rotation of an hour: %v", err)
+	for _, lasts := range []time.Duration{time.Hour, 2 * maxFor} {
+		_, err := s.keeper().Rotate(t.Context(), web.KeyOrder{For: lasts, Who: "root"})
+		if !errors.Is(err, web.ErrInvalid) || !strings.Contains(err.Error(), lasts.String()) || !strings.Contains(err.Error(), maxFor.String()) {
+			t.Errorf("a rotation for %v: %v", lasts, err)
+		}
 	}
 	at, err := s.keeper().Rotate(t.Context(), web.KeyOrder{Who: "root", Why: "yearly"})
 	if err != nil || len(at.Waits) != 1 {

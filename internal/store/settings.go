@@ -27,7 +27,7 @@ func putSetting(tx *sql.Tx, key string, value []byte) error {
 }
 
 // SettingOnce stores value under key if there is none yet, and returns what
-// is stored. It is for what is made once and never changes, as the key that
+// is stored. It is for what is made at the first start, as the key that
 // recipients are hashed with.
 func (db *DB) SettingOnce(ctx context.Context, key string, value []byte) ([]byte, error) {
 	var stored []byte
