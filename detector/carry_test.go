@@ -9,6 +9,7 @@ import (
 	"weak"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/vedetta-watch/vedetta/mailq"
 )
@@ -51,8 +52,19 @@ type letter struct {
 	mail
 }
 
+// stops is when each account was stopped first.
+func (w *world) stops() map[string]time.Time {
+	all := map[string]time.Time{}
+	for _, f := range w.found {
+		if _, ok := all[f.Subject]; !ok && levelOf(f) >= held {
+			all[f.Subject] = f.Time
+		}
+	}
+	return all
+}
+
 // busy is some months of a server: people, some of whose mailboxes are hijacked
-// at the given times, a newsletter, a monitor that tells the same two dozen people
+// at the given times, those an hour apart with the same list, a newsletter, a monitor that tells the same two dozen people
 // again and again, also over the change of the key, and a shop.
 func busy(days int, hijacks []time.Time) (all []letter) {
 	send := func(account mailq.Account, at time.Time, m mail) { all = append(all, letter{at, account, m}) }
@@ -79,8 +91,9 @@ func busy(days int, hijacks []time.Time) (all []letter) {
 		}
 	}
 	for who, at := range hijacks {
+		list := slices.IndexFunc(hijacks, func(other time.Time) bool { return at.Sub(other).Abs() <= time.Hour })
 		for i := range 40 {
-			send(mailq.Account(fmt.Sprintf("user%d@office.test", who)), at.Add(time.Duration(i)*2*time.Second), mail{to: []string{fmt.Sprintf("victim%d@prey%d.test", who*100+i, i)}, client: "203.0.113.9"})
+			send(mailq.Account(fmt.Sprintf("user%d@office.test", who)), at.Add(time.Duration(i)*2*time.Second), mail{to: []string{fmt.Sprintf("victim%d@prey%d.test", list*100+i, i)}, client: fmt.Sprintf("203.0.%d.9", who)})
 		}
 	}
 	slices.SortStableFunc(all, func(x, y letter) int { return x.at.Compare(y.at) })
@@ -90,8 +103,8 @@ func busy(days int, hijacks []time.Time) (all []letter) {
 // The same traffic is judged alike whether or not the key is replaced meanwhile.
 func TestRotationChangesNoDecision(t *testing.T) {
 	begun, over := monday.AddDate(0, 0, 30).Add(11*time.Hour+5*time.Minute), monday.AddDate(0, 0, 60).Add(11*time.Hour+5*time.Minute)
-	traffic := busy(75, []time.Time{begun.Add(-20 * time.Hour), begun.Add(15 * time.Hour), over.Add(-20 * time.Hour), over.Add(5 * time.Hour), over.AddDate(0, 0, 8)})
-	judge := func(rotated bool) map[string]level {
+	traffic := busy(75, []time.Time{begun.Add(-20 * time.Hour), begun.Add(15 * time.Hour), over.Add(-20 * time.Hour), over.Add(5 * time.Hour), over.Add(6 * time.Hour), over.AddDate(0, 0, 8), begun.Add(16 * time.Hour)})
+	judge := func(rotated bool) (map[string]level, map[string]time.Time) {
 		w := newWorld(t, nil)
 		if rotated {
 			w.rotated(begun, over)
@@ -99,9 +112,14 @@ func TestRotationChangesNoDecision(t *testing.T) {
 		for _, l := range traffic {
 			w.send(l.account, l.at, l.mail)
 		}
-		return w.levels()
+		return w.levels(), w.stops()
 	}
-	want, got := judge(false), judge(true)
+	want, stopped := judge(false)
+	got, at := judge(true)
+	near := cmpopts.EquateApproxTime(time.Second) // a message takes two; somebody has one contact whom he wrote to before and after
+	if diff := cmp.Diff(stopped, at, near); diff != "" {
+		t.Errorf("stopped at (-without a rotation +with one)\n%s", diff)
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-without a rotation +with one)\n%s", diff)
 	}
@@ -111,8 +129,8 @@ func TestRotationChangesNoDecision(t *testing.T) {
 			stops++
 		}
 	}
-	if stops < 5 {
-		t.Errorf("%d mailboxes are stopped, want 5: %v", stops, want)
+	if stops < 7 {
+		t.Errorf("%d mailboxes are stopped, want 7: %v", stops, want)
 	}
 }
 
