@@ -1,6 +1,9 @@
 package mailq
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 // While the key is replaced recipients have both hashes; messages that are open
 // then are still known, and name nobody twice.
@@ -62,5 +65,22 @@ func TestRekey(t *testing.T) {
 	}
 	if keep(p); len(stored) != 0 {
 		t.Errorf("%d messages stay stored", len(stored))
+	}
+}
+
+// Both hashes of who was named before the submission outlast a restart, and what a
+// release with one key wrote, or reads, is a state too.
+func TestNextHashIsStored(t *testing.T) {
+	for _, noted := range [][]Recipient{nil, {{Hash: 1, Domain: "ok.test"}}, {{Hash: 1, Domain: "ok.test"}, {Hash: 2, Next: 3, Domain: "ok.test"}}} {
+		p := &Parser{}
+		p.prepare()
+		r := stateReader{p: p, b: (&open{id: id1, host: "mx", noted: noted}).appendState(nil)}
+		var read open
+		if version := r.number(); version != 1 {
+			t.Errorf("version %d: the release before reads 1", version)
+		}
+		if r.message(&read); r.err != nil || len(r.b) != 0 || !slices.Equal(read.noted, noted) {
+			t.Errorf("got %+v, %v, want %+v", read.noted, r.err, noted)
+		}
 	}
 }

@@ -108,6 +108,11 @@ func (o *open) appendState(b []byte) []byte {
 		b = binary.LittleEndian.AppendUint64(b, r.Hash)
 		b = appendText(b, r.Domain)
 	}
+	if slices.ContainsFunc(o.noted, func(r Recipient) bool { return r.Next != 0 }) { // what a release with one key does not read
+		for _, r := range o.noted {
+			b = binary.LittleEndian.AppendUint64(b, r.Next)
+		}
+	}
 	return b
 }
 
@@ -146,6 +151,9 @@ func (r *stateReader) message(o *open) {
 	}
 	for range r.count(maxNamed) {
 		o.noted = append(o.noted, Recipient{Hash: r.hash(), Domain: r.word()})
+	}
+	for i := 0; i < len(o.noted) && len(r.b) > 0; i++ {
+		o.noted[i].Next = r.hash()
 	}
 }
 
