@@ -18,7 +18,8 @@ import (
 // A roster is the agents of this hub. It answers from memory, for it is asked
 // with each batch; the database has the same.
 type roster struct {
-	db *store.DB
+	db        *store.DB
+	reloading sync.Mutex // held from reading to taking over
 
 	mu      sync.RWMutex // guards members
 	members map[string]hub.Member
@@ -29,8 +30,11 @@ func newRoster(ctx context.Context, db *store.DB) (*roster, error) {
 	return r, r.reload(ctx)
 }
 
-// reload takes over what the database has.
+// reload takes over what the database has. Of two at once the later reads later:
+// or a revoked agent might be welcome again, and one that just enrolled refused.
 func (r *roster) reload(ctx context.Context) error {
+	r.reloading.Lock()
+	defer r.reloading.Unlock()
 	rows, err := r.db.Agents(ctx)
 	if err != nil {
 		return err
