@@ -73,12 +73,6 @@ func (c *Client) ResetDone(ctx context.Context, r ResetReport) error {
 
 func (s *Server) resetDone(w http.ResponseWriter, r *http.Request) {
 	c := r.Context().Value(memberKey{}).(caller)
-	select {
-	case c.turns <- struct{}{}:
-		defer func() { <-c.turns }()
-	case <-r.Context().Done():
-		return
-	}
 	var report ResetReport
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxReport)).Decode(&report); err != nil {
 		s.refuse(w, r, http.StatusBadRequest, fmt.Errorf("report of a reset: %w", err))

@@ -125,7 +125,7 @@ const (
 
 // A line is what the hub knows of one agent's connection.
 type line struct {
-	turns   chan struct{} // holds one for each request with batches that may be read at once
+	turns   chan struct{} // holds one for each request that is under way: see byTurns
 	batches sync.Mutex    // held while batches are taken, so that they stay in order
 	marks   [2]Mark       // on the disk, of what is new and of what waited; guarded by batches
 
@@ -221,9 +221,9 @@ func (s *Server) handler() http.Handler {
 	r.Group(func(r chi.Router) {
 		r.Use(s.members)
 		r.Post("/v1/renew", s.renew)
-		r.Post("/v1/batches", s.batches)
+		r.With(byTurns).Post("/v1/batches", s.batches)
 		r.Post("/v1/held", s.held)
-		r.Post("/v1/resets", s.resetDone)
+		r.With(byTurns).Post("/v1/resets", s.resetDone)
 		r.Get("/v1/orders", s.orders)
 	})
 	return r
@@ -257,6 +257,19 @@ func (s *Server) members(next http.Handler) http.Handler {
 		l := s.line(m.Agent)
 		l.heard(r)
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), memberKey{}, caller{m, l})))
+	})
+}
+
+// byTurns lets an agent have few requests at once that cost much.
+func byTurns(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := r.Context().Value(memberKey{}).(caller)
+		select {
+		case c.turns <- struct{}{}:
+			defer func() { <-c.turns }()
+			next.ServeHTTP(w, r)
+		case <-r.Context().Done():
+		}
 	})
 }
 
@@ -455,12 +468,6 @@ func (s shipment) late() bool { return len(s.Batches) > 0 && s.Batches[0].Late }
 // gap it is 409, unless the agent says that it knows of the gap.
 func (s *Server) batches(w http.ResponseWriter, r *http.Request) {
 	c := r.Context().Value(memberKey{}).(caller)
-	select {
-	case c.turns <- struct{}{}:
-		defer func() { <-c.turns }()
-	case <-r.Context().Done():
-		return
-	}
 	in, err := received(w, r)
 	if err != nil {
 		s.refuse(w, r, statusOf(err), err)
