@@ -249,6 +249,33 @@ func (b *Book) Undone(subject, by string, at time.Time) []Change {
 	return b.end(subject, by, Undone, at)
 }
 
+// Ended resolves the open lasting incidents of a rule and subject, since their
+// watcher says that they are over, and returns what is to be told of it.
+func (b *Book) Ended(rule, subject string, at time.Time) (told []Change) {
+	b.each(func(in *Incident) bool {
+		if in.Finding.Rule != rule || in.Subject() != subject || !in.Open() || !in.Finding.Lasting {
+			return false
+		}
+		in.Resolved = at
+		told = append(told, in.resolve(Over, at))
+		return true
+	})
+	slices.SortFunc(told, func(x, y Change) int { return cmp.Compare(x.ID, y.ID) })
+	return told
+}
+
+// Standing lists the subjects of the open lasting incidents of a rule.
+func (b *Book) Standing(rule string) (subjects []string) {
+	b.each(func(in *Incident) bool {
+		if in.Finding.Rule == rule && in.Open() && in.Finding.Lasting {
+			subjects = append(subjects, in.Subject())
+		}
+		return false
+	})
+	slices.Sort(subjects)
+	return slices.Compact(subjects)
+}
+
 func (b *Book) end(subject, by string, kind Kind, at time.Time) (told []Change) {
 	b.each(func(in *Incident) bool {
 		if in.Subject() != subject || !in.Open() {
@@ -270,7 +297,7 @@ func (i *Incident) resolve(kind Kind, at time.Time) Change {
 // Tick resolves the incidents that are over at the given time and forgets
 // those resolved long ago. An incident is over when its account has been quiet
 // and its action has expired; one whose action has no end is over only when a
-// person says so. Only the end of an action that was carried out is told.
+// person says so, and a lasting one when its watcher does. Only the end of an action that was carried out is told.
 func (b *Book) Tick(at time.Time) (told []Change) {
 	quiet, keep := cmp.Or(b.Quiet, time.Hour), cmp.Or(b.Keep, 7*24*time.Hour)
 	b.each(func(in *Incident) bool {
@@ -300,7 +327,7 @@ func (b *Book) Tick(at time.Time) (told []Change) {
 func (i Incident) acted() bool { return i.Done > rules.Observe }
 
 func (i Incident) over(quiet time.Duration, at time.Time) bool {
-	if !i.Open() || at.Sub(i.Changed) < quiet {
+	if !i.Open() || i.Finding.Lasting || at.Sub(i.Changed) < quiet {
 		return false
 	}
 	return !i.acted() || !i.Decision.Until.IsZero() && !at.Before(i.Decision.Until)

@@ -382,3 +382,53 @@ func TestThread(t *testing.T) {
 		b = reload(t, b, map[string]Incident{})
 	}
 }
+
+// lastingOf records what stands until its watcher says that it is over.
+func lastingOf(rule, subject string, score float64) func(*Book) []Change {
+	return func(b *Book) []Change {
+		f := rules.Finding{
+			ID: rules.FindingID(rule, subject, t0), Rule: rule, Subject: subject, Time: t0, Since: t0, Score: score, Lasting: true,
+			Evidence: []rules.Evidence{{Kind: rules.Listing, Text: "source of spam"}},
+		}
+		return one(b.Record(f, decide(f, rules.Observe, false, 0), f.Time))
+	}
+}
+
+func lasting(score float64) func(*Book) []Change {
+	return lastingOf(rules.Listed, "203.0.113.9 (spamcop)", score)
+}
+
+func ended(minutes int) func(*Book) []Change {
+	return func(b *Book) []Change {
+		return b.Ended(rules.Listed, "203.0.113.9 (spamcop)", t0.Add(time.Duration(minutes)*time.Minute))
+	}
+}
+
+// What lasts is not over because nothing more is heard of it, and is told once
+// when its watcher says so.
+func TestLasting(t *testing.T) {
+	b := &Book{}
+	if told := lasting(1.7)(b); len(told) != 1 || told[0].Kind != News || told[0].Tell().Severity != "critical" {
+		t.Fatalf("told %+v", told)
+	}
+	if told := lasting(1.7)(b); len(told) != 0 {
+		t.Errorf("the same again is told: %+v", told)
+	}
+	if told := b.Tick(t0.Add(30 * 24 * time.Hour)); len(told) != 0 || len(b.Standing(rules.Listed)) != 1 {
+		t.Errorf("a month later: told %+v, standing %q", told, b.Standing(rules.Listed))
+	}
+	if told := b.Ended(rules.Listed, "203.0.113.10 (spamcop)", t0.Add(time.Hour)); len(told) != 0 {
+		t.Errorf("another's end: told %+v", told)
+	}
+	if told := ended(90)(b); len(told) != 1 || told[0].Kind != Over {
+		t.Errorf("its end: told %+v", told)
+	}
+	if told := ended(91)(b); len(told) != 0 || len(b.Standing(rules.Listed)) != 0 {
+		t.Errorf("its end again: told %+v, standing %q", told, b.Standing(rules.Listed))
+	}
+	for score, want := range map[float64]string{0: "info", 0.4: "info", 0.52: "warning", 1.6: "warning", 1.61: "critical"} {
+		if told := lasting(score)(&Book{}); told[0].Tell().Severity != want {
+			t.Errorf("score %.2f: %s, want %s", score, told[0].Tell().Severity, want)
+		}
+	}
+}

@@ -49,6 +49,9 @@ func TestWords(t *testing.T) {
 		}
 	}
 	for name, c := range map[string]Change{
+		"listed":       last(lasting(1.7)),
+		"listed-over":  last(lasting(1.7), ended(90)),
+		"list-health":  last(lastingOf(rules.ListHealth, "block list psbl", 0)),
 		"observed":     last(record(0, rules.Observe, true)),
 		"would-block":  last(record(0, rules.Block, false)),
 		"throttle":     last(record(0, rules.Throttle, true)),

@@ -30,6 +30,7 @@ type Finding struct {
 	Messages int        `json:"messages"`          // accepted since the onset, the tipping one included
 	Rcpts    int        `json:"recipients"`        // accepted since the onset, the tipping message included
 	Backlog  bool       `json:"backlog,omitempty"` // old news: it may propose, not act
+	Lasting  bool       `json:"lasting,omitempty"` // it stands until its watcher says that it is over: silence ends nothing
 	Evidence []Evidence `json:"evidence"`
 }
 

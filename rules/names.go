@@ -14,6 +14,8 @@ const (
 	ThrottleBacklog = "throttle-backlog" // held mail of a throttled account has waited for too long
 	LostCoverage    = "lost-coverage"    // log lines were lost before they were read
 	Blind           = "blind"            // a probe could not tell for too long
+	Listed          = "listed"           // an address or domain of ours is on a block list
+	ListHealth      = "list-health"      // a block list cannot be believed
 )
 
 // The families of evidence: the values of [Evidence.Kind].
@@ -35,6 +37,7 @@ const (
 	Script   = "script"   // where a script lies and what drives it
 	Queue    = "queue"    // what waits in the queue
 	Coverage = "coverage" // what could not be read
+	Listing  = "listing"  // what a block list says
 
 	Calibration = "calibration" // how far the score is moved on this installation
 )
@@ -52,10 +55,12 @@ var ruleTable = [...]struct {
 	{ThrottleBacklog, Observe},
 	{LostCoverage, Observe},
 	{Blind, Observe},
+	{Listed, Observe},
+	{ListHealth, Observe},
 }
 
 var familyNames = [...]string{
-	Novelty, Domains, Rate, Fanout, Series, Oneway, Hours, Failures, Returned, Fleet, Replies, Logins, Sender, Likeness, Script, Queue, Coverage, Calibration,
+	Novelty, Domains, Rate, Fanout, Series, Oneway, Hours, Failures, Returned, Fleet, Replies, Logins, Sender, Likeness, Script, Queue, Coverage, Listing, Calibration,
 }
 
 // classNames are the values of [Finding.Class] that a condition may ask for.
