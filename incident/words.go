@@ -33,7 +33,7 @@ var looks = map[string]string{
 	"queue-growth":     "makes the mail queue grow",
 	"lost-coverage":    "can no longer be watched",
 	"listed":           "is on a block list",
-	"list-health":      "cannot be believed",
+	"list-health":      "needs a look",
 }
 
 // Tell puts the change in words.
@@ -56,6 +56,8 @@ func (c Change) severity() string {
 		return "info"
 	case c.Kind == Failed, d.Enforce && d.Action >= rules.Hold:
 		return "critical"
+	case in.Finding.Rule == rules.ListHealth:
+		return "info" // the list's trouble is not ours
 	case in.Finding.Lasting:
 		return in.lastingSeverity()
 	}

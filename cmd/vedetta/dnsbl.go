@@ -18,6 +18,8 @@ import (
 type dnsblCmd struct {
 	Check dnsblCheckCmd `cmd:"" help:"Ask every block list about addresses and domains, now."`
 	Lists dnsblListsCmd `cmd:"" help:"Test every block list: which can be believed, which need a key."`
+
+	History dnsblHistoryCmd `cmd:"" help:"Show what changed on block lists, as the running service saw it."`
 }
 
 // dnsblFlags are the options of commands that ask block lists.
@@ -299,6 +301,48 @@ func (cmd *dnsblListsCmd) Run(ctx context.Context, std std) error {
 		if h.Terms != "" {
 			fmt.Fprintf(w, "%s\t%s\n", h.List, clean(h.Terms))
 		}
+	}
+	return w.Flush()
+}
+
+type dnsblHistoryCmd struct {
+	configFlag
+	List    string `help:"Only of this list." placeholder:"NAME"`
+	Limit   int    `default:"100" help:"How many changes, the newest."`
+	JSON    bool   `help:"Print JSON, one object a line."`
+	Subject string `arg:"" optional:"" help:"Only of this address, domain or network."`
+}
+
+func (cmd *dnsblHistoryCmd) Run(ctx context.Context, std std) error {
+	if cmd.Limit < 1 || cmd.Limit > 1000 {
+		return fmt.Errorf("%w: --limit is from 1 to 1000", errUsage)
+	}
+	client, err := cmd.client()
+	if err != nil {
+		return err
+	}
+	changes, err := client.ListHistory(ctx, app.ListQuery{Subject: cmd.Subject, List: cmd.List, Limit: cmd.Limit})
+	if err != nil {
+		return err
+	}
+	if cmd.JSON {
+		return jsonLines(std.out, changes)
+	}
+	w := table(std.out)
+	fmt.Fprintln(w, "TIME\tLIST\tCHANGE\tSUBJECT\tWHAT")
+	for _, c := range changes {
+		what := c.Text
+		if c.Meaning != "" {
+			what = fmt.Sprintf("%s (%s)", c.Meaning, strings.Join(c.Codes, ", "))
+		}
+		if c.Reason != "" {
+			what += ": " + c.Reason
+		}
+		kind := c.Kind
+		if c.State != "" {
+			kind = c.State
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", stamp(c.Time), clean(c.List), clean(kind), clean(c.Subject), clean(what))
 	}
 	return w.Flush()
 }

@@ -61,6 +61,8 @@ func (p *pipeline) answer(ctx context.Context) error {
 			p.heardOfReset(ctx, r)
 		case begun := <-p.reconciled:
 			p.recovered(ctx, begun)
+		case e := <-p.ended:
+			p.post(ctx, p.book.Ended(e.rule, e.subject, time.Now()))
 		case <-minute.C:
 			p.post(ctx, p.book.Tick(time.Now()))
 		case <-ended:

@@ -168,6 +168,10 @@ func newService(ctx context.Context, c config.Config, db *store.DB, o Options) (
 		return nil, err
 	}
 	p.restraints = make(chan restraint, maxRestrained)
+	p.ended = make(chan endedIncident)
+	if p.lists, err = newListWatch(c.DNSBL, p); err != nil {
+		return nil, err
+	}
 	t.notified = p.book.Notified
 	s := &service{pipeline: p, config: c, registry: o.Registry, keyring: ring, backlog: newBacklog(c.Gate, table)}
 	s.force = eye{kind: "enforcement", subject: "blocks on " + c.Hostname, part: "blocks"}
@@ -293,6 +297,11 @@ func (s *service) restore(ctx context.Context) error {
 	}
 	if err := s.restoreIncidents(ctx); err != nil {
 		return fmt.Errorf("incidents: %w", err)
+	}
+	if s.lists != nil {
+		if err := s.lists.restore(ctx); err != nil {
+			return err
+		}
 	}
 	positions, err := s.store.LoadPositions(ctx)
 	if err != nil {
@@ -468,6 +477,9 @@ func (s *service) run(ctx context.Context, ready func(Ready)) error {
 	if agents != nil {
 		g.Go(func() error { return s.receive(ctx, agents) })
 	}
+	if s.lists != nil {
+		g.Go(func() error { return s.lists.run(ctx) })
+	}
 	if s.agent != nil {
 		g.Go(func() error { return s.send(ctx) })
 		g.Go(func() error { return s.obeyHub(ctx) })
@@ -597,7 +609,7 @@ const shutdownTime = 5 * time.Second
 
 func (s *service) serveAPI(ctx context.Context, l net.Listener, token string) error {
 	server := (&web.Server{
-		Watch: s, Fleet: s.desk(), Users: users{s.pipeline}, Keeper: s.keeper(), Token: token, Log: s.log,
+		Watch: s, Fleet: s.desk(), Lists: s.listDesk(), Users: users{s.pipeline}, Keeper: s.keeper(), Token: token, Log: s.log,
 		Metrics: promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}),
 	}).HTTPServer()
 	stopped := make(chan struct{})

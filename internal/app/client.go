@@ -18,6 +18,7 @@ type (
 	TokenOrder = web.TokenOrder
 	KeyOrder   = web.KeyOrder
 	Rotation   = web.Rotation
+	ListQuery  = web.ListQuery
 )
 
 // NewClient finds the running service by the configuration that it runs with.

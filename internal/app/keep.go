@@ -116,6 +116,7 @@ func (s *service) prune(ctx context.Context) error {
 		Accounts:  time.Duration(keep.Accounts),
 		Messages:  keepMessages,
 		Outbox:    keepOutbox,
+		Listings:  time.Duration(keep.Journal),
 	})
 	return err
 }

@@ -41,6 +41,11 @@ type metrics struct {
 	journal, agentLag, agentWaiting           prometheus.Gauge
 	agents                                    *prometheus.GaugeVec
 
+	// Of block lists.
+	lists, listUsable, listings *prometheus.GaugeVec
+	listSubjects, exposure      prometheus.Gauge
+	listQuestions               *prometheus.CounterVec
+
 	figures atomic.Pointer[figures]
 }
 
@@ -87,6 +92,13 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 
 		journal: f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_agent_journal_bytes", Help: "What agents sent and is kept until it is judged."}),
 
+		lists:         f.NewGaugeVec(prometheus.GaugeOpts{Name: "vedetta_dnsbl_lists", Help: "Block lists, by state."}, []string{"state"}),
+		listUsable:    f.NewGaugeVec(prometheus.GaugeOpts{Name: "vedetta_dnsbl_list_usable", Help: "1 while what a block list says is believed."}, []string{"list"}),
+		listings:      f.NewGaugeVec(prometheus.GaugeOpts{Name: "vedetta_dnsbl_listings", Help: "Listings of our addresses and domains, by what they mean to us."}, []string{"tier"}),
+		listSubjects:  f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_dnsbl_subjects", Help: "Addresses and domains that are watched on block lists."}),
+		exposure:      f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_dnsbl_exposure", Help: "The highest exposure of an address or domain, 0 to 1."}),
+		listQuestions: f.NewCounterVec(prometheus.CounterOpts{Name: "vedetta_dnsbl_questions_total", Help: "Questions to block lists, by whether there was an answer."}, []string{"answer"}),
+
 		lostNotes: f.NewCounter(prometheus.CounterOpts{Name: "vedetta_gate_messages_dropped_total", Help: "Messages that the gate was told of and that were left to the log, because reading was behind."}),
 	}
 	m.figures.Store(&figures{})
@@ -115,7 +127,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		m.decisions.WithLabelValues(action.String(), "false")
 		m.failed.WithLabelValues(action.String())
 	}
-	for _, kind := range []string{"log", "queue", "aliases", "enforcement", "places"} {
+	for _, kind := range []string{"log", "queue", "aliases", "enforcement", "places", "lists"} {
 		m.blind.WithLabelValues(kind)
 	}
 	return m

@@ -51,6 +51,9 @@ type pipeline struct {
 
 	restraints chan restraint
 
+	lists *listWatch         // nil: no block lists are watched
+	ended chan endedIncident // what stands no more
+
 	reconciled chan time.Time        // when a comparison began that found all as it should be; holds one
 	untold     untold                // answer's
 	failed     map[string]failedStep // answer's, by decision: what could not be carried out and still should be
@@ -165,6 +168,7 @@ func (p *pipeline) guarded(judge func()) {
 
 // saw judges an event, or leaves that to the hub.
 func (p *pipeline) saw(ev *mailq.Event) {
+	p.lists.saw(ev)
 	if p.forward != nil {
 		p.forward.event(ev)
 		p.dirty = true

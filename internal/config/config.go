@@ -207,8 +207,13 @@ type Rules struct {
 	StaleAfter Duration `yaml:"stale_after"`
 }
 
-// DNSBL is how DNS block lists are asked.
+// DNSBL is how DNS block lists are asked, and what is watched on them.
 type DNSBL struct {
+	Watch       bool              `yaml:"watch"`
+	Addresses   []string          `yaml:"addresses"`
+	Domains     []string          `yaml:"domains"`
+	Interfaces  bool              `yaml:"interfaces"`
+	SPF         bool              `yaml:"spf"`
 	Resolvers   []string          `yaml:"resolvers"`
 	OwnNetworks []string          `yaml:"own_networks"`
 	Catalogue   string            `yaml:"catalogue"`
@@ -308,6 +313,7 @@ func Default() Config {
 			BlastPer:   Duration(time.Hour),
 			StaleAfter: Duration(15 * time.Minute),
 		},
+		DNSBL:  DNSBL{Interfaces: true, SPF: true},
 		Agents: Agents{JournalMax: 4096, SilentAfter: Duration(2 * time.Minute)},
 		Hub:    Hub{SpoolMax: 1024, SpoolKeep: Duration(24 * time.Hour), Fuse: 500},
 		API:    API{Listen: "127.0.0.1:9190"},

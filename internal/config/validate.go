@@ -141,6 +141,16 @@ func (c Config) checkServers(p *problems) {
 }
 
 func (c Config) checkDNSBL(p *problems) {
+	for i, text := range c.DNSBL.Addresses {
+		a, err := netip.ParseAddr(text)
+		p.need(err == nil && a.Zone() == "", fmt.Sprintf("dnsbl.addresses[%d]", i), "%q is no address: write 192.0.2.1 or 2001:db8::1", text)
+		p.need(err != nil || !a.IsPrivate() && !a.IsLoopback() && !a.IsLinkLocalUnicast(), fmt.Sprintf("dnsbl.addresses[%d]", i),
+			"%q is private, and no list knows it: write the one that the Internet sees", text)
+	}
+	for i, text := range c.DNSBL.Domains {
+		p.need(validDomain(text), fmt.Sprintf("dnsbl.domains[%d]", i), "%q is no domain: write example.com", text)
+	}
+	p.need(!c.DNSBL.Watch || c.Hub.Address == "", "dnsbl.watch", "an agent watches no block lists: set it on the hub")
 	for i, text := range c.DNSBL.Resolvers {
 		a, err := netip.ParseAddrPort(text)
 		p.need(err == nil && a.Port() != 0 && !a.Addr().IsUnspecified(), fmt.Sprintf("dnsbl.resolvers[%d]", i),
@@ -287,4 +297,16 @@ func loopbackServer(server string) bool {
 	host, _, _ := net.SplitHostPort(server)
 	addr, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && addr.IsLoopback()
+}
+
+// validDomain reports whether text is a host name with a dot in it.
+func validDomain(text string) bool {
+	name := strings.TrimSuffix(text, ".")
+	for label := range strings.SplitSeq(name, ".") {
+		if label == "" || len(label) > 63 || strings.HasPrefix(label, "-") || strings.HasSuffix(label, "-") || strings.Trim(strings.ToLower(label), "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+			return false
+		}
+	}
+	_, err := netip.ParseAddr(name)
+	return err != nil && strings.Contains(name, ".") && len(name) <= 253
 }

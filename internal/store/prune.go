@@ -17,11 +17,12 @@ type Ages struct {
 	Outbox    time.Duration // since they were sent or given up; not below the time that logs are read back
 	Accounts  time.Duration // since they changed last
 	Messages  time.Duration // since they changed last
+	Listings  time.Duration // changes on block lists; of what is listed, all are kept
 }
 
 // Pruned counts what was removed.
 type Pruned struct {
-	Findings, Decisions, Journal, Releases, Incidents, Outbox, Accounts, Messages int
+	Findings, Decisions, Journal, Releases, Incidents, Outbox, Accounts, Messages, Listings int
 }
 
 // pruneRows is how many rows one transaction removes, and pruneWindow how
@@ -58,6 +59,8 @@ func (db *DB) Prune(ctx context.Context, now time.Time, ages Ages) (Pruned, erro
 		{&p.Outbox, ages.Outbox, "outbox", "coalesce(sent_at, dead_at) < ?1", ""},
 		{&p.Accounts, ages.Accounts, "accounts", "updated < ?1", "id"},
 		{&p.Messages, ages.Messages, "messages", "updated < ?1", "key"},
+		{&p.Listings, ages.Listings, "listings", "at < ?1 AND (subject = '' OR EXISTS (SELECT 1 FROM listings AS l " +
+			"WHERE l.subject = listings.subject AND l.list = listings.list AND l.id >= listings.id AND l.ends))", ""},
 	} {
 		if s.age <= 0 {
 			continue

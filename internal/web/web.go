@@ -38,10 +38,11 @@ type Watch interface {
 	Health(ctx context.Context) Health
 }
 
-// Server is the handler's parts. Fleet, Users, Keeper and Metrics may be nil.
+// Server is the handler's parts. Fleet, Lists, Users, Keeper and Metrics may be nil.
 type Server struct {
 	Watch   Watch
 	Fleet   Fleet
+	Lists   Lists
 	Users   Users
 	Keeper  Keeper
 	Token   string
@@ -69,6 +70,8 @@ func (s *Server) Handler() http.Handler {
 			r.Get("/journal", s.journal)
 			r.Get("/agents", s.agents)
 			r.Get("/key", s.rotation)
+			r.Get("/lists", s.lists)
+			r.Get("/lists/history", s.listHistory)
 		})
 		r.With(s.atLeast(Operator)).Post("/act", s.act)
 		r.Group(func(r chi.Router) {

@@ -14,10 +14,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vedetta-watch/vedetta/dnsbl"
+	"github.com/vedetta-watch/vedetta/internal/web"
 	"github.com/vedetta-watch/vedetta/test/bed"
 )
 
@@ -228,6 +230,111 @@ func TestListsThroughUnbound(t *testing.T) {
 			t.Errorf("exit code %d, want 3:\n%s", code, out)
 		}
 	})
+}
+
+// TestServeWatchesLists has an address of the running service listed after a
+// while. A reply in the log has it asked about at once; a minute later, the list
+// itself confirming, people are told once, over a restart too.
+func TestServeWatchesLists(t *testing.T) {
+	const address = "203.0.113.9"
+	clean, listed := ":127.0.0.2:spam, see https://www.spamcop.net/bl.shtml?$\n127.0.0.2\n", "203.0.113.9\n"
+	d := bed.StartDNS(t, []bed.DNSZone{{Name: "bl.spamcop.net", Type: "ip4set", Data: clean}})
+	hook := newHook(t)
+	log := filepath.Join(t.TempDir(), "mail.log")
+	if err := os.WriteFile(log, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	others := "disabled:\n" // lists that nobody serves here
+	for _, l := range dnsbl.Shipped().Lists {
+		if l.Name != "spamcop" && l.Name != "barracuda" {
+			others += "- " + l.Name + "\n"
+		}
+	}
+	catalogue := filepath.Join(t.TempDir(), "lists.yml")
+	if err := os.WriteFile(catalogue, []byte(others), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := newService(t, setup{Logs: []string{log}, Notify: hook.section(),
+		DNSBL: fmt.Sprintf("watch: true\ninterfaces: false\nresolvers: [%q]\naddresses: [%q]\ncatalogue: %s\n", d.Resolver, address, catalogue)})
+	s.start()
+	lists := func() (states map[string]string, first web.ListSubject) {
+		now, err := s.Lists(t.Context())
+		if err != nil || len(now.Subjects) == 0 {
+			return nil, first
+		}
+		states = map[string]string{}
+		for _, l := range now.Lists {
+			states[l.List] = l.State
+		}
+		return states, now.Subjects[0]
+	}
+	wait(t, "the list to be believed", func() bool { states, _ := lists(); return states["spamcop"] == "HEALTHY" })
+	if states, first := lists(); states["barracuda"] != "NO_KEY" || first.Subject != address || len(first.Listings) > 0 {
+		t.Errorf("states %v, watched %+v", states, first)
+	}
+	d.Publish("bl.spamcop.net", clean+listed)
+	time.Sleep(3 * time.Second) // until rbldnsd has read it, and Unbound forgot
+	now := time.Now().UTC().Format(time.RFC3339)
+	for _, line := range []string{
+		now + " mx1 postfix/submission/smtpd[7]: 4GZZk45QRtz1cZ: client=pc[192.0.2.9], sasl_method=PLAIN, sasl_username=alice@shop.test",
+		now + " mx1 postfix/qmgr[8]: 4GZZk45QRtz1cZ: from=<alice@shop.test>, size=1000, nrcpt=1 (queue active)",
+		now + " mx1 postfix/smtp[9]: 4GZZk45QRtz1cZ: to=<r@example.org>, relay=mx.example.org[192.0.2.25]:25, delay=1, delays=0/0/1/0, dsn=5.7.1, status=bounced " +
+			"(host mx.example.org[192.0.2.25] said: 554 5.7.1 Service unavailable; Client host [" + address + "] blocked using bl.spamcop.net (in reply to RCPT TO command))",
+	} {
+		appendLine(t, log, line)
+	}
+	stage := func() string {
+		if _, first := lists(); len(first.Listings) > 0 {
+			return first.Listings[0].Stage
+		}
+		return ""
+	}
+	wait(t, "a first answer that it is listed", func() bool { return stage() != "" })
+	begun := time.Now()
+	for stage() != "LISTED" {
+		if time.Since(begun) > 3*time.Minute {
+			t.Fatalf("it is %s after %s", stage(), time.Since(begun))
+		}
+		time.Sleep(time.Second)
+	}
+	wait(t, "people to be told", func() bool { return hook.told(address, "is on a block list") })
+	told := len(hook.deliveries())
+
+	if code := s.stop(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	s.start()
+	wait(t, "the list to be believed again", func() bool { states, _ := lists(); return states["spamcop"] == "HEALTHY" })
+	if stage() != "LISTED" {
+		t.Errorf("after a restart it is %q", stage())
+	}
+	if n := len(hook.deliveries()); n != told {
+		t.Errorf("%d messages after the restart, %d before", n, told)
+	}
+	out := s.must("dnsbl", "history", address)
+	for _, want := range []string{"spamcop  listed", "spamcop  suspected", "SCBL: reported for spam (127.0.0.2): spam, see https://www.spamcop.net/bl.shtml?" + address} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the history lacks %q:\n%s", want, out)
+		}
+	}
+	if out := s.must("dnsbl", "history", "--json", "--list", "spamcop", "--limit", "1"); strings.Count(out, "\n") != 1 || !strings.Contains(out, `"kind":"`) {
+		t.Errorf("as JSON: %s", out)
+	}
+}
+
+// appendLine adds a line to a file.
+func appendLine(t *testing.T, path, line string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString(line + "\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // A listRow is a line of vedetta dnsbl check --json: the contract.

@@ -69,6 +69,7 @@ type setup struct {
 	Notify  string // the notify section's lines
 	Agents  string // host:port where agents report, of a hub
 	Hub     string // host:port of the hub, of an agent
+	DNSBL   string // the dnsbl section's lines
 }
 
 const token = "e2e-token-e2e-token"
@@ -92,7 +93,7 @@ func (s setup) yaml(state, api string) string {
 	if s.Hub != "" {
 		fmt.Fprintf(&b, "hub: {address: %q}\n", s.Hub)
 	}
-	for _, section := range []struct{ name, lines string }{{"postfix", s.Postfix}, {"rules", s.Rules}, {"notify", s.Notify}} {
+	for _, section := range []struct{ name, lines string }{{"postfix", s.Postfix}, {"rules", s.Rules}, {"notify", s.Notify}, {"dnsbl", s.DNSBL}} {
 		if section.lines != "" {
 			fmt.Fprintf(&b, "%s:\n%s", section.name, indent(section.lines))
 		}

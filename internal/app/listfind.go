@@ -1,0 +1,309 @@
+package app
+
+import (
+	"context"
+	"math"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/vedetta-watch/vedetta/dnsbl"
+	"github.com/vedetta-watch/vedetta/internal/dnsclient"
+)
+
+// findEvery is how often our outgoing addresses are looked for.
+const findEvery = 15 * time.Minute
+
+// Bounds of what an SPF record adds.
+const (
+	maxSPF      = 256 // addresses of one domain
+	maxSPFHosts = 20  // host names of one record that are looked up
+)
+
+// findAddresses looks for our outgoing addresses until ctx ends: those that
+// are configured, those of this host, and those that the SPF records of our
+// domains allow to send.
+func (l *listWatch) findAddresses(ctx context.Context) error {
+	for {
+		found := l.configured()
+		if l.config.Interfaces {
+			found = append(found, interfaceAddresses()...)
+		}
+		if l.config.SPF {
+			for _, domain := range l.config.Domains {
+				found = append(found, spfAddresses(ctx, l.client, domain)...)
+			}
+		}
+		if l.do(ctx, func() { l.watchAll(ctx, found) }) != nil || wait(ctx, findEvery) != nil {
+			return nil
+		}
+	}
+}
+
+// A foundSubject is what is to be watched, and how it was found.
+type foundSubject struct {
+	subject dnsbl.Subject
+	source  string
+}
+
+func (l *listWatch) configured() (found []foundSubject) {
+	for _, text := range slices.Concat(l.config.Addresses, l.config.Domains) {
+		if s, err := dnsbl.ParseSubject(text); err == nil { // the configuration was checked
+			found = append(found, foundSubject{s, "configuration"})
+		}
+	}
+	return found
+}
+
+// watchAll begins to watch what was found. What is not found any more is
+// watched until the next start.
+func (l *listWatch) watchAll(ctx context.Context, found []foundSubject) {
+	now := time.Now()
+	for _, f := range found {
+		l.add(now, f.subject, f.source)
+	}
+	l.p.metrics.listSubjects.Set(float64(len(l.sources)))
+	if len(l.sources) == 0 {
+		l.p.log.Warn("no address is watched on block lists: name them in dnsbl.addresses; this host has none that the Internet knows")
+	}
+	l.tell(ctx)
+}
+
+// interfaceAddresses are the public addresses of this host.
+func interfaceAddresses() (found []foundSubject) {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil // then only what is configured counts
+	}
+	for _, a := range addrs {
+		p, err := netip.ParsePrefix(a.String())
+		if err == nil && !p.Addr().IsLoopback() {
+			found = append(found, foundSubject{dnsbl.Address(p.Addr()), "interface"}) // private ones are not watched
+		}
+	}
+	return found
+}
+
+// A spfResolver looks records up.
+type spfResolver interface {
+	Lookup(ctx context.Context, name string, qtype uint16) dnsclient.Answer
+}
+
+// spfAddresses are the addresses that a domain's SPF record itself allows to
+// send for it (RFC 7208, section 5): by ip4, ip6, a and mx, for +, up to a /24.
+// What it includes or redirects to is mostly somebody else's, and left out.
+// What cannot be looked up now is found later.
+func spfAddresses(ctx context.Context, r spfResolver, domain string) []foundSubject {
+	var addrs []netip.Addr
+	hosts := 0
+	for _, text := range r.Lookup(ctx, domain, dns.TypeTXT).TXT {
+		version, terms, _ := strings.Cut(text, " ")
+		if !strings.EqualFold(version, "v=spf1") {
+			continue
+		}
+		for term := range strings.FieldsSeq(strings.ToLower(terms)) {
+			name, value, _ := strings.Cut(strings.TrimPrefix(term, "+"), ":")
+			switch name {
+			case "ip4", "ip6":
+				addrs = append(addrs, spfNetwork(value)...)
+			case "a", "mx":
+				if hosts++; hosts <= maxSPFHosts && !strings.ContainsAny(value, "%/") {
+					addrs = append(addrs, spfHost(ctx, r, name, value, domain)...)
+				}
+			}
+			if len(addrs) >= maxSPF {
+				break
+			}
+		}
+	}
+	var found []foundSubject
+	for _, addr := range addrs[:min(len(addrs), maxSPF)] {
+		found = append(found, foundSubject{dnsbl.Address(addr), "SPF of " + domain})
+	}
+	return found
+}
+
+// spfNetwork lists the addresses of a small IPv4 network, or of one IPv6
+// address: larger ones say what may send, not what does.
+func spfNetwork(text string) (addrs []netip.Addr) {
+	if addr, err := netip.ParseAddr(text); err == nil {
+		return []netip.Addr{addr}
+	}
+	p, err := netip.ParsePrefix(text)
+	if err != nil || p.Addr().Is4() && p.Bits() < 24 || !p.Addr().Is4() && p.Bits() < 128 {
+		return nil
+	}
+	for addr := p.Masked().Addr(); p.Contains(addr); addr = addr.Next() {
+		addrs = append(addrs, addr)
+	}
+	return addrs
+}
+
+// spfHost looks up the addresses of a host, or of the mail exchangers of a
+// domain; value is empty for the domain itself.
+func spfHost(ctx context.Context, r spfResolver, mechanism, value, domain string) (addrs []netip.Addr) {
+	if value == "" {
+		value = domain
+	}
+	hosts := []string{value}
+	if mechanism == "mx" {
+		hosts = nil
+		for _, mx := range r.Lookup(ctx, value, dns.TypeMX).MX {
+			if hosts = append(hosts, mx.Host); len(hosts) == 10 { // RFC 7208, section 4.6.4
+				break
+			}
+		}
+	}
+	for _, host := range hosts {
+		addrs = append(addrs, r.Lookup(ctx, host, dns.TypeA).Addrs...)
+		addrs = append(addrs, r.Lookup(ctx, host, dns.TypeAAAA).Addrs...)
+	}
+	return addrs
+}
+
+// A heard is a reply of another mail server that holds our address's
+// reputation against us.
+type heard struct {
+	at       time.Time
+	domain   string // of the recipient
+	provider string
+	text     string // a stranger's
+}
+
+// Bounds of what replies tell.
+const (
+	maxHeard     = 256 // replies that wait
+	maxNamed     = 64  // addresses that they name and that are not watched
+	maxFound     = 16  // of those, that come to be watched
+	namedEnough  = 3   // recipients' domains that must name one
+	namedWithin  = 7 * 24 * time.Hour
+	recheckEvery = 5 * time.Minute // that a reply has an address asked about at once
+)
+
+// A namedBy is who named an address that is not watched.
+type namedBy struct {
+	since   time.Time
+	domains map[string]bool
+}
+
+// hear takes a reply. An address of ours that it names is asked about at once;
+// one that servers of several recipients' domains name is one of ours too: they
+// say whom they got the mail from. One server alone could name anybody.
+func (l *listWatch) hear(h heard, now time.Time) {
+	named := false
+	for _, addr := range addressesIn(h.text) {
+		s := dnsbl.Address(addr)
+		if _, ok := l.sources[s]; ok {
+			named = true
+			l.sign(s, now)
+		} else if s.Public() && !addr.IsLoopback() && l.isNamed(addr, h.domain, now) {
+			l.add(now, s, "replies of other servers")
+		}
+	}
+	if named || now.Sub(l.unnamed) < time.Minute {
+		return
+	}
+	l.unnamed = now
+	for s := range l.sources { // it is about one of ours, and does not say which
+		if s.Kind() == dnsbl.IP4 || s.Kind() == dnsbl.IP6 {
+			l.sign(s, now)
+		}
+	}
+}
+
+// isNamed notes that a server named an address, and reports whether enough did
+// for it to be ours.
+func (l *listWatch) isNamed(addr netip.Addr, domain string, now time.Time) bool {
+	for a, by := range l.named {
+		if now.Sub(by.since) > namedWithin {
+			delete(l.named, a)
+		}
+	}
+	by := l.named[addr]
+	if by == nil {
+		if len(l.named) >= maxNamed {
+			return false
+		}
+		by = &namedBy{now, map[string]bool{}}
+		l.named[addr] = by
+	}
+	if len(by.domains) < namedEnough {
+		by.domains[domain] = true
+	}
+	found := 0
+	for _, source := range l.sources {
+		if source == "replies of other servers" {
+			found++
+		}
+	}
+	return len(by.domains) >= namedEnough && found < maxFound
+}
+
+// addressesIn finds the IP addresses in a text, at most four.
+func addressesIn(text string) (addrs []netip.Addr) {
+	for _, word := range strings.FieldsFunc(text, func(r rune) bool {
+		return !(r >= '0' && r <= '9' || r >= 'a' && r <= 'f' || r >= 'A' && r <= 'F' || r == '.' || r == ':')
+	}) {
+		word = strings.TrimRight(word, ".:")
+		addr, err := netip.ParseAddr(word)
+		if err != nil {
+			addr, err = netip.ParseAddr(strings.TrimLeft(word, ".:"))
+		}
+		if err == nil && len(addrs) < 4 {
+			addrs = append(addrs, addr.Unmap())
+		}
+	}
+	return addrs
+}
+
+// Signs are early signs about an address, in the last while.
+type signs struct {
+	weight  float64   // of the replies so far, halved each half-life
+	at      time.Time // when weight was right
+	checked time.Time // when it was last asked about because of one
+}
+
+// The weight of replies: five within the hour are as much risk as there is.
+const (
+	signWeight   = 0.2
+	signHalfLife = time.Hour
+)
+
+// decay brings the weight up to now.
+func (s *signs) decay(now time.Time) {
+	s.weight *= math.Exp2(-max(0, now.Sub(s.at)).Hours() / signHalfLife.Hours())
+	s.at = now
+}
+
+// sign notes that a server holds the reputation of an address against us: it
+// is asked about at once, and more often while that goes on.
+func (l *listWatch) sign(subject dnsbl.Subject, now time.Time) {
+	s := l.risks[subject]
+	if s == nil {
+		s = &signs{at: now}
+		l.risks[subject] = s
+	}
+	s.decay(now)
+	s.weight = min(s.weight+signWeight, 1)
+	l.watch.SetRisk(now, subject, s.weight)
+	if now.Sub(s.checked) >= recheckEvery {
+		s.checked = now
+		l.watch.Recheck(now, subject, "")
+	}
+}
+
+// weighSigns lets the risk of addresses fall with time.
+func (l *listWatch) weighSigns(now time.Time) {
+	for subject, s := range l.risks {
+		s.decay(now)
+		l.watch.SetRisk(now, subject, s.weight)
+		if s.weight <= 0.01 {
+			l.watch.SetRisk(now, subject, 0)
+			delete(l.risks, subject)
+		}
+	}
+}

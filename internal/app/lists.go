@@ -1,0 +1,395 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vedetta-watch/vedetta/dnsbl"
+	"github.com/vedetta-watch/vedetta/internal/config"
+	"github.com/vedetta-watch/vedetta/internal/dnsclient"
+	"github.com/vedetta-watch/vedetta/internal/store"
+	"github.com/vedetta-watch/vedetta/mailq"
+)
+
+// A listWatch watches our addresses and domains on block lists. Its loop owns
+// the dnsbl.Watch, which says what to ask when; a few askers ask it; whoever
+// else needs the watch asks the loop.
+//
+//	what is due → askers → answers → changes: written down, then told
+type listWatch struct {
+	p        *pipeline
+	config   config.DNSBL
+	client   *dnsclient.Client
+	resolver dnsbl.Resolver
+	watch    *dnsbl.Watch
+	asks     chan func()
+	heard    chan heard   // from observe
+	sent     atomic.Int64 // when the latest mail left, in Unix nanoseconds
+
+	// The loop's own.
+	began     time.Time
+	distrust  string                   // why no resolver can be believed; then nothing is asked
+	sources   map[dnsbl.Subject]string // how each was found
+	named     map[netip.Addr]*namedBy  // addresses that replies name, that are not watched
+	risks     map[dnsbl.Subject]*signs // early signs
+	told      map[string]bool          // findings that were reported in this run, by subject
+	unwritten []store.ListingRow       // changes that could not be written down yet
+	eye       eye                      // on the resolver
+	away      bool                     // most lists do not answer
+	unnamed   time.Time                // when a reply last counted that names none of our addresses
+}
+
+// listAskers is how many questions to block lists are open at once.
+const listAskers = 64
+
+// maxUnwrittenListings bounds the changes that wait for the database.
+const maxUnwrittenListings = 10_000
+
+// newListWatch returns nil if nothing is to be watched.
+func newListWatch(c config.DNSBL, p *pipeline) (*listWatch, error) {
+	if !c.Watch {
+		return nil, nil
+	}
+	catalogue, warnings, err := listCatalogue(c)
+	if err != nil {
+		return nil, err
+	}
+	for _, text := range warnings {
+		p.log.Warn("block lists", "warning", text)
+	}
+	client := newDNSClient(c)
+	if err := openDNSClient(client); err != nil {
+		return nil, err
+	}
+	return &listWatch{
+		p: p, config: c, client: client, resolver: listResolver{client},
+		watch: dnsbl.NewWatch(catalogue, listKeys(c), rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))),
+		asks:  make(chan func()), heard: make(chan heard, maxHeard),
+		distrust: "the resolver was not examined yet",
+		sources:  map[dnsbl.Subject]string{}, named: map[netip.Addr]*namedBy{}, risks: map[dnsbl.Subject]*signs{}, told: map[string]bool{},
+		eye: eye{kind: "lists", subject: "resolver for block lists", part: "block lists"},
+	}, nil
+}
+
+// restore takes up what the last run knew, and watches on what was listed.
+func (l *listWatch) restore(ctx context.Context) error {
+	var history []dnsbl.Event
+	damaged := spoilt{of: "changes on block lists"}
+	err := l.p.store.LoadListings(ctx, func(row store.ListingRow) error {
+		var e dnsbl.Event
+		if err := json.Unmarshal(row.Body, &e); err != nil {
+			damaged.add(err)
+			return nil
+		}
+		history = append(history, e)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("block lists: %w", err)
+	}
+	damaged.tell(l.p.log)
+	l.watch.Restore(history)
+	for s := range stillListed(history) {
+		if s.IsSingle() {
+			l.add(time.Now(), s, "listed before")
+		}
+	}
+	return nil
+}
+
+// stillListed is what was on a list, or seemed to be, when the history ended.
+func stillListed(history []dnsbl.Event) map[dnsbl.Subject]bool {
+	type pair struct {
+		subject dnsbl.Subject
+		list    string
+	}
+	on := map[pair]bool{}
+	for _, e := range history {
+		switch e.Kind {
+		case dnsbl.Suspected, dnsbl.Opened, dnsbl.Flapped:
+			on[pair{e.Subject, e.List}] = true
+		case dnsbl.Dismissed, dnsbl.Cleared:
+			delete(on, pair{e.Subject, e.List})
+		}
+	}
+	subjects := map[dnsbl.Subject]bool{}
+	for p := range on {
+		subjects[p.subject] = true
+	}
+	return subjects
+}
+
+// add begins to watch a subject, unless it is watched already.
+func (l *listWatch) add(now time.Time, s dnsbl.Subject, source string) {
+	if _, ok := l.sources[s]; ok || !s.Public() {
+		return
+	}
+	if err := l.watch.Add(now, s); err != nil {
+		l.p.log.Error("not watched on block lists", "subject", s.String(), "found", source, "err", err)
+		return
+	}
+	l.sources[s] = source
+	l.p.log.Info("watched on block lists", "subject", s.String(), "found", source)
+}
+
+// run watches until ctx ends.
+func (l *listWatch) run(ctx context.Context) error {
+	defer l.client.Close()
+	tasks, answers := make(chan dnsbl.Task), make(chan listAnswered)
+	g, ctx := errgroup.WithContext(ctx)
+	for range listAskers {
+		g.Go(func() error {
+			l.answer(ctx, tasks, answers)
+			return nil
+		})
+	}
+	g.Go(func() error {
+		defer close(tasks)
+		l.loop(ctx, tasks, answers)
+		return nil
+	})
+	g.Go(func() error { return l.examine(ctx) })
+	g.Go(func() error { return l.findAddresses(ctx) })
+	return g.Wait()
+}
+
+// A listAnswered is the answer to a task.
+type listAnswered struct {
+	task   dnsbl.Task
+	answer dnsbl.Answer
+}
+
+// answer asks one question after the other.
+func (l *listWatch) answer(ctx context.Context, tasks <-chan dnsbl.Task, answers chan<- listAnswered) {
+	for t := range tasks {
+		a := listAnswered{t, t.Ask(ctx, l.resolver)}
+		select {
+		case answers <- a:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// loop owns the watch.
+func (l *listWatch) loop(ctx context.Context, tasks chan<- dnsbl.Task, answers <-chan listAnswered) {
+	var waiting []dnsbl.Task
+	asked := 0
+	l.began = time.Now()
+	minute, timer := time.NewTicker(time.Minute), time.NewTimer(0)
+	defer minute.Stop()
+	defer timer.Stop()
+	for {
+		free := listAskers - asked - len(waiting)
+		if free > 0 && l.distrust == "" {
+			due, events := l.watch.Due(time.Now(), free)
+			waiting = append(waiting, due...)
+			l.took(ctx, events)
+		}
+		out, next := (chan<- dnsbl.Task)(nil), dnsbl.Task{}
+		if len(waiting) > 0 {
+			out, next = tasks, waiting[0]
+		}
+		timer.Reset(l.sleep(asked + len(waiting)))
+		select {
+		case <-ctx.Done():
+			return
+		case out <- next:
+			waiting = waiting[1:]
+			asked++
+		case a := <-answers:
+			asked--
+			l.count(a.answer)
+			l.took(ctx, l.watch.Take(time.Now(), a.task, a.answer))
+		case ask := <-l.asks:
+			ask()
+		case h := <-l.heard:
+			l.hear(h, time.Now())
+		case <-minute.C:
+			l.minute(ctx)
+		case <-timer.C:
+		}
+	}
+}
+
+// sleep is how long the loop may wait when nothing comes.
+func (l *listWatch) sleep(busy int) time.Duration {
+	next := l.watch.Next()
+	if busy >= listAskers || l.distrust != "" || next.IsZero() {
+		return time.Minute
+	}
+	return min(max(time.Until(next), 20*time.Millisecond), time.Minute)
+}
+
+// count notes how a question ended.
+func (l *listWatch) count(a dnsbl.Answer) {
+	result := "none"
+	if a.Status == dnsbl.Found || a.Status == dnsbl.NoData || a.Status == dnsbl.NXDomain {
+		result = "some"
+	}
+	l.p.metrics.listQuestions.WithLabelValues(result).Inc()
+}
+
+// do runs f in the loop and waits for its end.
+func (l *listWatch) do(ctx context.Context, f func()) error {
+	done := make(chan struct{})
+	select {
+	case l.asks <- func() { f(); close(done) }:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-l.p.done:
+		return errStopping
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// examineEvery is how often the resolvers are examined, and examineAgain how
+// soon after an examination that went badly.
+const (
+	examineEvery = time.Hour
+	examineAgain = 5 * time.Minute
+)
+
+// examine has nothing asked of resolvers that cannot be believed.
+func (l *listWatch) examine(ctx context.Context) error {
+	for {
+		health := l.client.SelfTest(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		why := distrust(health)
+		if l.do(ctx, func() { l.examined(ctx, health, why) }) != nil {
+			return nil
+		}
+		pause := examineEvery
+		if why != "" {
+			pause = examineAgain
+		}
+		if wait(ctx, pause) != nil {
+			return nil
+		}
+	}
+}
+
+func (l *listWatch) examined(ctx context.Context, health []dnsclient.Health, why string) {
+	for _, h := range health {
+		for _, text := range h.Texts {
+			l.p.log.Warn("resolver for block lists", "text", text)
+		}
+	}
+	l.distrust = why
+	if why != "" {
+		l.p.blind(ctx, &l.eye, fmt.Errorf("no block list is asked: %s", why))
+	}
+}
+
+// minute puts the house in order.
+func (l *listWatch) minute(ctx context.Context) {
+	now := time.Now()
+	if sent := time.Unix(0, l.sent.Load()); now.Sub(sent) < time.Hour {
+		for s := range l.sources {
+			l.watch.Sent(sent, s)
+		}
+	}
+	l.weighSigns(now)
+	l.writeDown(ctx)
+	l.tell(ctx)
+}
+
+// took writes changes down and tells of them.
+func (l *listWatch) took(ctx context.Context, events []dnsbl.Event) {
+	if len(events) == 0 {
+		return
+	}
+	toTell := false
+	for _, e := range events {
+		l.log(e)
+		l.unwritten = append(l.unwritten, listingRow(e))
+		toTell = toTell || isTold(e.Kind)
+	}
+	if over := len(l.unwritten) - maxUnwrittenListings; over > 0 {
+		l.p.log.Error("changes on block lists are lost: nothing can be written down", "lost", over)
+		l.unwritten = l.unwritten[over:]
+	}
+	l.writeDown(ctx)
+	if toTell {
+		l.tell(ctx)
+	}
+	l.tellOnce(ctx, events)
+}
+
+// isTold reports whether a change may begin or end what people are told.
+func isTold(k dnsbl.EventKind) bool {
+	return k == dnsbl.Opened || k == dnsbl.Flapped || k == dnsbl.Recoded || k == dnsbl.Cleared || k == dnsbl.ListState
+}
+
+func (l *listWatch) log(e dnsbl.Event) {
+	subject := ""
+	if e.Subject != (dnsbl.Subject{}) {
+		subject = e.Subject.String()
+	}
+	l.p.log.Info("block list", "list", e.List, "change", e.Kind.String(), "subject", subject, "codes", fmt.Sprint(e.Codes), "state", e.State.String(), "text", e.Text)
+}
+
+// listingRow is a change as it is stored.
+func listingRow(e dnsbl.Event) store.ListingRow {
+	body, err := json.Marshal(e)
+	if err != nil {
+		panic(err) // plain data
+	}
+	row := store.ListingRow{Time: e.Time, Kind: e.Kind.String(), List: e.List, Body: body, Ends: e.Kind == dnsbl.Cleared || e.Kind == dnsbl.Dismissed}
+	if e.Subject != (dnsbl.Subject{}) {
+		row.Subject = e.Subject.String()
+	}
+	return row
+}
+
+// writeDown writes what waits. What cannot be written is tried again each
+// minute, and told all the same.
+func (l *listWatch) writeDown(ctx context.Context) {
+	if len(l.unwritten) == 0 {
+		return
+	}
+	ctx, cancel := finish(ctx)
+	defer cancel()
+	if err := l.p.store.AddListings(ctx, l.unwritten); err != nil {
+		l.p.metrics.unwritten.Inc()
+		l.p.log.Error("changes on block lists are written later", "changes", len(l.unwritten), "err", err)
+		return
+	}
+	l.unwritten = nil
+}
+
+// saw takes what an event of the log says about our addresses. It runs in
+// observe and never blocks: what does not fit is left out.
+func (l *listWatch) saw(ev *mailq.Event) {
+	if l == nil {
+		return
+	}
+	switch ev.Kind {
+	case mailq.Delivered:
+		if ev.Into == "" && ev.Time.UnixNano() > l.sent.Load() {
+			l.sent.Store(ev.Time.UnixNano())
+		}
+	case mailq.Deferred, mailq.Bounced:
+		if ev.Reply.Class != mailq.AddressReputation {
+			return
+		}
+		select {
+		case l.heard <- heard{ev.Time, ev.To.Domain, ev.Reply.Provider, ev.Reply.Text}:
+		default:
+		}
+	}
+}

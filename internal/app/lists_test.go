@@ -1,0 +1,380 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vedetta-watch/vedetta/dnsbl"
+	"github.com/vedetta-watch/vedetta/internal/config"
+	"github.com/vedetta-watch/vedetta/internal/dnsclient"
+	"github.com/vedetta-watch/vedetta/internal/web"
+	"github.com/vedetta-watch/vedetta/mailq"
+	"github.com/vedetta-watch/vedetta/rules"
+)
+
+// A fakeDNS has block lists: names to the address that they answer.
+type fakeDNS struct {
+	mu      sync.Mutex
+	entries map[string]string
+	dead    bool
+	asked   int
+}
+
+func (f *fakeDNS) Lookup(_ context.Context, name string, t dnsbl.Type) dnsbl.Answer {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked++
+	switch entry, ok := f.entries[name]; {
+	case f.dead:
+		return dnsbl.Answer{Status: dnsbl.Timeout}
+	case ok && t == dnsbl.TypeA:
+		return dnsbl.Answer{Status: dnsbl.Found, Addrs: []netip.Addr{netip.MustParseAddr(entry)}, TTL: time.Minute, Server: "ns.test"}
+	case ok && t == dnsbl.TypeTXT:
+		return dnsbl.Answer{Status: dnsbl.Found, Texts: []string{"see https://www.spamcop.net/<b>\x1b[2J"}}
+	}
+	return dnsbl.Answer{Status: dnsbl.NXDomain, TTL: time.Minute}
+}
+
+func (f *fakeDNS) Confirm(ctx context.Context, _, name string, t dnsbl.Type) dnsbl.Answer {
+	return f.Lookup(ctx, name, t)
+}
+
+func (f *fakeDNS) set(do func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	do()
+}
+
+const (
+	outgoing    = "203.0.113.9"
+	onSpamcop   = "9.113.0.203.bl.spamcop.net"
+	ofOutgoing  = outgoing + " (spamcop)"
+	spamcopTest = "2.0.0.127.bl.spamcop.net"
+)
+
+// A listService is a service of which the pipeline and the watch over block
+// lists run, in virtual time.
+type listService struct {
+	*service
+	stop func()
+}
+
+// startLists runs a service with that state and DNS until stop.
+func startLists(t *testing.T, state string, f *fakeDNS) *listService {
+	t.Helper()
+	c := config.Default()
+	c.State, c.Hostname, c.Logs, c.API.Listen = state, "mx1.test", nil, ""
+	c.Notify.Webhook.URL = "http://127.0.0.1:1/" // letters are written, and stay
+	c.DNSBL = config.DNSBL{Watch: true, Resolvers: []string{"127.0.0.1:1"}, Addresses: []string{outgoing}}
+	ctx, cancel := context.WithCancel(t.Context())
+	c, db, end, err := begin(ctx, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := newService(ctx, c, db, Options{Config: c, Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lists []dnsbl.List
+	for _, l := range dnsbl.Shipped().Lists {
+		if l.Name == "spamcop" || l.Name == "barracuda" {
+			lists = append(lists, l)
+		}
+	}
+	s.lists.watch = dnsbl.NewWatch(&dnsbl.Catalogue{Lists: lists}, nil, testRand())
+	s.lists.resolver, s.lists.distrust = f, ""
+	if err := s.restore(ctx); err != nil {
+		t.Fatal(err)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.observe(ctx) })
+	g.Go(func() error { return s.pipeline.answer(ctx) })
+	tasks, answers := make(chan dnsbl.Task), make(chan listAnswered)
+	for range 4 {
+		g.Go(func() error { s.lists.answer(ctx, tasks, answers); return nil })
+	}
+	g.Go(func() error { defer close(tasks); s.lists.loop(ctx, tasks, answers); return nil })
+	g.Go(func() error { return s.lists.findAddresses(ctx) })
+	return &listService{s, func() {
+		cancel()
+		if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		end()
+	}}
+}
+
+// history is the kinds of changes about the address, the oldest first.
+func (s *listService) history(t *testing.T) (kinds []string) {
+	t.Helper()
+	rows, err := s.lists.ListHistory(t.Context(), web.ListQuery{Subject: outgoing})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range slices.Backward(rows) {
+		kinds = append(kinds, row.Kind)
+	}
+	return kinds
+}
+
+// letters is the titles of what people were to be told.
+func (s *listService) letters(t *testing.T) (titles []string) {
+	t.Helper()
+	due, err := s.store.Due(t.Context(), time.Now().Add(time.Hour), 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range due {
+		_, rest, _ := strings.Cut(string(d.Body), `"title":"`)
+		title, _, _ := strings.Cut(rest, `"`)
+		titles = append(titles, title)
+	}
+	return titles
+}
+
+// TestListings has an address listed, the service started anew meanwhile, and
+// the entry go: it is told once that it is there, and once that it is gone.
+func TestListings(t *testing.T) {
+	state := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeDNS{entries: map[string]string{spamcopTest: "127.0.0.2"}}
+		s := startLists(t, state, f)
+		time.Sleep(2 * time.Hour)
+		if got := s.letters(t); len(got) > 0 {
+			t.Errorf("a clean address is told: %q", got)
+		}
+		f.set(func() { f.entries[onSpamcop] = "127.0.0.2" })
+		s.lists.saw(&mailq.Event{Time: time.Now(), Kind: mailq.Deferred, To: mailq.Recipient{Domain: "example.org"},
+			Reply: mailq.Reply{Class: mailq.AddressReputation, Text: "450 Client host [" + outgoing + "] blocked using bl.spamcop.net"}})
+		time.Sleep(2*time.Minute + 30*time.Second)
+		if diff := cmp.Diff([]string{"suspected", "listed"}, s.history(t)); diff != "" {
+			t.Errorf("soon after the reply (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff([]string{ofOutgoing + " is on a block list"}, s.letters(t)); diff != "" {
+			t.Errorf("letters (-want +got):\n%s", diff)
+		}
+		now, err := s.lists.Lists(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if g := now.Subjects[0]; g.Subject != outgoing || g.Found != "configuration" || g.Level != "warn" || len(g.Listings) != 1 || g.Listings[0].Reason != "see https://www.spamcop.net/<b> [2J" {
+			t.Errorf("shown: %+v", g)
+		}
+		since := now.Subjects[0].Listings[0].Since
+		s.stop()
+
+		time.Sleep(time.Hour)
+		s = startLists(t, state, f)
+		time.Sleep(26 * time.Hour)
+		if got := s.letters(t); len(got) != 1 {
+			t.Errorf("after a restart: %q, want the one letter", got)
+		}
+		if now, err = s.lists.Lists(t.Context()); err != nil || !now.Subjects[0].Listings[0].Since.Equal(since) {
+			t.Errorf("listed since %v, %v; want %v", now.Subjects[0].Listings[0].Since, err, since)
+		}
+		if got := s.book.Standing(rules.Listed); !slices.Equal(got, []string{ofOutgoing}) {
+			t.Errorf("open incidents: %q", got)
+		}
+
+		f.set(func() { f.dead = true })
+		time.Sleep(12 * time.Hour)
+		if got := s.book.Standing(rules.Listed); len(got) != 1 {
+			t.Errorf("the list died, and the listing reads as over")
+		}
+		if got := s.letters(t); len(got) != 2 || !strings.Contains(got[1], "resolver for block lists") {
+			t.Errorf("letters: %q, want one more about the resolver", got)
+		}
+		f.set(func() { f.dead = false; delete(f.entries, onSpamcop) })
+		time.Sleep(2 * 24 * time.Hour)
+		if diff := cmp.Diff([]string{"suspected", "listed", "clearing", "cleared"}, s.history(t)); diff != "" {
+			t.Errorf("at the end (-want +got):\n%s", diff)
+		}
+		if got := s.letters(t); !slices.Contains(got, "over: "+ofOutgoing+" is on a block list") || len(s.book.Standing(rules.Listed)) != 0 {
+			t.Errorf("letters %q, open incidents %q", got, s.book.Standing(rules.Listed))
+		}
+		s.stop()
+	})
+}
+
+// TestListTrouble has a list go wild: it is told as the list's trouble, and
+// nobody is listed.
+func TestListTrouble(t *testing.T) {
+	state := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeDNS{entries: map[string]string{spamcopTest: "127.255.255.254"}}
+		s := startLists(t, state, f)
+		time.Sleep(time.Hour)
+		if diff := cmp.Diff([]string{"block list spamcop needs a look"}, s.letters(t)); diff != "" {
+			t.Errorf("letters (-want +got):\n%s", diff)
+		}
+		if got := s.lists.listStates(t); !slices.Equal(got, []string{"barracuda NO_KEY", "spamcop REFUSED"}) {
+			t.Errorf("states %q", got)
+		}
+		f.set(func() { f.entries[spamcopTest] = "127.0.0.2" })
+		time.Sleep(24 * time.Hour)
+		if got := s.letters(t); !slices.Contains(got, "over: block list spamcop needs a look") {
+			t.Errorf("letters %q", got)
+		}
+		s.stop()
+	})
+}
+
+func (l *listWatch) listStates(t *testing.T) (states []string) {
+	t.Helper()
+	now, err := l.Lists(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range now.Lists {
+		states = append(states, s.List+" "+s.State)
+	}
+	return states
+}
+
+// TestDistrustAsksNothing keeps silent towards lists while no resolver can be
+// believed.
+func TestDistrustAsksNothing(t *testing.T) {
+	state := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeDNS{entries: map[string]string{spamcopTest: "127.0.0.2"}}
+		s := startLists(t, state, f)
+		up := netip.MustParseAddrPort("127.0.0.1:53")
+		health := []dnsclient.Health{{Upstream: up, Rewrites: dnsclient.Yes}}
+		if err := s.lists.do(t.Context(), func() { s.lists.examined(t.Context(), health, distrust(health)) }); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		before := f.questions()
+		time.Sleep(6 * time.Hour)
+		if n := f.questions(); n != before {
+			t.Errorf("%d questions", n-before)
+		}
+		if got := s.letters(t); len(got) != 1 || !strings.Contains(got[0], "resolver for block lists") {
+			t.Errorf("letters %q", got)
+		}
+		s.stop()
+	})
+}
+
+// A fakeSPF resolver has records.
+type fakeSPF = dnsclient.Static
+
+func TestSPFAddresses(t *testing.T) {
+	addr := netip.MustParseAddr
+	r := fakeSPF{
+		TXT: map[string][]string{
+			"a.test": {"unrelated", "v=spf1 ip4:203.0.113.9 IP4:203.0.113.16/30 ip4:198.51.0.0/16 ip6:2001:db8::9 ip6:2001:db8::/64 +a mx -ip4:192.0.2.1 ~ip4:192.0.2.2 a:out.test a:%{i}.x.test include:big.test -all"},
+			"b.test": {"v=spf1 ip4:198.51.100.0/24 ip4:203.0.113.0/24 ip4:192.0.2.0/24 ~all"},
+			"c.test": {"v=spf2.0/pra ip4:203.0.113.9"},
+			"d.test": {"v=spf1 ip4:not-an-address ip4: mx:many.test ip6:::/0 ?all"},
+		},
+		A:  map[string][]netip.Addr{"a.test": {addr("203.0.113.40")}, "mx1.test": {addr("203.0.113.41")}, "out.test": {addr("203.0.113.42")}},
+		MX: map[string][]dnsclient.MX{"a.test": {{Preference: 10, Host: "mx1.test."}}},
+	}
+	texts := func(domain string) (all []string) {
+		for _, f := range spfAddresses(t.Context(), r, domain) {
+			all = append(all, f.subject.String())
+			if f.source != "SPF of "+domain {
+				t.Errorf("source %q", f.source)
+			}
+		}
+		return all
+	}
+	want := []string{"203.0.113.9", "203.0.113.16", "203.0.113.17", "203.0.113.18", "203.0.113.19", "2001:db8::9", "203.0.113.40", "203.0.113.41", "203.0.113.42"}
+	if diff := cmp.Diff(want, texts("a.test")); diff != "" {
+		t.Errorf("addresses (-want +got):\n%s", diff)
+	}
+	if n := len(texts("b.test")); n != maxSPF {
+		t.Errorf("%d addresses of three networks, want %d", n, maxSPF)
+	}
+	for _, domain := range []string{"c.test", "d.test", "none.test"} {
+		if got := texts(domain); len(got) > 0 {
+			t.Errorf("%s: %q", domain, got)
+		}
+	}
+}
+
+func TestAddressesIn(t *testing.T) {
+	for text, want := range map[string][]string{
+		"550 5.7.1 Client host [203.0.113.9] blocked using zen.spamhaus.org":      {"203.0.113.9"},
+		"554 IP=203.0.113.9 - see 2001:db8::9.":                                   {"203.0.113.9", "2001:db8::9"},
+		"421 4.7.0 [TSS04] Messages from ::ffff:203.0.113.9 temporarily deferred": {"203.0.113.9"},
+		"version 1.2.3.4.5 of 1.2.3, at 10:20:30":                                 nil,
+		"1.1.1.1 1.1.1.2 1.1.1.3 1.1.1.4 1.1.1.5 1.1.1.6":                         {"1.1.1.1", "1.1.1.2", "1.1.1.3", "1.1.1.4"},
+		"": nil,
+		"\xff\x00:::" + strings.Repeat("1.", 300): nil,
+	} {
+		var got []string
+		for _, a := range addressesIn(text) {
+			got = append(got, a.String())
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
+
+// TestNamedByOthers watches an address that servers of three recipients'
+// domains name, and none that one server names over and over.
+func TestNamedByOthers(t *testing.T) {
+	l := &listWatch{
+		p: &pipeline{log: slog.New(slog.DiscardHandler)}, watch: dnsbl.NewWatch(&dnsbl.Catalogue{}, nil, testRand()),
+		sources: map[dnsbl.Subject]string{}, named: map[netip.Addr]*namedBy{}, risks: map[dnsbl.Subject]*signs{},
+	}
+	now := time.Now()
+	hear := func(text, domain string) { l.hear(heard{at: now, domain: domain, text: text}, now) }
+	for range 10 {
+		hear("[203.0.113.66] is bad", "evil.test")
+	}
+	for _, domain := range []string{"a.test", "b.test", "b.test"} {
+		hear("[203.0.113.9] is bad, and so is [10.0.0.1]", domain)
+	}
+	if len(l.sources) > 0 {
+		t.Errorf("watched: %v", l.sources)
+	}
+	hear("[203.0.113.9] is bad, and so is [10.0.0.1]", "c.test")
+	s := dnsbl.Address(netip.MustParseAddr("203.0.113.9"))
+	if len(l.sources) != 1 || l.sources[s] != "replies of other servers" {
+		t.Errorf("watched: %v", l.sources)
+	}
+	for range 20 {
+		hear("[203.0.113.9] is bad", "a.test")
+	}
+	if w := l.risks[s].weight; w != 1 {
+		t.Errorf("risk %.2f after 20 replies, want 1", w)
+	}
+	l.weighSigns(now.Add(2 * time.Hour))
+	if w := l.risks[s].weight; w < 0.24 || w > 0.26 {
+		t.Errorf("risk %.2f two hours later, want a quarter", w)
+	}
+	if l.weighSigns(now.Add(24 * time.Hour)); len(l.risks) > 0 {
+		t.Errorf("risk remains a day later: %v", l.risks)
+	}
+	for i := range 1000 { // a stranger names many
+		hear("203.0."+netip.AddrFrom4([4]byte{0, 0, byte(i >> 8), byte(i)}).String()[4:], "evil.test")
+	}
+	if len(l.named) > maxNamed {
+		t.Errorf("%d addresses are remembered", len(l.named))
+	}
+}
+
+func testRand() *rand.Rand { return rand.New(rand.NewPCG(1, 2)) }
+
+func (f *fakeDNS) questions() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.asked
+}

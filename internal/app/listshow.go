@@ -1,0 +1,94 @@
+package app
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/vedetta-watch/vedetta/dnsbl"
+	"github.com/vedetta-watch/vedetta/internal/store"
+	"github.com/vedetta-watch/vedetta/internal/web"
+)
+
+// listDesk shows the block lists to the API; nil if none are watched.
+func (s *service) listDesk() web.Lists {
+	if s.lists == nil {
+		return nil
+	}
+	return s.lists
+}
+
+// maxShownSubjects is how many subjects are shown, the most exposed first.
+const maxShownSubjects = 1000
+
+// Lists implements web.Lists.
+func (l *listWatch) Lists(ctx context.Context) (now web.ListsNow, err error) {
+	err = l.do(ctx, func() {
+		now = web.ListsNow{Distrust: l.distrust, Subjects: []web.ListSubject{}, Lists: []web.ListState{}}
+		for s, found := range l.sources {
+			now.Subjects = append(now.Subjects, l.show(s, found))
+		}
+		for _, h := range l.watch.Health() {
+			now.Lists = append(now.Lists, web.ListState{
+				List: h.List, Title: h.Title, State: h.State.String(), Since: h.Since, Text: h.Text, Terms: h.Terms, Asked: h.AskedToday,
+			})
+		}
+	})
+	if err != nil {
+		return web.ListsNow{}, err
+	}
+	slices.SortFunc(now.Subjects, func(a, b web.ListSubject) int {
+		return cmp.Or(cmp.Compare(b.Exposure, a.Exposure), cmp.Compare(a.Subject, b.Subject))
+	})
+	now.Subjects = now.Subjects[:min(len(now.Subjects), maxShownSubjects)]
+	return now, nil
+}
+
+// show is where one subject stands.
+func (l *listWatch) show(s dnsbl.Subject, found string) web.ListSubject {
+	all := l.watch.Listings(s)
+	exposure := dnsbl.Exposure(all)
+	shown := web.ListSubject{Subject: s.String(), Found: found, Exposure: round(exposure, 2), Level: dnsbl.LevelOf(exposure).String(), Listings: []web.Listing{}}
+	for _, g := range all {
+		if g.Stage == dnsbl.NotListed {
+			continue
+		}
+		shown.Listings = append(shown.Listings, web.Listing{
+			List: g.List, Stage: g.Stage.String(), Since: g.Since, Codes: g.Codes, Meaning: g.Meaning, Scope: g.Scope.String(), Reason: g.Reason, Delist: g.Delist,
+		})
+	}
+	return shown
+}
+
+// ListHistory implements web.Lists.
+func (l *listWatch) ListHistory(ctx context.Context, q web.ListQuery) ([]web.ListChange, error) {
+	changes := []web.ListChange{}
+	if q.Subject != "" {
+		s, err := dnsbl.ParseSubject(q.Subject)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", web.ErrInvalid, err)
+		}
+		q.Subject = s.String()
+	}
+	rows, err := l.p.store.Listings(ctx, store.ListingFilter{Subject: q.Subject, List: q.List, Limit: q.Limit})
+	if err != nil {
+		return nil, err
+	}
+	for _, row := range rows {
+		var e dnsbl.Event
+		if err := json.Unmarshal(row.Body, &e); err != nil {
+			return nil, fmt.Errorf("change %d on block lists: %w", row.ID, err)
+		}
+		c := web.ListChange{
+			Time: e.Time, Kind: e.Kind.String(), List: e.List, Subject: row.Subject, Since: e.Since, Codes: e.Codes, Meaning: e.Meaning,
+			Reason: e.Reason, Delist: e.Delist, Server: e.Server, Count: e.Count, Text: e.Text,
+		}
+		if e.Kind == dnsbl.ListState {
+			c.State = e.State.String()
+		}
+		changes = append(changes, c)
+	}
+	return changes, nil
+}

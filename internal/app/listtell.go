@@ -1,0 +1,211 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/vedetta-watch/vedetta/dnsbl"
+	"github.com/vedetta-watch/vedetta/rules"
+)
+
+// tell compares what stands on the lists with what people were told, and tells
+// the difference: a finding for what is new, an end for what is over. It is all
+// the same whether a change or a restart led there.
+func (l *listWatch) tell(ctx context.Context) {
+	now := time.Now()
+	listings, known := l.listings(now)
+	l.tellStanding(ctx, rules.Listed, listings, func(subject string) bool {
+		return known[subject] || now.Sub(l.began) > forgottenAfter
+	})
+	troubles, tested := l.troubles(ctx, now)
+	l.tellStanding(ctx, rules.ListHealth, troubles, func(subject string) bool {
+		return tested[subject] || now.Sub(l.began) > forgottenAfter
+	})
+}
+
+// forgottenAfter is how long after the start an incident ends whose subject is
+// not watched any more: it may just not have been found yet.
+const forgottenAfter = 24 * time.Hour
+
+// tellStanding reports the findings that were not reported in this run, and
+// ends the incidents of the rule that none of them is about, where that is
+// known. A finding that was told before the start is not told again: it has the
+// same ID.
+func (l *listWatch) tellStanding(ctx context.Context, rule string, findings map[string]rules.Finding, isKnown func(subject string) bool) {
+	for _, f := range findings {
+		if !l.told[f.ID] {
+			l.told[f.ID] = true
+			l.p.report(ctx, f)
+		}
+	}
+	for _, subject := range l.p.book.Standing(rule) {
+		if _, stands := findings[subject]; stands || !isKnown(subject) {
+			continue
+		}
+		select {
+		case l.p.ended <- endedIncident{rule, subject}:
+		case <-ctx.Done():
+			return
+		case <-l.p.done:
+			return
+		}
+	}
+}
+
+// An endedIncident is what stands no more.
+type endedIncident struct{ rule, subject string }
+
+// listingName is the subject of a finding about a listing.
+func listingName(g *dnsbl.Listing) string { return g.Subject.String() + " (" + g.List + ")" }
+
+// listings are the findings about what is on a list now, by their subject, and
+// the names of all that is known to be on it or not.
+func (l *listWatch) listings(now time.Time) (findings map[string]rules.Finding, known map[string]bool) {
+	findings, known = map[string]rules.Finding{}, map[string]bool{}
+	standing := [...]int{dnsbl.Inform: 0, dnsbl.Warn: 0, dnsbl.Act: 0}
+	highest := 0.0
+	for s := range l.watch.Subjects() {
+		all := l.watch.Listings(s)
+		exposure := dnsbl.Exposure(all)
+		highest = max(highest, exposure)
+		for i := range all {
+			g := &all[i]
+			known[listingName(g)] = true
+			if g.Stage != dnsbl.OnList && g.Stage != dnsbl.Leaving {
+				continue
+			}
+			standing[g.Tier]++
+			if g.Tier == dnsbl.Inform || g.Mass && !g.Corroborated {
+				continue // never told by itself
+			}
+			findings[listingName(g)] = listingFinding(g, exposure, now)
+		}
+	}
+	for tier, n := range standing {
+		l.p.metrics.listings.WithLabelValues(dnsbl.Tier(tier).String()).Set(float64(n))
+	}
+	l.p.metrics.exposure.Set(highest)
+	return findings, known
+}
+
+// maxExposure bounds the logarithm of what is left.
+const maxExposure = 0.999
+
+// listingFinding puts a listing into a finding's words. What the list says is a
+// stranger's text.
+func listingFinding(g *dnsbl.Listing, exposure float64, now time.Time) rules.Finding {
+	subject := listingName(g)
+	score := -math.Log1p(-min(exposure, maxExposure))
+	what := fmt.Sprintf("%s: %s (%s)", g.Title, g.Meaning, strings.Join(g.Codes, ", "))
+	if scope := g.Scope.String(); scope != "" {
+		what += ", scope " + scope
+	}
+	if g.Policy {
+		what += "; about how the address is set up, not about spam"
+	}
+	texts := []string{what, fmt.Sprintf("seen since %s, confirmed %s", g.Since.UTC().Format(time.RFC3339), g.Confirmed.UTC().Format(time.RFC3339)),
+		fmt.Sprintf("all its listings together are worth %.2f of 1 (%s)", exposure, dnsbl.LevelOf(exposure))}
+	if g.Reason != "" {
+		texts = append(texts, "the list says: "+g.Reason)
+	}
+	if g.Delist != "" {
+		texts = append(texts, "removal: "+g.Delist)
+	}
+	f := rules.Finding{
+		ID: rules.FindingID(rules.Listed, subject, g.Since), Rule: rules.Listed, Subject: subject,
+		Time: now, Since: g.Since, Score: score, Families: 1, Lasting: true,
+	}
+	for i, text := range texts {
+		e := rules.Evidence{Kind: rules.Listing, Text: text}
+		if i == 0 {
+			e.Score = score
+		}
+		f.Evidence = append(f.Evidence, e)
+	}
+	return f
+}
+
+// troubleName is the subject of a finding about a list.
+func troubleName(list string) string { return "block list " + list }
+
+// troubles are the findings about lists that are in quarantine, by their
+// subject, and the names of all whose health is known. Where most lists do not
+// answer it is our resolver or line, and told as that.
+func (l *listWatch) troubles(ctx context.Context, now time.Time) (findings map[string]rules.Finding, tested map[string]bool) {
+	findings, tested = map[string]rules.Finding{}, map[string]bool{}
+	states := map[dnsbl.State]int{}
+	health := l.watch.Health()
+	for _, h := range health {
+		states[h.State]++
+		usable := 0.0
+		if h.State.Usable() {
+			usable = 1
+		}
+		l.p.metrics.listUsable.WithLabelValues(h.List).Set(usable)
+	}
+	for state := dnsbl.Untested; state <= dnsbl.NoKey; state++ {
+		l.p.metrics.lists.WithLabelValues(state.String()).Set(float64(states[state]))
+	}
+	open := len(health) - states[dnsbl.NoKey]
+	allAway := open > 0 && 2*states[dnsbl.Offline] > open
+	l.see(ctx, allAway, states[dnsbl.Offline], open)
+	for _, h := range health {
+		tested[troubleName(h.List)] = h.State != dnsbl.Untested
+		if h.Quarantined.IsZero() || h.State.Usable() || h.State == dnsbl.Offline && allAway {
+			continue
+		}
+		subject := troubleName(h.List)
+		findings[subject] = rules.Finding{
+			ID: rules.FindingID(rules.ListHealth, subject, h.Quarantined), Rule: rules.ListHealth, Subject: subject,
+			Time: now, Since: h.Quarantined, Lasting: true,
+			Evidence: []rules.Evidence{
+				{Kind: rules.Listing, Text: fmt.Sprintf("%s is %s: %s", h.Title, h.State, h.Text)},
+				{Kind: rules.Listing, Text: "what it said before stays as it was; nothing new of it is believed until its test passes twice"},
+			},
+		}
+	}
+	return findings, tested
+}
+
+// see tells whether lists answer at all.
+func (l *listWatch) see(ctx context.Context, allAway bool, away, open int) {
+	was := l.away
+	l.away = allAway && l.distrust == ""
+	switch {
+	case l.distrust != "":
+	case allAway && was: // told
+	case allAway:
+		l.p.blind(ctx, &l.eye, fmt.Errorf("%d of %d block lists do not answer: is it the resolver, or the line?", away, open))
+	default:
+		l.p.sees(&l.eye)
+	}
+}
+
+// tellOnce tells of changes that somebody should look at, and that do not last.
+func (l *listWatch) tellOnce(ctx context.Context, events []dnsbl.Event) {
+	for _, e := range events {
+		text := ""
+		switch e.Kind {
+		case dnsbl.MassListing:
+			text = fmt.Sprintf("it lists %d unrelated addresses at once; %s", e.Count, e.Text)
+		case dnsbl.CodeUnknown:
+			text = fmt.Sprintf("it answered %s about %s, which it does not document", strings.Join(e.Codes, ", "), e.Subject)
+		case dnsbl.Redelegated:
+			text = "its zone is served by others: " + e.Text
+		case dnsbl.RemovalDue:
+			text = "it should go from the catalogue, or into dnsbl.catalogue under disabled: " + e.Text
+		case dnsbl.WelcomeLost:
+			text = fmt.Sprintf("it no longer knows %s as a good sender", e.Subject)
+		default:
+			continue
+		}
+		subject := troubleName(e.List)
+		l.p.report(ctx, rules.Finding{
+			ID: rules.FindingID(rules.ListHealth, subject+" "+e.Kind.String(), e.Time), Rule: rules.ListHealth, Subject: subject,
+			Time: e.Time, Since: e.Time, Evidence: []rules.Evidence{{Kind: rules.Listing, Text: text}},
+		})
+	}
+}

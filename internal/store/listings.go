@@ -1,0 +1,85 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"time"
+)
+
+// A ListingRow is one change: of a subject on a block list, or of a list.
+type ListingRow struct {
+	ID      int64 // order of writing, set by the store
+	Time    time.Time
+	Kind    string // as whoever writes it calls it
+	List    string
+	Subject string // empty if it is about the list
+	Ends    bool   // the subject is not on the list any more
+	Body    []byte // the whole change, as JSON
+}
+
+// A ListingFilter selects changes; its zero value selects the newest 100.
+type ListingFilter struct {
+	Subject string
+	List    string
+	Since   time.Time // not older than this
+	Limit   int       // 100 if zero, at most 1,000
+}
+
+// AddListings writes changes in their order, all or none.
+func (db *DB) AddListings(ctx context.Context, rows []ListingRow) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	return db.update(ctx, "listings", func(tx *sql.Tx) error {
+		put, err := tx.Prepare("INSERT INTO listings (at, kind, list, subject, ends, body) VALUES (?, ?, ?, ?, ?, ?)")
+		if err != nil {
+			return err
+		}
+		defer put.Close()
+		for _, r := range rows {
+			if _, err := put.Exec(nanos(r.Time), r.Kind, r.List, r.Subject, r.Ends, r.Body); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Listings returns the changes that filter selects, the last written first.
+func (db *DB) Listings(ctx context.Context, filter ListingFilter) ([]ListingRow, error) {
+	var w where
+	if filter.Subject != "" {
+		w.add("subject = ?", filter.Subject)
+	}
+	if filter.List != "" {
+		w.add("list = ?", filter.List)
+	}
+	if !filter.Since.IsZero() {
+		w.add("at >= ?", nanos(filter.Since))
+	}
+	w.args = append(w.args, atMost(filter.Limit))
+	var all []ListingRow
+	err := db.listings(ctx, w.String()+" ORDER BY id DESC LIMIT ?", w.args, func(r ListingRow) error {
+		all = append(all, r)
+		return nil
+	})
+	return all, err
+}
+
+// LoadListings calls load with every change about a subject, in order.
+func (db *DB) LoadListings(ctx context.Context, load func(ListingRow) error) error {
+	return db.listings(ctx, " WHERE subject != '' ORDER BY id", nil, load)
+}
+
+func (db *DB) listings(ctx context.Context, which string, args []any, each func(ListingRow) error) error {
+	return db.query(ctx, "listings", "SELECT id, at, kind, list, subject, ends, body FROM listings"+which, args,
+		func(scan func(...any) error) error {
+			var r ListingRow
+			var at int64
+			if err := scan(&r.ID, &at, &r.Kind, &r.List, &r.Subject, &r.Ends, &r.Body); err != nil {
+				return err
+			}
+			r.Time = time.Unix(0, at)
+			return each(r)
+		})
+}

@@ -1,0 +1,78 @@
+package store
+
+import (
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+)
+
+// TestListings writes changes, reads them in both orders, and forgets what is
+// old and over; what is listed keeps its beginning.
+func TestListings(t *testing.T) {
+	ctx, now := t.Context(), time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+	path := filepath.Join(t.TempDir(), "vedetta.db")
+	db, err := Open(ctx, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	row := func(days int, kind, list, subject string, ends bool) ListingRow {
+		return ListingRow{Time: now.AddDate(0, 0, -days), Kind: kind, List: list, Subject: subject, Ends: ends, Body: []byte(`{"n":1}`)}
+	}
+	if err := db.AddListings(ctx, []ListingRow{
+		row(400, "listed", "spamcop", "203.0.113.9", false),
+		row(399, "cleared", "spamcop", "203.0.113.9", true),
+		row(380, "listed", "psbl", "203.0.113.9", false),
+		row(370, "list-state", "psbl", "", false),
+		row(2, "listed", "spamcop", "203.0.113.9", false),
+		row(1, "cleared", "spamcop", "203.0.113.9", true),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if db, err = Open(ctx, path); err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	kinds := func(f ListingFilter) (all []string) {
+		rows, err := db.Listings(ctx, f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range rows {
+			if string(r.Body) != `{"n":1}` || r.Ends != (r.Kind == "cleared") {
+				t.Errorf("read %+v", r)
+			}
+			all = append(all, r.Kind+" "+r.List)
+		}
+		return all
+	}
+	for _, tt := range []struct {
+		name   string
+		filter ListingFilter
+		want   []string
+	}{
+		{"all", ListingFilter{}, []string{"cleared spamcop", "listed spamcop", "list-state psbl", "listed psbl", "cleared spamcop", "listed spamcop"}},
+		{"the newest", ListingFilter{Limit: 1}, []string{"cleared spamcop"}},
+		{"of a subject", ListingFilter{Subject: "203.0.113.9", Limit: 3}, []string{"cleared spamcop", "listed spamcop", "listed psbl"}},
+		{"of a list, lately", ListingFilter{List: "psbl", Since: now.AddDate(0, 0, -375)}, []string{"list-state psbl"}},
+		{"of another", ListingFilter{Subject: "203.0.113.10"}, nil},
+	} {
+		if got := kinds(tt.filter); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+	p, err := db.Prune(ctx, now, Ages{Listings: 365 * 24 * time.Hour})
+	if err != nil || p.Listings != 3 {
+		t.Errorf("pruned %+v, %v; want 3", p, err)
+	}
+	var left []string
+	if err := db.LoadListings(ctx, func(r ListingRow) error { left = append(left, r.Kind+" "+r.List); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"listed psbl", "listed spamcop", "cleared spamcop"}; !slices.Equal(left, want) {
+		t.Errorf("left %q, want %q", left, want)
+	}
+}

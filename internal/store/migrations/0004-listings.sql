@@ -1,0 +1,13 @@
+-- What changed about block lists and about us on them, in order. The body is
+-- the whole event as JSON.
+CREATE TABLE listings (
+	id      INTEGER PRIMARY KEY,
+	at      INTEGER NOT NULL,
+	kind    TEXT NOT NULL,
+	list    TEXT NOT NULL,
+	subject TEXT NOT NULL, -- empty: it is about the list
+	ends    INTEGER NOT NULL, -- 1: the subject is not on the list any more
+	body    BLOB NOT NULL
+);
+CREATE INDEX listings_by_subject ON listings (subject, list, id);
+CREATE INDEX listings_by_time ON listings (at);

@@ -1,0 +1,114 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+// Lists are the block lists that are watched, as this package needs them.
+type Lists interface {
+	Lists(ctx context.Context) (ListsNow, error)
+	ListHistory(ctx context.Context, q ListQuery) ([]ListChange, error)
+}
+
+// ListsNow is how the block lists fare, and what stands on them.
+type ListsNow struct {
+	Distrust string        `json:"distrust,omitempty"` // why no list is asked; empty: they are
+	Subjects []ListSubject `json:"subjects"`           // what is watched, the most exposed first
+	Lists    []ListState   `json:"lists"`
+}
+
+// A ListSubject is an address or domain that is watched.
+type ListSubject struct {
+	Subject  string    `json:"subject"`
+	Found    string    `json:"found"`    // how it came to be watched
+	Exposure float64   `json:"exposure"` // 0 to 1
+	Level    string    `json:"level"`    // none, note, warn, page
+	Listings []Listing `json:"listings"` // those that it is on, or may be
+}
+
+// A Listing is a subject on a list.
+type Listing struct {
+	List    string    `json:"list"`
+	Stage   string    `json:"stage"` // SUSPECT, LISTED, CLEARING
+	Since   time.Time `json:"since"`
+	Codes   []string  `json:"codes"`
+	Meaning string    `json:"meaning"`
+	Scope   string    `json:"scope,omitempty"`
+	Reason  string    `json:"reason,omitempty"` // a stranger's text, on one line
+	Delist  string    `json:"delist,omitempty"` // http or https, of the list's own domain
+}
+
+// A ListState is how one list fares.
+type ListState struct {
+	List  string    `json:"list"`
+	Title string    `json:"title"`
+	State string    `json:"state"`
+	Since time.Time `json:"since,omitzero"`
+	Text  string    `json:"text,omitempty"`  // what is wrong
+	Terms string    `json:"terms,omitempty"` // on which it may be asked
+	Asked int       `json:"asked_today"`
+}
+
+// A ListQuery selects changes; its zero value selects the newest 100.
+type ListQuery struct {
+	Subject string
+	List    string
+	Limit   int
+}
+
+// A ListChange is one change: of a subject on a list, or of a list.
+type ListChange struct {
+	Time    time.Time `json:"time"`
+	Kind    string    `json:"kind"` // suspected, dismissed, listed, recoded, clearing, relapsed, flapping, cleared, list-state, …
+	List    string    `json:"list"`
+	Subject string    `json:"subject,omitempty"`
+	Since   time.Time `json:"since,omitzero"`
+	Codes   []string  `json:"codes,omitempty"`
+	Meaning string    `json:"meaning,omitempty"`
+	Reason  string    `json:"reason,omitempty"`
+	Delist  string    `json:"delist,omitempty"`
+	Server  string    `json:"server,omitempty"` // who confirmed it
+	State   string    `json:"state,omitempty"`  // of the list, for list-state
+	Count   int       `json:"count,omitempty"`
+	Text    string    `json:"text,omitempty"`
+}
+
+var errNoLists = errors.New("no block lists are watched: dnsbl.watch is not set")
+
+func (s *Server) lists(w http.ResponseWriter, r *http.Request) {
+	if s.Lists == nil {
+		s.refuse(w, http.StatusNotFound, errNoLists)
+		return
+	}
+	now, err := s.Lists.Lists(r.Context())
+	s.reply(w, now, err)
+}
+
+func (s *Server) listHistory(w http.ResponseWriter, r *http.Request) {
+	if s.Lists == nil {
+		s.refuse(w, http.StatusNotFound, errNoLists)
+		return
+	}
+	q := r.URL.Query()
+	rows, err := s.Lists.ListHistory(r.Context(), ListQuery{Subject: q.Get("subject"), List: q.Get("list"), Limit: limit(r, 100)})
+	s.reply(w, rows, err)
+}
+
+// Lists asks how the block lists fare.
+func (c *Client) Lists(ctx context.Context) (ListsNow, error) {
+	var now ListsNow
+	err := c.get(ctx, "/api/v1/lists", nil, &now)
+	return now, err
+}
+
+// ListHistory asks for changes on block lists, the newest first.
+func (c *Client) ListHistory(ctx context.Context, q ListQuery) ([]ListChange, error) {
+	var rows []ListChange
+	err := c.get(ctx, "/api/v1/lists/history", url.Values{"subject": {q.Subject}, "list": {q.List}, "limit": {strconv.Itoa(q.Limit)}}, &rows)
+	return rows, err
+}
