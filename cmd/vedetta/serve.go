@@ -29,8 +29,12 @@ func (cmd *configCheckCmd) Run(ctx context.Context, io std) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(app.CheckRules(c), app.CheckPlaces(c)); err != nil {
+	warnings, err := app.CheckLists(c)
+	if err := errors.Join(app.CheckRules(c), app.CheckPlaces(c), err); err != nil {
 		return err
+	}
+	for _, text := range warnings {
+		fmt.Fprintln(io.out, "block lists:", clean(text))
 	}
 	fmt.Fprintf(io.out, "%s is right; mode is %s\n", cmd.Config, c.Mode)
 	if c.Rules.WrongStops == 0 {

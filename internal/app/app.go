@@ -274,6 +274,13 @@ func CheckPlaces(c config.Config) error {
 	return nil
 }
 
+// CheckLists finds what is wrong with the catalogue and the keys of block lists,
+// and returns what is doubtful.
+func CheckLists(c config.Config) (warnings []string, err error) {
+	_, warnings, err = listCatalogue(c.DNSBL)
+	return warnings, err
+}
+
 // CheckRules finds the mistakes in what a configuration says of rules: the
 // files that it names, and the exempt list.
 func CheckRules(c config.Config) error {

@@ -182,6 +182,7 @@ const (
 	namedEnough  = 3   // recipients' domains that must name one
 	namedWithin  = 7 * 24 * time.Hour
 	recheckEvery = 5 * time.Minute // that a reply has an address asked about at once
+	oldReply     = time.Hour       // after which a reply is old news, read from a backlog
 )
 
 // A namedBy is who named an address that is not watched.
@@ -194,6 +195,9 @@ type namedBy struct {
 // one that servers of several recipients' domains name is one of ours too: they
 // say whom they got the mail from. One server alone could name anybody.
 func (l *listWatch) hear(h heard, now time.Time) {
+	if now.Sub(h.at) > oldReply {
+		return
+	}
 	named := false
 	for _, addr := range addressesIn(h.text) {
 		s := dnsbl.Address(addr)

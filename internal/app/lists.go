@@ -35,15 +35,15 @@ type listWatch struct {
 
 	// The loop's own.
 	began     time.Time
-	distrust  string                   // why no resolver can be believed; then nothing is asked
-	sources   map[dnsbl.Subject]string // how each was found
-	named     map[netip.Addr]*namedBy  // addresses that replies name, that are not watched
-	risks     map[dnsbl.Subject]*signs // early signs
-	told      map[string]bool          // findings that were reported in this run, by subject
-	unwritten []store.ListingRow       // changes that could not be written down yet
-	eye       eye                      // on the resolver
-	away      bool                     // most lists do not answer
-	unnamed   time.Time                // when a reply last counted that names none of our addresses
+	distrust  string                     // why no resolver can be believed; then nothing is asked
+	sources   map[dnsbl.Subject]string   // how each was found
+	named     map[netip.Addr]*namedBy    // addresses that replies name, that are not watched
+	risks     map[dnsbl.Subject]*signs   // early signs
+	told      map[string]map[string]bool // by rule: IDs of what stands and was reported in this run
+	unwritten []store.ListingRow         // changes that could not be written down yet
+	eye       eye                        // on the resolver
+	away      bool                       // most lists do not answer
+	unnamed   time.Time                  // when a reply last counted that names none of our addresses
 }
 
 // listAskers is how many questions to block lists are open at once.
@@ -73,7 +73,7 @@ func newListWatch(c config.DNSBL, p *pipeline) (*listWatch, error) {
 		watch: dnsbl.NewWatch(catalogue, listKeys(c), rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))),
 		asks:  make(chan func()), heard: make(chan heard, maxHeard),
 		distrust: "the resolver was not examined yet",
-		sources:  map[dnsbl.Subject]string{}, named: map[netip.Addr]*namedBy{}, risks: map[dnsbl.Subject]*signs{}, told: map[string]bool{},
+		sources:  map[dnsbl.Subject]string{}, named: map[netip.Addr]*namedBy{}, risks: map[dnsbl.Subject]*signs{}, told: map[string]map[string]bool{},
 		eye: eye{kind: "lists", subject: "resolver for block lists", part: "block lists"},
 	}, nil
 }
@@ -298,7 +298,11 @@ func (l *listWatch) examined(ctx context.Context, health []dnsclient.Health, why
 // minute puts the house in order.
 func (l *listWatch) minute(ctx context.Context) {
 	now := time.Now()
-	if sent := time.Unix(0, l.sent.Load()); now.Sub(sent) < time.Hour {
+	sent := time.Unix(0, l.sent.Load())
+	if sent.After(now) {
+		sent = now // by the clock of whoever logged it; the watch's own never goes back
+	}
+	if now.Sub(sent) < time.Hour {
 		for s := range l.sources {
 			l.watch.Sent(sent, s)
 		}

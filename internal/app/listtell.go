@@ -35,12 +35,14 @@ const forgottenAfter = 24 * time.Hour
 // known. A finding that was told before the start is not told again: it has the
 // same ID.
 func (l *listWatch) tellStanding(ctx context.Context, rule string, findings map[string]rules.Finding, isKnown func(subject string) bool) {
+	told := map[string]bool{} // what stands no more is forgotten: it comes back under another ID
 	for _, f := range findings {
-		if !l.told[f.ID] {
-			l.told[f.ID] = true
+		if !l.told[rule][f.ID] {
 			l.p.report(ctx, f)
 		}
+		told[f.ID] = true
 	}
+	l.told[rule] = told
 	for _, subject := range l.p.book.Standing(rule) {
 		if _, stands := findings[subject]; stands || !isKnown(subject) {
 			continue
