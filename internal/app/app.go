@@ -169,7 +169,7 @@ func newService(ctx context.Context, c config.Config, db *store.DB, o Options) (
 	}
 	p.restraints = make(chan restraint, maxRestrained)
 	p.ended = make(chan endedIncident)
-	if p.lists, err = newListWatch(c.DNSBL, p); err != nil {
+	if p.lists, err = newListWatch(c, p); err != nil {
 		return nil, err
 	}
 	t.notified = p.book.Notified

@@ -31,6 +31,7 @@ type listWatch struct {
 	watch    *dnsbl.Watch
 	asks     chan func()
 	heard    chan heard   // from observe
+	hook     *listHook    // nil: there is none
 	sent     atomic.Int64 // when the latest mail left, in Unix nanoseconds
 
 	// The loop's own.
@@ -53,9 +54,14 @@ const listAskers = 64
 const maxUnwrittenListings = 10_000
 
 // newListWatch returns nil if nothing is to be watched.
-func newListWatch(c config.DNSBL, p *pipeline) (*listWatch, error) {
+func newListWatch(whole config.Config, p *pipeline) (*listWatch, error) {
+	c := whole.DNSBL
 	if !c.Watch {
 		return nil, nil
+	}
+	hook, err := newListHook(whole, p)
+	if err != nil {
+		return nil, err
 	}
 	catalogue, warnings, err := listCatalogue(c)
 	if err != nil {
@@ -69,7 +75,7 @@ func newListWatch(c config.DNSBL, p *pipeline) (*listWatch, error) {
 		return nil, err
 	}
 	return &listWatch{
-		p: p, config: c, client: client, resolver: listResolver{client},
+		p: p, config: c, client: client, resolver: listResolver{client}, hook: hook,
 		watch: dnsbl.NewWatch(catalogue, listKeys(c), rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))),
 		asks:  make(chan func()), heard: make(chan heard, maxHeard),
 		distrust: "the resolver was not examined yet",
@@ -95,6 +101,11 @@ func (l *listWatch) restore(ctx context.Context) error {
 		return fmt.Errorf("block lists: %w", err)
 	}
 	damaged.tell(l.p.log)
+	if l.hook != nil {
+		if err := l.hook.restore(ctx); err != nil {
+			return fmt.Errorf("hook for listed addresses: %w", err)
+		}
+	}
 	l.watch.Restore(history)
 	for s := range stillListed(history) {
 		if s.IsSingle() {
@@ -155,6 +166,9 @@ func (l *listWatch) run(ctx context.Context) error {
 		l.loop(ctx, tasks, answers)
 		return nil
 	})
+	if l.hook != nil {
+		g.Go(func() error { return l.hook.run(ctx) })
+	}
 	g.Go(func() error { return l.examine(ctx) })
 	g.Go(func() error { return l.findAddresses(ctx) })
 	return g.Wait()

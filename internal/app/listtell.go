@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vedetta-watch/vedetta/dnsbl"
+	"github.com/vedetta-watch/vedetta/enforce"
 	"github.com/vedetta-watch/vedetta/rules"
 )
 
@@ -69,10 +70,16 @@ func (l *listWatch) listings(now time.Time) (findings map[string]rules.Finding, 
 	findings, known = map[string]rules.Finding{}, map[string]bool{}
 	standing := [...]int{dnsbl.Inform: 0, dnsbl.Warn: 0, dnsbl.Act: 0}
 	highest := 0.0
+	changes := map[string]enforce.AddressChange{}
 	for s := range l.watch.Subjects() {
 		all := l.watch.Listings(s)
 		exposure := dnsbl.Exposure(all)
 		highest = max(highest, exposure)
+		if l.hook != nil {
+			if c, ok := l.hook.addressChange(s, all); ok {
+				changes[c.Address] = c
+			}
+		}
 		for i := range all {
 			g := &all[i]
 			known[listingName(g)] = true
@@ -90,6 +97,9 @@ func (l *listWatch) listings(now time.Time) (findings map[string]rules.Finding, 
 		l.p.metrics.listings.WithLabelValues(dnsbl.Tier(tier).String()).Set(float64(n))
 	}
 	l.p.metrics.exposure.Set(highest)
+	if l.hook != nil {
+		l.hook.want(changes)
+	}
 	return findings, known
 }
 

@@ -214,10 +214,18 @@ type DNSBL struct {
 	Domains     []string          `yaml:"domains"`
 	Interfaces  bool              `yaml:"interfaces"`
 	SPF         bool              `yaml:"spf"`
+	Hook        ListHook          `yaml:"hook"`
 	Resolvers   []string          `yaml:"resolvers"`
 	OwnNetworks []string          `yaml:"own_networks"`
 	Catalogue   string            `yaml:"catalogue"`
 	Keys        map[string]Secret `yaml:"keys"`
+}
+
+// ListHook is a program that takes the mail of a listed address elsewhere.
+type ListHook struct {
+	Command  []string `yaml:"command"`
+	Exposure float64  `yaml:"exposure"`
+	Timeout  Duration `yaml:"timeout"`
 }
 
 // Agents is where the agents of a fleet report, if this is their hub.
@@ -313,7 +321,7 @@ func Default() Config {
 			BlastPer:   Duration(time.Hour),
 			StaleAfter: Duration(15 * time.Minute),
 		},
-		DNSBL:  DNSBL{Interfaces: true, SPF: true},
+		DNSBL:  DNSBL{Interfaces: true, SPF: true, Hook: ListHook{Exposure: 0.8, Timeout: Duration(30 * time.Second)}},
 		Agents: Agents{JournalMax: 4096, SilentAfter: Duration(2 * time.Minute)},
 		Hub:    Hub{SpoolMax: 1024, SpoolKeep: Duration(24 * time.Hour), Fuse: 500},
 		API:    API{Listen: "127.0.0.1:9190"},

@@ -150,6 +150,10 @@ func (c Config) checkDNSBL(p *problems) {
 	for i, text := range c.DNSBL.Domains {
 		p.need(validDomain(text), fmt.Sprintf("dnsbl.domains[%d]", i), "%q is no domain: write example.com", text)
 	}
+	h := c.DNSBL.Hook
+	p.need(h.Exposure > 0 && h.Exposure <= 1, "dnsbl.hook.exposure", "%g is not above 0 and at most 1", h.Exposure)
+	p.between("dnsbl.hook.timeout", h.Timeout, time.Second, time.Minute)
+	p.need(len(h.Command) == 0 || c.DNSBL.Watch, "dnsbl.hook.command", "is never run: dnsbl.watch is false")
 	p.need(!c.DNSBL.Watch || c.Hub.Address == "", "dnsbl.watch", "an agent watches no block lists: set it on the hub")
 	for i, text := range c.DNSBL.Resolvers {
 		a, err := netip.ParseAddrPort(text)

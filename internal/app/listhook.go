@@ -1,0 +1,172 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+
+	"github.com/vedetta-watch/vedetta/dnsbl"
+	"github.com/vedetta-watch/vedetta/enforce"
+	"github.com/vedetta-watch/vedetta/internal/config"
+	"github.com/vedetta-watch/vedetta/internal/store"
+)
+
+// A listHook has the operator's program take the mail of a listed address
+// elsewhere, and bring it back. What it was last told is kept, so that a restart
+// repeats nothing. The loop says what is wanted; run does it.
+type listHook struct {
+	p        *pipeline
+	program  enforce.AddressHook
+	exposure float64 // from which on an address is listed to the program
+	acts     bool    // mode is enforce
+	wanted   chan map[string]enforce.AddressChange
+	told     map[string]bool      // addresses that the program was last told are listed; run's
+	noted    map[string]bool      // what would have been told while observing; run's
+	failed   map[string]time.Time // when it failed about an address; run's
+	eye      eye
+}
+
+// hookKey is where the addresses stand that the program was told are listed.
+const hookKey = "listed-addresses"
+
+// hookAgain is how long after a failure the program is run again.
+const hookAgain = 5 * time.Minute
+
+// newListHook returns nil if there is no program.
+func newListHook(c config.Config, p *pipeline) (*listHook, error) {
+	h := c.DNSBL.Hook
+	if len(h.Command) == 0 {
+		return nil, nil
+	}
+	program := enforce.AddressHook{Command: h.Command, Timeout: time.Duration(h.Timeout)}
+	if err := program.Check(); err != nil {
+		return nil, fmt.Errorf("dnsbl.hook.command: %w", err)
+	}
+	return &listHook{
+		p: p, program: program, exposure: h.Exposure, acts: c.Mode == config.ModeEnforce,
+		wanted: make(chan map[string]enforce.AddressChange, 1), told: map[string]bool{}, noted: map[string]bool{}, failed: map[string]time.Time{},
+		eye: eye{kind: "enforcement", subject: "hook for listed addresses", part: "hook for listed addresses"},
+	}, nil
+}
+
+func (h *listHook) restore(ctx context.Context) error {
+	text, err := h.p.store.Setting(ctx, hookKey)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(text, &h.told)
+}
+
+// want says where the addresses stand. Only the newest word counts.
+func (h *listHook) want(changes map[string]enforce.AddressChange) {
+	select {
+	case <-h.wanted:
+	default:
+	}
+	h.wanted <- changes // there is room: nobody else sends
+}
+
+// run carries out what is wanted until ctx ends.
+func (h *listHook) run(ctx context.Context) error {
+	var wanted map[string]enforce.AddressChange
+	again := time.NewTicker(time.Minute)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case wanted = <-h.wanted:
+		case <-again.C:
+		}
+		h.carryOut(ctx, wanted)
+	}
+}
+
+// carryOut tells the program what it was not told yet.
+func (h *listHook) carryOut(ctx context.Context, wanted map[string]enforce.AddressChange) {
+	for address, c := range wanted {
+		if c.Listed == h.told[address] || time.Since(h.failed[address]) < hookAgain || ctx.Err() != nil {
+			continue
+		}
+		if delete(h.failed, address); !h.change(ctx, c) {
+			h.failed[address] = time.Now()
+		}
+	}
+}
+
+// change writes the intent down, runs the program, and writes down how it went.
+// What cannot be written down is not done.
+func (h *listHook) change(ctx context.Context, c enforce.AddressChange) (done bool) {
+	action := "clear"
+	if c.Listed {
+		action = "listed"
+	}
+	why := fmt.Sprintf("exposure %.2f, on %s", c.Exposure, strings.Join(c.Lists, ", "))
+	if !c.Listed {
+		why = "on no list that counts any more"
+	}
+	note := func(what, outcome string) error {
+		return h.p.store.Note(ctx, store.Entry{Time: time.Now(), What: what, Who: "vedetta", Subject: c.Address, Action: "hook " + action, Why: why, Outcome: outcome})
+	}
+	if !h.acts {
+		if h.noted[c.Address] == c.Listed {
+			return true
+		}
+		h.noted[c.Address] = c.Listed
+		return note(store.WhatProposal, "mode is observe: the program was not run") == nil
+	}
+	ctx, cancel := finish(ctx)
+	defer cancel()
+	if err := note(store.WhatIntent, ""); err != nil {
+		h.p.blind(ctx, &h.eye, fmt.Errorf("not run about %s, for it cannot be written down: %w", c.Address, err))
+		return false
+	}
+	if err := h.program.Run(ctx, c); err != nil {
+		h.p.blind(ctx, &h.eye, err)
+		_ = note(store.WhatOutcome, "failed: "+err.Error()) // the failure is told already
+		return false
+	}
+	told := maps.Clone(h.told)
+	if told[c.Address] = c.Listed; !c.Listed {
+		delete(told, c.Address)
+	}
+	text, err := json.Marshal(told)
+	if err != nil {
+		panic(err) // plain data
+	}
+	h.told = told
+	h.p.log.Info("hook for listed addresses", "address", c.Address, "state", action, "why", why)
+	if err := errors.Join(h.p.store.SetSetting(ctx, hookKey, text), note(store.WhatOutcome, "done")); err != nil {
+		h.p.log.Error("hook for listed addresses: it was run, and will be again after a restart", "address", c.Address, "err", err)
+		return true
+	}
+	h.p.sees(&h.eye)
+	return true
+}
+
+// addressChange is where a watched address stands with the hook: listed from
+// its exposure on, and until no list that counts has it any more. In between
+// nothing changes: a list that cannot be believed for a while frees nobody.
+func (h *listHook) addressChange(s dnsbl.Subject, all []dnsbl.Listing) (c enforce.AddressChange, ok bool) {
+	if s.Kind() != dnsbl.IP4 && s.Kind() != dnsbl.IP6 {
+		return c, false
+	}
+	c = enforce.AddressChange{Address: s.String(), Exposure: dnsbl.Exposure(all)}
+	for i := range all {
+		if g := &all[i]; g.Tier > dnsbl.Inform && (g.Stage == dnsbl.OnList || g.Stage == dnsbl.Leaving) {
+			c.Lists = append(c.Lists, g.List)
+		}
+	}
+	c.Listed = reached(c.Exposure, h.exposure)
+	return c, c.Listed || len(c.Lists) == 0
+}
+
+// reached compares exposures, whatever their floating point says.
+func reached(exposure, limit float64) bool { return exposure >= limit-1e-9 }
