@@ -32,6 +32,7 @@ var looks = map[string]string{
 	"abused-script":    "looks abused",
 	"queue-growth":     "makes the mail queue grow",
 	"lost-coverage":    "can no longer be watched",
+	"listing-risk":     "endangers our addresses",
 	"listed":           "is on a block list",
 	"list-health":      "needs a look",
 }

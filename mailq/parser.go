@@ -438,6 +438,12 @@ func mix(hash, n uint64) uint64 {
 	return h ^ h>>31
 }
 
+// HashRecipient is the [Recipient.Hash] that a [Parser] with that key gives an
+// address.
+func HashRecipient(key [16]byte, address string) uint64 {
+	return newSipKey(key).hash(appendLower(nil, []byte(address[:min(len(address), 512)])))
+}
+
 // recipient makes a Recipient of an address.
 func (p *Parser) recipient(addr []byte) Recipient {
 	if len(addr) > 512 {

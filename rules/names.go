@@ -14,6 +14,7 @@ const (
 	ThrottleBacklog = "throttle-backlog" // held mail of a throttled account has waited for too long
 	LostCoverage    = "lost-coverage"    // log lines were lost before they were read
 	Blind           = "blind"            // a probe could not tell for too long
+	ListingRisk     = "listing-risk"     // an account endangers the addresses that it sends from
 	Listed          = "listed"           // an address or domain of ours is on a block list
 	ListHealth      = "list-health"      // a block list cannot be believed
 )
@@ -37,7 +38,8 @@ const (
 	Script   = "script"   // where a script lies and what drives it
 	Queue    = "queue"    // what waits in the queue
 	Coverage = "coverage" // what could not be read
-	Listing  = "listing"  // what a block list says
+	Listing  = "listing"  // what a block list says, or how near a listing is
+	Traps    = "traps"    // mail to spam traps
 
 	Calibration = "calibration" // how far the score is moved on this installation
 )
@@ -55,12 +57,13 @@ var ruleTable = [...]struct {
 	{ThrottleBacklog, Observe},
 	{LostCoverage, Observe},
 	{Blind, Observe},
+	{ListingRisk, Hold},
 	{Listed, Observe},
 	{ListHealth, Observe},
 }
 
 var familyNames = [...]string{
-	Novelty, Domains, Rate, Fanout, Series, Oneway, Hours, Failures, Returned, Fleet, Replies, Logins, Sender, Likeness, Script, Queue, Coverage, Listing, Calibration,
+	Novelty, Domains, Rate, Fanout, Series, Oneway, Hours, Failures, Returned, Fleet, Replies, Logins, Sender, Likeness, Script, Queue, Coverage, Listing, Traps, Calibration,
 }
 
 // classNames are the values of [Finding.Class] that a condition may ask for.

@@ -132,6 +132,7 @@ func newService(ctx context.Context, c config.Config, db *store.DB, o Options) (
 	}
 	keys := ring.keys()
 	j.parser.Key, j.parser.Next = keys.Key, keys.Next
+	j.watchRisk(c.DNSBL.Risk, dir)
 	if err := j.places.load(); err != nil {
 		o.Log.Error("starting without knowing where clients are", "err", err) // keep tries again
 	}

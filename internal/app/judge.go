@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/vedetta-watch/vedetta/detector"
+	"github.com/vedetta-watch/vedetta/internal/config"
 	"github.com/vedetta-watch/vedetta/mailq"
 	"github.com/vedetta-watch/vedetta/rules"
 )
@@ -18,7 +19,9 @@ type judge struct {
 	detector *detector.Detector
 	policy   *rules.Policy
 	places   *places
-	blast    *rules.BlastLimit // nil: none
+	risk     *detector.ListingRisk // nil: not watched
+	traps    []string              // spam traps, for the risk
+	blast    *rules.BlastLimit     // nil: none
 
 	// stale is the time before which a finding is old news: it proposes and
 	// does not act. The zero time makes nothing stale.
@@ -71,6 +74,42 @@ func (j *judge) event(ev *mailq.Event) (step, bool) {
 		return step{}, false
 	}
 	return j.finding(f)
+}
+
+// watchRisk has the judge add up what endangers our addresses, if something is
+// to be done about it. The parser has its keys.
+func (j *judge) watchRisk(c config.ListRisk, dir *directory) {
+	if c.ActAt <= 0 && len(c.Traps) == 0 {
+		return
+	}
+	j.risk, j.traps = &detector.ListingRisk{Act: c.ActAt, Shared: dir.IsShared}, c.Traps
+	j.hashTraps()
+}
+
+// hashTraps makes the traps known under the parser's keys, both while one
+// replaces the other.
+func (j *judge) hashTraps() {
+	if j.risk == nil {
+		return
+	}
+	j.risk.Traps = map[uint64]bool{}
+	for _, trap := range j.traps {
+		j.risk.Traps[mailq.HashRecipient(j.parser.Key, trap)] = true
+		if next := j.parser.Next; next != ([16]byte{}) {
+			j.risk.Traps[mailq.HashRecipient(next, trap)] = true
+		}
+	}
+}
+
+// endangers judges what an event says about the risk that our addresses are
+// listed.
+func (j *judge) endangers(ev *mailq.Event) (steps []step) {
+	for _, f := range j.risk.Observe(ev) {
+		if s, ok := j.finding(f); ok {
+			steps = append(steps, s)
+		}
+	}
+	return steps
 }
 
 // finding decides about f and says whether that is a new step.

@@ -301,13 +301,22 @@ func (l *listWatch) sign(subject dnsbl.Subject, now time.Time) {
 }
 
 // weighSigns lets the risk of addresses fall with time.
+// What the log says of all of them is the least.
 func (l *listWatch) weighSigns(now time.Time) {
+	least := math.Float64frombits(l.risk.Load())
 	for subject, s := range l.risks {
-		s.decay(now)
-		l.watch.SetRisk(now, subject, s.weight)
-		if s.weight <= 0.01 {
-			l.watch.SetRisk(now, subject, 0)
+		if s.decay(now); s.weight <= 0.01 {
 			delete(l.risks, subject)
 		}
+	}
+	for subject := range l.sources {
+		risk := 0.0
+		if subject.Kind() == dnsbl.IP4 || subject.Kind() == dnsbl.IP6 {
+			risk = least
+		}
+		if s := l.risks[subject]; s != nil {
+			risk = max(risk, s.weight)
+		}
+		l.watch.SetRisk(now, subject, risk)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/vedetta-watch/vedetta/detector"
 	"github.com/vedetta-watch/vedetta/dnsbl"
 	"github.com/vedetta-watch/vedetta/internal/config"
 	"github.com/vedetta-watch/vedetta/internal/dnsclient"
@@ -30,9 +32,10 @@ type listWatch struct {
 	resolver dnsbl.Resolver
 	watch    *dnsbl.Watch
 	asks     chan func()
-	heard    chan heard   // from observe
-	hook     *listHook    // nil: there is none
-	sent     atomic.Int64 // when the latest mail left, in Unix nanoseconds
+	heard    chan heard    // from observe
+	hook     *listHook     // nil: there is none
+	risk     atomic.Uint64 // bits of what the log says of the risk that our addresses are listed, 0 to 1
+	sent     atomic.Int64  // when the latest mail left, in Unix nanoseconds
 
 	// The loop's own.
 	began     time.Time
@@ -322,6 +325,7 @@ func (l *listWatch) minute(ctx context.Context) {
 		}
 	}
 	l.weighSigns(now)
+	l.p.metrics.listRisk.Set(math.Float64frombits(l.risk.Load()))
 	l.writeDown(ctx)
 	l.tell(ctx)
 }
@@ -388,6 +392,13 @@ func (l *listWatch) writeDown(ctx context.Context) {
 		return
 	}
 	l.unwritten = nil
+}
+
+// setRisk takes what the log says of the risk. It runs in observe.
+func (l *listWatch) setRisk(r *detector.ListingRisk, now time.Time) {
+	if l != nil && r != nil {
+		l.risk.Store(math.Float64bits(r.Risk(now)))
+	}
 }
 
 // saw takes what an event of the log says about our addresses. It runs in

@@ -273,6 +273,29 @@ func TestDistrustAsksNothing(t *testing.T) {
 // A fakeSPF resolver has records.
 type fakeSPF = dnsclient.Static
 
+// Traps are known while the key of recipients' hashes is replaced, and after.
+func TestTrapsOutliveAKey(t *testing.T) {
+	old, fresh := [16]byte{1}, [16]byte{2}
+	j := &judge{parser: &mailq.Parser{Key: old}}
+	dir := &directory{}
+	dir.set(&mailq.Directory{})
+	j.watchRisk(config.ListRisk{Traps: []string{"Trap@example.com"}}, dir)
+	known := func(key [16]byte) bool { return j.risk.Traps[mailq.HashRecipient(key, "trap@example.com")] }
+	for _, step := range []struct {
+		key, next      [16]byte
+		byOld, byFresh bool
+	}{{old, [16]byte{}, true, false}, {old, fresh, true, true}, {fresh, [16]byte{}, false, true}} {
+		j.parser.Rekey(step.key, step.next)
+		j.hashTraps()
+		if known(old) != step.byOld || known(fresh) != step.byFresh {
+			t.Errorf("%v then %v: known by the old key %t, by the new %t", step.key[0], step.next[0], known(old), known(fresh))
+		}
+	}
+	if (&judge{parser: &mailq.Parser{}}).risk != nil {
+		t.Error("a risk that nobody asked for")
+	}
+}
+
 func TestSPFAddresses(t *testing.T) {
 	addr := netip.MustParseAddr
 	r := fakeSPF{

@@ -42,9 +42,9 @@ type metrics struct {
 	agents                                    *prometheus.GaugeVec
 
 	// Of block lists.
-	lists, listUsable, listings *prometheus.GaugeVec
-	listSubjects, exposure      prometheus.Gauge
-	listQuestions               *prometheus.CounterVec
+	lists, listUsable, listings      *prometheus.GaugeVec
+	listSubjects, exposure, listRisk prometheus.Gauge
+	listQuestions                    *prometheus.CounterVec
 
 	figures atomic.Pointer[figures]
 }
@@ -97,6 +97,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		listings:      f.NewGaugeVec(prometheus.GaugeOpts{Name: "vedetta_dnsbl_listings", Help: "Listings of our addresses and domains, by what they mean to us."}, []string{"tier"}),
 		listSubjects:  f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_dnsbl_subjects", Help: "Addresses and domains that are watched on block lists."}),
 		exposure:      f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_dnsbl_exposure", Help: "The highest exposure of an address or domain, 0 to 1."}),
+		listRisk:      f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_dnsbl_risk", Help: "What the log says of the risk that our addresses are listed, 0 to 1."}),
 		listQuestions: f.NewCounterVec(prometheus.CounterOpts{Name: "vedetta_dnsbl_questions_total", Help: "Questions to block lists, by whether there was an answer."}, []string{"answer"}),
 
 		lostNotes: f.NewCounter(prometheus.CounterOpts{Name: "vedetta_gate_messages_dropped_total", Help: "Messages that the gate was told of and that were left to the log, because reading was behind."}),

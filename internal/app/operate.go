@@ -174,6 +174,7 @@ func (p *pipeline) prepare(o *order) {
 		o.queued = p.queuedOf(o.account)
 	case doRelease:
 		p.judge.detector.Release(o.account, o.at, o.key)
+		p.judge.risk.Release(o.account, o.at)
 		p.learned = append(p.learned, o.key)
 		o.queued = p.queuedOf(o.account)
 	}

@@ -180,6 +180,8 @@ func (p *pipeline) saw(ev *mailq.Event) {
 	if s, ok := p.judge.event(ev); ok {
 		p.steps = append(p.steps, s)
 	}
+	p.steps = append(p.steps, p.judge.endangers(ev)...)
+	p.lists.setRisk(p.judge.risk, ev.Time)
 }
 
 // sawLate judges an event of an agent's that waited while this hub was away.

@@ -86,6 +86,7 @@ func Replay(ctx context.Context, o ReplayOptions) error {
 		keys := ring.keys()
 		j.parser.Key, j.parser.Next = keys.Key, keys.Next
 	}
+	j.watchRisk(o.Config.DNSBL.Risk, dir)
 	out := bufio.NewWriter(o.Out)
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(replayHeap))
@@ -200,12 +201,15 @@ func (r *replay) observe(events []mailq.Event) error {
 			r.first = ev.Time
 		}
 		r.events++
-		s, ok := r.judge.event(ev)
-		if !ok {
-			continue
+		if s, ok := r.judge.event(ev); ok {
+			if err := r.write(s); err != nil {
+				return err
+			}
 		}
-		if err := r.write(s); err != nil {
-			return err
+		for _, s := range r.judge.endangers(ev) {
+			if err := r.write(s); err != nil {
+				return err
+			}
 		}
 	}
 	clear(events)

@@ -137,7 +137,10 @@ func newRecipientKey() (key [16]byte) {
 
 // rekey has the parser hash with the keys.
 func (p *pipeline) rekey(ctx context.Context, k hub.Keys) error {
-	return p.inObserve(ctx, func() { p.judge.parser.Rekey(k.Key, k.Next) })
+	return p.inObserve(ctx, func() {
+		p.judge.parser.Rekey(k.Key, k.Next)
+		p.judge.hashTraps()
+	})
 }
 
 // A keeper is where operators replace the key.

@@ -209,7 +209,7 @@ func errorText(err error) string {
 // observe; it is always told.
 func (t *teller) wanted(s step) bool {
 	d := s.decision
-	account := d.Rule == rules.HijackedMailbox || d.Rule == rules.AbusedScript
+	account := d.Rule == rules.HijackedMailbox || d.Rule == rules.AbusedScript || d.Rule == rules.ListingRisk
 	return d.Action >= t.from || !account || s.finding.Shared
 }
 

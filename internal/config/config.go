@@ -214,11 +214,18 @@ type DNSBL struct {
 	Domains     []string          `yaml:"domains"`
 	Interfaces  bool              `yaml:"interfaces"`
 	SPF         bool              `yaml:"spf"`
+	Risk        ListRisk          `yaml:"risk"`
 	Hook        ListHook          `yaml:"hook"`
 	Resolvers   []string          `yaml:"resolvers"`
 	OwnNetworks []string          `yaml:"own_networks"`
 	Catalogue   string            `yaml:"catalogue"`
 	Keys        map[string]Secret `yaml:"keys"`
+}
+
+// ListRisk says what is done before an address is listed.
+type ListRisk struct {
+	ActAt float64  `yaml:"act_at"`
+	Traps []string `yaml:"traps"`
 }
 
 // ListHook is a program that takes the mail of a listed address elsewhere.

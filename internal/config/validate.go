@@ -150,6 +150,12 @@ func (c Config) checkDNSBL(p *problems) {
 	for i, text := range c.DNSBL.Domains {
 		p.need(validDomain(text), fmt.Sprintf("dnsbl.domains[%d]", i), "%q is no domain: write example.com", text)
 	}
+	p.need(c.DNSBL.Risk.ActAt >= 0 && c.DNSBL.Risk.ActAt <= 1, "dnsbl.risk.act_at", "%g is not between 0 and 1", c.DNSBL.Risk.ActAt)
+	p.need(c.DNSBL.Risk.ActAt == 0 || c.Hub.Address == "", "dnsbl.risk.act_at", "an agent does not judge: set it on the hub")
+	for i, text := range c.DNSBL.Risk.Traps {
+		a, err := mail.ParseAddress(text)
+		p.need(err == nil && a.Address == text, fmt.Sprintf("dnsbl.risk.traps[%d]", i), "%q is no e-mail address", text)
+	}
 	h := c.DNSBL.Hook
 	p.need(h.Exposure > 0 && h.Exposure <= 1, "dnsbl.hook.exposure", "%g is not above 0 and at most 1", h.Exposure)
 	p.between("dnsbl.hook.timeout", h.Timeout, time.Second, time.Minute)

@@ -1,0 +1,265 @@
+package detector
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/vedetta-watch/vedetta/mailq"
+	"github.com/vedetta-watch/vedetta/rules"
+)
+
+// A ListingRisk adds up what leads to the listing of an outgoing address before
+// it is listed: mail to spam traps, messages that are called spam, recipients
+// that do not exist, and what other servers hold against the address. Accounts
+// share their server's addresses, so that many may endanger one, each of them by
+// little. Once the risk is as high as Act says, it names the fewest accounts
+// that most of it comes from.
+//
+// What servers hold against the address hits everybody who sends from it, so it
+// raises the risk and is nobody's fault. Signs lose half of their weight in six
+// hours. It knows no clock but the events' own, and is used by one goroutine.
+type ListingRisk struct {
+	Act    float64                  // risk from which on accounts are named, 0 to 1; 0: never
+	Traps  map[uint64]bool          // hashes of addresses that nobody writes to who was not given them by a thief (mailq.Recipient.Hash)
+	Shared func(mailq.Account) bool // whether several people stand behind an account; nil: nobody
+
+	accounts map[mailq.Account]*endangering
+	address  float64 // points that are held against the addresses, at that time
+	at       time.Time
+	sum      float64 // points of all accounts, at that time
+	sumAt    time.Time
+	named    time.Time // when accounts were last named
+}
+
+// The points of signs. A hundred in all are as much risk as there is.
+const (
+	fullRisk        = 100
+	trapPoints      = 40
+	contentPoints   = 6
+	unknownPoints   = 2
+	unknownFree     = 5   // recipients that do not exist, of which everybody has some
+	unknownShare    = 0.1 // of the outcomes, from which on more count
+	heldPoints      = 10  // a server holds the address's reputation against it, for now
+	refusedPoints   = 30  // or for good
+	addressMost     = 60
+	contentMost     = 40
+	unknownMost     = 30
+	trapsMost       = 120
+	namedLeast      = 10  // points of an account that is worth naming
+	namedShare      = 0.8 // of all accounts' points, that those who are named explain
+	maxNamedAtOnce  = 20
+	nameEvery       = 10 * time.Second // that accounts are looked through, traps aside
+	signsHalfLife   = 6 * time.Hour
+	forgottenPoints = 0.5
+	maxEndangering  = 10_000 // accounts; past them those with the least points are forgotten
+)
+
+// An endangering account, with what it did.
+type endangering struct {
+	name                     mailq.Account
+	since, at                time.Time
+	traps, content, unknown  float64 // points
+	trapped, called, missing int     // how often
+	outcomes                 int     // recipients of which the end is known
+}
+
+func (a *endangering) points() float64 { return a.traps + a.content + a.unknown }
+
+// decay brings the points up to now.
+func (a *endangering) decay(now time.Time) {
+	f := halved(a.at, now)
+	a.traps, a.content, a.unknown = a.traps*f, a.content*f, a.unknown*f
+	a.at = later(a.at, now)
+	if a.points() < forgottenPoints { // what comes now is another story
+		*a = endangering{name: a.name, at: a.at, since: now, missing: a.missing, outcomes: a.outcomes}
+	}
+}
+
+// halved is what is left of a point.
+func halved(from, to time.Time) float64 {
+	return math.Exp2(-max(0, to.Sub(from)).Hours() / signsHalfLife.Hours())
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// Observe takes an event and returns the findings about accounts that endanger
+// the address, where the risk is as high as Act.
+func (r *ListingRisk) Observe(ev *mailq.Event) []rules.Finding {
+	if r == nil || ev.Account == "" || !r.sign(ev) || r.Act <= 0 || r.Risk(ev.Time) < r.Act {
+		return nil
+	}
+	trapped := slices.ContainsFunc(ev.New, func(to mailq.Recipient) bool { return r.Traps[to.Hash] })
+	if !trapped && ev.Time.Sub(r.named) < nameEvery {
+		return nil // the next sign will do
+	}
+	r.named = ev.Time
+	return r.name(ev.Time)
+}
+
+// sign counts what the event says, and reports whether it is a sign.
+func (r *ListingRisk) sign(ev *mailq.Event) bool {
+	trapped := 0
+	for _, to := range ev.New {
+		if r.Traps[to.Hash] {
+			trapped++
+		}
+	}
+	outcome := ev.Kind == mailq.Delivered && ev.Into == "" || ev.Kind == mailq.Bounced || ev.Kind == mailq.Deferred
+	known := r.accounts[ev.Account]
+	class := ev.Reply.Class
+	if trapped == 0 && (!outcome || known == nil && class != mailq.Content && class != mailq.RecipientUnknown && class != mailq.AddressReputation) {
+		return false
+	}
+	if outcome && class == mailq.AddressReputation {
+		r.held(ev)
+		return true
+	}
+	a := r.account(ev)
+	a.decay(ev.Time)
+	before := a.points()
+	defer func() { r.add(a.points()-before, ev.Time) }()
+	if trapped > 0 {
+		a.trapped += trapped
+		a.traps = min(a.traps+trapPoints*float64(trapped), trapsMost)
+		return true
+	}
+	switch {
+	case ev.Kind == mailq.Delivered:
+		a.outcomes++
+		return false
+	case class == mailq.Content:
+		a.called++
+		a.content = min(a.content+contentPoints, contentMost)
+		return true
+	case class == mailq.RecipientUnknown && ev.Kind == mailq.Bounced:
+		a.outcomes++
+		a.missing++
+		if a.missing > unknownFree && float64(a.missing) >= unknownShare*float64(a.outcomes) {
+			a.unknown = min(a.unknown+unknownPoints, unknownMost)
+			return true
+		}
+	}
+	return false
+}
+
+// Release forgets what an account did: an operator says that it was right.
+func (r *ListingRisk) Release(account mailq.Account, now time.Time) {
+	if r == nil || r.accounts[account] == nil {
+		return
+	}
+	a := r.accounts[account]
+	a.decay(now)
+	r.add(-a.points(), now)
+	delete(r.accounts, account)
+}
+
+// add counts points of an account.
+func (r *ListingRisk) add(points float64, now time.Time) {
+	r.sum = r.sum*halved(r.sumAt, now) + points
+	r.sumAt = later(r.sumAt, now)
+}
+
+// held counts what a server holds against the address.
+func (r *ListingRisk) held(ev *mailq.Event) {
+	points := float64(heldPoints)
+	if ev.Kind == mailq.Bounced {
+		points = refusedPoints
+	}
+	r.address = min(r.address*halved(r.at, ev.Time)+points, addressMost)
+	r.at = later(r.at, ev.Time)
+}
+
+// account finds the sender of an event, made if need be.
+func (r *ListingRisk) account(ev *mailq.Event) *endangering {
+	if a := r.accounts[ev.Account]; a != nil {
+		return a
+	}
+	if r.accounts == nil {
+		r.accounts = map[mailq.Account]*endangering{}
+	}
+	if len(r.accounts) >= maxEndangering {
+		r.forget(ev.Time)
+	}
+	a := &endangering{name: ev.Account, since: ev.Time, at: ev.Time}
+	r.accounts[ev.Account] = a
+	return a
+}
+
+// forget drops the half with the least points: a flood of new accounts takes
+// nobody's points who has many.
+func (r *ListingRisk) forget(now time.Time) {
+	all := r.ranked(now)
+	for _, a := range all[len(all)/2:] {
+		r.add(-a.points(), now)
+		delete(r.accounts, a.name)
+	}
+}
+
+// ranked is the accounts, those with the most points first.
+func (r *ListingRisk) ranked(now time.Time) []*endangering {
+	all := make([]*endangering, 0, len(r.accounts))
+	for _, a := range r.accounts {
+		a.decay(now)
+		all = append(all, a)
+	}
+	slices.SortFunc(all, func(a, b *endangering) int {
+		return cmp.Or(cmp.Compare(b.points(), a.points()), cmp.Compare(a.name, b.name))
+	})
+	return all
+}
+
+// Risk is how likely the addresses are to be listed soon, 0 to 1.
+func (r *ListingRisk) Risk(now time.Time) float64 {
+	if r == nil {
+		return 0
+	}
+	sum := r.address*halved(r.at, now) + max(r.sum, 0)*halved(r.sumAt, now)
+	return min(sum/fullRisk, 1)
+}
+
+// name returns a finding for each of the fewest accounts that explain most of
+// the accounts' points.
+func (r *ListingRisk) name(now time.Time) (findings []rules.Finding) {
+	all := r.ranked(now)
+	sum, risk := 0.0, r.Risk(now)
+	for _, a := range all {
+		sum += a.points()
+	}
+	explained := 0.0
+	for _, a := range all[:min(len(all), maxNamedAtOnce)] {
+		if a.points() < namedLeast || explained >= namedShare*sum {
+			break
+		}
+		explained += a.points()
+		findings = append(findings, r.finding(a, risk, a.points()/sum, now))
+	}
+	return findings
+}
+
+// finding says what an account did, and how much of the risk it is.
+func (r *ListingRisk) finding(a *endangering, risk, share float64, now time.Time) rules.Finding {
+	f := rules.Finding{
+		ID: rules.FindingID(rules.ListingRisk, string(a.name), a.since), Rule: rules.ListingRisk, Subject: string(a.name),
+		Time: now, Since: a.since, Score: a.points(), Class: a.name.Kind(), Shared: r.Shared != nil && r.Shared(a.name),
+	}
+	say := func(kind string, points float64, format string, args ...any) {
+		if points > 0 {
+			f.Families++
+			f.Evidence = append(f.Evidence, rules.Evidence{Kind: kind, Score: points, Text: fmt.Sprintf(format, args...)})
+		}
+	}
+	say(rules.Traps, a.traps, "%d recipients are spam traps", a.trapped)
+	say(rules.Replies, a.content, "%d times its messages were called spam", a.called)
+	say(rules.Failures, a.unknown, "%d of %d recipients do not exist", a.missing, a.outcomes)
+	f.Evidence = append(f.Evidence, rules.Evidence{Kind: rules.Listing, Text: fmt.Sprintf(
+		"the risk that the outgoing addresses are listed is %.0f %%; %.0f %% of what accounts add to it is this one's", 100*risk, 100*share)})
+	return f
+}

@@ -1,0 +1,189 @@
+package detector
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vedetta-watch/vedetta/mailq"
+	"github.com/vedetta-watch/vedetta/rules"
+)
+
+const trapHash = 4711
+
+// A riskRun observes events, minutes after its beginning.
+type riskRun struct {
+	ListingRisk
+	t      *testing.T
+	found  []rules.Finding // all
+	latest []rules.Finding // of the last event
+}
+
+func newRiskRun(t *testing.T, act float64) *riskRun {
+	return &riskRun{t: t, ListingRisk: ListingRisk{Act: act, Traps: map[uint64]bool{trapHash: true}, Shared: func(a mailq.Account) bool { return a == "user:www-data" }}}
+}
+
+var riskStart = time.Date(2026, 11, 29, 9, 0, 0, 0, time.UTC)
+
+func (r *riskRun) see(minute int, ev mailq.Event) {
+	ev.Time = riskStart.Add(time.Duration(minute) * time.Minute)
+	r.latest = r.Observe(&ev)
+	r.found = append(r.found, r.latest...)
+}
+
+func trapMail(account mailq.Account) mailq.Event {
+	return mailq.Event{Kind: mailq.Submitted, Account: account, New: []mailq.Recipient{{Hash: 1}, {Hash: trapHash}}}
+}
+
+func ended(account mailq.Account, kind mailq.Kind, class mailq.Class) mailq.Event {
+	return mailq.Event{Kind: kind, Account: account, Reply: mailq.Reply{Class: class}}
+}
+
+func namesOf(findings []rules.Finding) string {
+	var all []string
+	for _, f := range findings {
+		all = append(all, fmt.Sprintf("%s %.0f", f.Subject, f.Score))
+	}
+	return strings.Join(all, ", ")
+}
+
+// One account's traps are its own; nobody else is named.
+func TestListingRiskTraps(t *testing.T) {
+	r := newRiskRun(t, 0.8)
+	r.see(0, trapMail("mallory@shop.test"))
+	if len(r.found) > 0 || r.Risk(riskStart) != 0.4 {
+		t.Errorf("one trap: %s, risk %.2f; want nobody, 0.40", namesOf(r.found), r.Risk(riskStart))
+	}
+	for range 3 {
+		r.see(1, ended("alice@shop.test", mailq.Bounced, mailq.Content))
+	}
+	r.see(2, trapMail("mallory@shop.test"))
+	if got := namesOf(r.latest); got != "mallory@shop.test 80" {
+		t.Errorf("two traps: %q", got)
+	}
+	f := r.latest[0]
+	if f.Rule != rules.ListingRisk || f.Class != mailq.KindLogin || f.Shared || !f.Since.Equal(riskStart) || f.ID != rules.FindingID(rules.ListingRisk, f.Subject, f.Since) {
+		t.Errorf("finding %+v", f)
+	}
+	if text := f.Evidence[0].Text; f.Evidence[0].Kind != rules.Traps || text != "2 recipients are spam traps" {
+		t.Errorf("evidence %+v", f.Evidence)
+	}
+	if text := f.Evidence[1].Text; text != "the risk that the outgoing addresses are listed is 98 %; 82 % of what accounts add to it is this one's" {
+		t.Errorf("evidence %q", text)
+	}
+	if d, _ := (&rules.Policy{Set: rules.Shipped(), Mode: rules.ModeEnforce}).Decide(f); d.Action != rules.Hold || !d.Enforce {
+		t.Errorf("decided %s, enforce %t; want a hold", d.Action, d.Enforce)
+	}
+}
+
+// Many accounts that each do a little are all named, the worst first, until
+// most of it is explained.
+func TestListingRiskOfMany(t *testing.T) {
+	r := newRiskRun(t, 0.95)
+	accounts := []mailq.Account{"a@shop.test", "b@shop.test", "c@shop.test", "d@shop.test", "user:www-data"}
+	for i, account := range accounts {
+		for range 5 - i {
+			r.see(i, ended(account, mailq.Bounced, mailq.Content))
+		}
+	}
+	if len(r.found) > 0 {
+		t.Errorf("at %.2f: %s", r.Risk(riskStart), namesOf(r.found))
+	}
+	for range 3 {
+		r.see(10, ended("user:www-data", mailq.Bounced, mailq.Content))
+	}
+	if got := namesOf(r.found); !strings.HasPrefix(got, "a@shop.test 2") || !strings.Contains(got, "user:www-data") || strings.Contains(got, "d@shop.test") {
+		t.Errorf("named %q", got)
+	}
+	for _, f := range r.found {
+		if f.Shared != (f.Subject == "user:www-data") {
+			t.Errorf("%s: shared %t", f.Subject, f.Shared)
+		}
+	}
+}
+
+// What servers hold against the address is nobody's fault, however often they
+// say so; who did something is then named sooner.
+func TestListingRiskOfTheAddress(t *testing.T) {
+	r := newRiskRun(t, 0.6)
+	for i := range 200 {
+		r.see(i, ended("innocent@shop.test", mailq.Bounced, mailq.AddressReputation))
+	}
+	if len(r.found) > 0 || r.Risk(riskStart.Add(200*time.Minute)) > 0.6 {
+		t.Errorf("risk %.2f, named %s", r.Risk(riskStart.Add(200*time.Minute)), namesOf(r.found))
+	}
+	for range 4 {
+		r.see(201, ended("eve@shop.test", mailq.Bounced, mailq.Content))
+	}
+	r.see(202, ended("eve@shop.test", mailq.Bounced, mailq.Content))
+	if got := namesOf(r.found); !strings.Contains(got, "eve@shop.test") || strings.Contains(got, "innocent") {
+		t.Errorf("named %q", got)
+	}
+}
+
+// A few dead addresses are everybody's; many, and a large share, are not.
+func TestListingRiskUnknown(t *testing.T) {
+	r := newRiskRun(t, 0.01)
+	bounce := func(n int) {
+		for range n {
+			r.see(0, ended("news@shop.test", mailq.Bounced, mailq.RecipientUnknown))
+		}
+	}
+	bounce(unknownFree)
+	for range 200 {
+		r.see(0, ended("news@shop.test", mailq.Delivered, mailq.OK))
+	}
+	bounce(10)
+	if risk := r.Risk(riskStart); risk != 0 {
+		t.Errorf("15 of 215 dead: risk %.2f, want 0", risk)
+	}
+	bounce(100)
+	if risk := r.Risk(riskStart); risk != 0.3 {
+		t.Errorf("115 of 315 dead: risk %.2f, want 0.30", risk)
+	}
+}
+
+// Points halve in six hours, and what is over begins anew.
+func TestListingRiskDecays(t *testing.T) {
+	r := newRiskRun(t, 1)
+	r.see(0, trapMail("mallory@shop.test"))
+	if risk := r.Risk(riskStart.Add(6 * time.Hour)); risk < 0.199 || risk > 0.201 {
+		t.Errorf("risk %.3f after a half-life, want 0.2", risk)
+	}
+	r.see(3*24*60, trapMail("mallory@shop.test"))
+	if since := r.accounts["mallory@shop.test"].since; !since.Equal(riskStart.Add(3 * 24 * time.Hour)) {
+		t.Errorf("the second time begins at %s", since)
+	}
+}
+
+// A flood of accounts takes no points from who has many, and the sum stays that
+// of the accounts.
+func TestListingRiskIsBounded(t *testing.T) {
+	r := newRiskRun(t, 0)
+	r.see(0, trapMail("mallory@shop.test"))
+	for i := range 3 * maxEndangering {
+		r.see(i/1000, ended(mailq.Account(fmt.Sprintf("a%d@flood.test", i)), mailq.Bounced, mailq.Content))
+	}
+	if n := len(r.accounts); n > maxEndangering || r.accounts["mallory@shop.test"] == nil {
+		t.Errorf("%d accounts, mallory %v", n, r.accounts["mallory@shop.test"])
+	}
+	now := riskStart.Add(30 * time.Minute)
+	sum := 0.0
+	for _, a := range r.accounts {
+		sum += a.points() * halved(a.at, now)
+	}
+	if got := r.sum * halved(r.sumAt, now); got < 0.99*sum || got > 1.01*sum {
+		t.Errorf("the sum is %.1f, of the accounts %.1f", got, sum)
+	}
+	before := r.Risk(now)
+	r.Release("mallory@shop.test", now)
+	if after := r.Risk(now); r.accounts["mallory@shop.test"] != nil || after > before {
+		t.Errorf("released, and still %v; risk %.2f, before %.2f", r.accounts["mallory@shop.test"], after, before)
+	}
+	var none *ListingRisk
+	none.Release("a", now)
+	if none.Observe(&mailq.Event{Account: "a"}) != nil || none.Risk(now) != 0 {
+		t.Error("no watch, and yet a risk")
+	}
+}
