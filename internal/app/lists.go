@@ -3,10 +3,12 @@ package app
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
 	"net/netip"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -32,6 +34,7 @@ type listWatch struct {
 	resolver dnsbl.Resolver
 	watch    *dnsbl.Watch
 	asks     chan func()
+	over     chan struct{} // closed when the loop has ended
 	heard    chan heard    // from observe
 	hook     *listHook     // nil: there is none
 	risk     atomic.Uint64 // bits of what the log says of the risk that our addresses are listed, 0 to 1
@@ -80,7 +83,7 @@ func newListWatch(whole config.Config, p *pipeline) (*listWatch, error) {
 	return &listWatch{
 		p: p, config: c, client: client, resolver: listResolver{client}, hook: hook,
 		watch: dnsbl.NewWatch(catalogue, listKeys(c), rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))),
-		asks:  make(chan func()), heard: make(chan heard, maxHeard),
+		asks:  make(chan func()), over: make(chan struct{}), heard: make(chan heard, maxHeard),
 		distrust: "the resolver was not examined yet",
 		sources:  map[dnsbl.Subject]string{}, named: map[netip.Addr]*namedBy{}, risks: map[dnsbl.Subject]*signs{}, told: map[string]map[string]bool{},
 		eye: eye{kind: "lists", subject: "resolver for block lists", part: "block lists"},
@@ -166,6 +169,8 @@ func (l *listWatch) run(ctx context.Context) error {
 	}
 	g.Go(func() error {
 		defer close(tasks)
+		defer close(l.over)
+		defer l.survive(ctx)
 		l.loop(ctx, tasks, answers)
 		return nil
 	})
@@ -177,6 +182,32 @@ func (l *listWatch) run(ctx context.Context) error {
 	return g.Wait()
 }
 
+// survive has the service go on without the watch over block lists, should a
+// mistake of ours end it: the watch over the mail is worth more.
+func (l *listWatch) survive(ctx context.Context) {
+	if mistake := recover(); mistake != nil {
+		l.p.metrics.panics.Inc()
+		l.p.log.Error("panic: block lists are watched no more; please report it", "panic", fmt.Sprint(mistake), "stack", string(debug.Stack()))
+		l.p.blind(ctx, &l.eye, errors.New("block lists are watched no more until the service is restarted: a mistake of ours, which the log tells"))
+	}
+}
+
+// errListsOver is why the watch over block lists cannot be asked any more.
+var errListsOver = errors.New("block lists are watched no more")
+
+// ask asks one question. A panic is a mistake of ours that an answer brought to
+// light: it costs that answer.
+func (l *listWatch) ask(ctx context.Context, t dnsbl.Task) (a dnsbl.Answer) {
+	defer func() {
+		if mistake := recover(); mistake != nil {
+			l.p.metrics.panics.Inc()
+			l.p.log.Error("panic: an answer of a block list is left out; please report it", "task", t.String(), "panic", fmt.Sprint(mistake), "stack", string(debug.Stack()))
+			a = dnsbl.Answer{Status: dnsbl.Malformed}
+		}
+	}()
+	return t.Ask(ctx, l.resolver)
+}
+
 // A listAnswered is the answer to a task.
 type listAnswered struct {
 	task   dnsbl.Task
@@ -186,7 +217,7 @@ type listAnswered struct {
 // answer asks one question after the other.
 func (l *listWatch) answer(ctx context.Context, tasks <-chan dnsbl.Task, answers chan<- listAnswered) {
 	for t := range tasks {
-		a := listAnswered{t, t.Ask(ctx, l.resolver)}
+		a := listAnswered{t, l.ask(ctx, t)}
 		select {
 		case answers <- a:
 		case <-ctx.Done():
@@ -261,12 +292,16 @@ func (l *listWatch) do(ctx context.Context, f func()) error {
 	case l.asks <- func() { f(); close(done) }:
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-l.over:
+		return errListsOver
 	case <-l.p.done:
 		return errStopping
 	}
 	select {
 	case <-done:
 		return nil
+	case <-l.over:
+		return errListsOver
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -30,6 +30,7 @@ type fakeDNS struct {
 	mu      sync.Mutex
 	entries map[string]string
 	dead    bool
+	broken  bool // it panics
 	asked   int
 }
 
@@ -37,6 +38,9 @@ func (f *fakeDNS) Lookup(_ context.Context, name string, t dnsbl.Type) dnsbl.Ans
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.asked++
+	if f.broken {
+		panic("a hostile answer")
+	}
 	switch entry, ok := f.entries[name]; {
 	case f.dead:
 		return dnsbl.Answer{Status: dnsbl.Timeout}
@@ -106,7 +110,13 @@ func startLists(t *testing.T, state string, f *fakeDNS) *listService {
 	for range 4 {
 		g.Go(func() error { s.lists.answer(ctx, tasks, answers); return nil })
 	}
-	g.Go(func() error { defer close(tasks); s.lists.loop(ctx, tasks, answers); return nil })
+	g.Go(func() error {
+		defer close(tasks)
+		defer close(s.lists.over)
+		defer s.lists.survive(ctx)
+		s.lists.loop(ctx, tasks, answers)
+		return nil
+	})
 	g.Go(func() error { return s.lists.findAddresses(ctx) })
 	return &listService{s, func() {
 		cancel()
@@ -228,6 +238,35 @@ func TestListTrouble(t *testing.T) {
 		time.Sleep(24 * time.Hour)
 		if got := s.letters(t); !slices.Contains(got, "over: block list spamcop needs a look") {
 			t.Errorf("letters %q", got)
+		}
+		s.stop()
+	})
+}
+
+// TestListPanics has a mistake of ours cost one answer, or the watch over block
+// lists, and never the service.
+func TestListPanics(t *testing.T) {
+	state := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeDNS{entries: map[string]string{spamcopTest: "127.0.0.2"}, broken: true}
+		s := startLists(t, state, f)
+		time.Sleep(time.Hour)
+		if n := value(t, s.metrics.panics); n == 0 {
+			t.Error("no panic is counted")
+		}
+		f.set(func() { f.broken = false })
+		time.Sleep(12 * time.Hour)
+		if got := s.lists.listStates(t); !slices.Contains(got, "spamcop HEALTHY") {
+			t.Errorf("states %q after the mistakes", got)
+		}
+		if err := s.lists.do(t.Context(), func() { panic("a mistake") }); !errors.Is(err, errListsOver) {
+			t.Errorf("the loop panicked: %v", err)
+		}
+		if _, err := s.lists.Lists(t.Context()); !errors.Is(err, errListsOver) {
+			t.Errorf("asked afterwards: %v", err)
+		}
+		if state := s.Health(t.Context()).Parts["block lists"]; !strings.Contains(state, "no more") {
+			t.Errorf("health %q", state)
 		}
 		s.stop()
 	})
