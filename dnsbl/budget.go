@@ -17,7 +17,11 @@ type budget struct {
 	at     time.Time // when tokens was right; zero before the first use
 	day    time.Time // midnight of the day that left is about
 	left   int
+	whole  int // of which left is left
 	asked  int // on that day
+	checks int // rechecks on that day
+
+	spent time.Time // when polls had used up their part of the day's; zero before
 }
 
 const wholeDay = 24 * time.Hour
@@ -27,12 +31,13 @@ func (b *budget) refill(now time.Time) {
 	burst := max(1, b.perSecond)
 	if !now.Before(b.day.Add(wholeDay)) {
 		b.day = now.Truncate(wholeDay)
-		b.left, b.asked = b.perDay, 0
+		b.left, b.asked, b.checks, b.spent = b.perDay, 0, 0, time.Time{}
 		if b.at.IsZero() {
 			rest := float64(wholeDay-now.Sub(b.day)) / float64(wholeDay)
 			b.left = max(int(float64(b.perDay)*rest), b.perDay/20)
 			b.tokens, b.at = burst, now
 		}
+		b.whole = b.left
 	}
 	if d := now.Sub(b.at); d > 0 {
 		b.tokens, b.at = min(burst, b.tokens+d.Seconds()*b.perSecond), now
@@ -40,7 +45,7 @@ func (b *budget) refill(now time.Time) {
 }
 
 // reserve is what polls leave of a day's budget to tests and confirmations.
-func (b *budget) reserve() int { return b.perDay / 10 }
+func (b *budget) reserve() int { return b.whole / 10 }
 
 // next returns when a question may be asked, now at the earliest, that leaves
 // so many of the day's for others.
@@ -61,6 +66,29 @@ func (b *budget) take() {
 	b.tokens--
 	b.left--
 	b.asked++
+	if b.left <= b.reserve() && b.spent.IsZero() {
+		b.spent = b.at
+	}
+}
+
+// recheck counts a recheck, and reports whether there is room for it: a fifth
+// of a day's budget, which is what rate and reserve leave.
+func (b *budget) recheck(now time.Time) bool {
+	b.refill(now)
+	if b.checks >= b.whole/5 {
+		return false
+	}
+	b.checks++
+	return true
+}
+
+// spentAt returns since when only tests and confirmations are left of the day
+// that now is in, zero if more is.
+func (b *budget) spentAt(now time.Time) time.Time {
+	if !now.Before(b.day.Add(wholeDay)) {
+		return time.Time{}
+	}
+	return b.spent
 }
 
 // rate returns how many questions a second may go to polls in the long run:

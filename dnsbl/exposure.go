@@ -186,6 +186,7 @@ type Health struct {
 	FalseAlarms float64       `json:"false_alarms"`       // share of first answers that were not confirmed
 	Stretch     float64       `json:"stretch"`            // by how much its budget stretches the intervals
 	AskedToday  int           `json:"asked_today"`        // of its budget (UTC)
+	Spent       time.Time     `json:"spent,omitzero"`     // when what may be asked today was; nothing new is found before the day ends (UTC)
 	Servers     []string      `json:"servers,omitempty"`  // of the zone
 	Primary     string        `json:"primary,omitempty"`
 	Serial      uint32        `json:"serial,omitempty"` // of the zone's data
@@ -200,7 +201,7 @@ func (w *Watch) Health() []Health {
 		v := Health{
 			List: l.Name, Title: l.Title, Zone: l.PublicZone(), Tier: l.Tier, State: h.state, Since: h.since, Text: h.text,
 			Terms: l.Terms, NotFor: h.blind, Quarantined: h.quarantined, Passed: h.passed, NextTest: l.nextTest,
-			Errors: h.errors, Latency: h.latency, FalseAlarms: l.falls.rate(), Stretch: l.stretch(), AskedToday: l.budget.asked,
+			Errors: h.errors, Latency: h.latency, FalseAlarms: l.falls.rate(), Stretch: l.stretch(), AskedToday: l.budget.asked, Spent: l.budget.spentAt(w.now),
 			Servers: slices.Clone(z.servers), Primary: z.primary, Serial: z.serial, SerialSince: z.serialSince,
 		}
 		all = append(all, v)

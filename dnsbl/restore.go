@@ -115,6 +115,6 @@ func (w *Watch) takeRestored(p *pair) {
 	p.listing.id = w.id()
 	if p.stage != NotListed {
 		p.unit.alarms++
-		p.urgent = true
+		p.line = confirming
 	}
 }

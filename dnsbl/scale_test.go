@@ -78,7 +78,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	for _, s := range all {
 		w.Remove(s)
 	}
-	if len(w.units)+len(w.members)+len(w.hoods)+len(w.lists[0].polls)+len(w.lists[0].urgent) > 0 || w.lists[0].demand != 0 {
+	if len(w.units)+len(w.members)+len(w.hoods)+len(w.lists[0].polls)+len(w.lists[0].checks)+len(w.lists[0].urgent) > 0 || w.lists[0].demand != 0 {
 		t.Errorf("something stays of what was removed")
 	}
 }

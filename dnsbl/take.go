@@ -101,7 +101,7 @@ func (w *Watch) unknown(p *pair) {
 	if p.stage == Suspicious {
 		due = later(due, p.confirmAt())
 	}
-	p.list.set(p, due, p.urgent)
+	p.list.set(p, due, p.line)
 }
 
 // positive takes an answer that says listed.
@@ -138,7 +138,7 @@ func (w *Watch) trusts(p *pair, since time.Time) bool {
 		return true
 	}
 	p.list.testSoon(w.now)
-	p.list.set(p, w.now.Add(confirmAfter/3), true)
+	p.list.set(p, w.now.Add(confirmAfter/3), confirming)
 	return false
 }
 
@@ -162,7 +162,7 @@ func (w *Watch) suspect(p *pair, a Answer, j Judgement) {
 			Text: "it lists many unrelated subjects at once; nothing should be done about them until another list agrees"})
 	}
 	w.alarm(p.unit, 1)
-	l.set(p, w.now, true)
+	l.set(p, w.now, confirming)
 }
 
 // alarm notes that one more pair of the unit is suspicious, or one less. The
@@ -204,7 +204,7 @@ func (w *Watch) stay(p *pair, j Judgement) {
 	case p.listing.recode(j):
 		w.tellListing(Recoded, p, false)
 	case p.listing.next != nil:
-		p.list.set(p, w.now.Add(confirmAfter), true)
+		p.list.set(p, w.now.Add(confirmAfter), confirming)
 		return
 	}
 	w.schedule(p)
@@ -230,7 +230,7 @@ func (w *Watch) negative(p *pair, j Judgement) {
 		p.stage, g.clean, g.next = Leaving, w.now, nil
 		p.list.testSoon(w.now)
 		w.tellListing(Clearing, p, true)
-		p.list.set(p, w.now.Add(g.cleanGap()), true)
+		p.list.set(p, w.now.Add(g.cleanGap()), confirming)
 	case Leaving:
 		w.clear(p)
 	}
@@ -241,7 +241,7 @@ func (w *Watch) clear(p *pair) {
 	g := p.listing
 	switch gap := g.clean.Add(g.cleanGap()); {
 	case w.now.Before(gap):
-		p.list.set(p, gap, true)
+		p.list.set(p, gap, confirming)
 	case !w.trusts(p, g.clean):
 	case g.flaps(w.now):
 		w.schedule(p) // it will be back: the incident stays open for a day

@@ -68,10 +68,19 @@ type pair struct {
 	negTTL  uint16 // seconds for which the list says that no entry may be remembered
 	misses  uint8  // questions without a usable answer, in a row
 	stage   Stage
-	urgent  bool // it is in the urgent queue
+	line    line // the queue that it is in
 	welcome bool // known as good
 	lost    bool // no longer known as good, says one answer
 }
+
+// A line is what a pair is due for. The zero line is a poll like any other.
+type line uint8
+
+const (
+	polling    line = iota
+	rechecking      // somebody said that it may be listed: before polls, and from their part of the budget
+	confirming      // an answer has to be confirmed: before all others, and from the reserve too
+)
 
 // A queue is pairs by the time they are due (container/heap).
 type queue []*pair
@@ -102,21 +111,24 @@ func (q *queue) Pop() any {
 	return p
 }
 
-// set makes p due then, in the queue of what is urgent or the other.
-func (l *watched) set(p *pair, due time.Time, urgent bool) {
+// set makes p due then, in that line.
+func (l *watched) set(p *pair, due time.Time, in line) {
 	p.due = due.UnixNano()
-	if p.urgent == urgent {
+	if p.line == in {
 		heap.Fix(l.queueOf(p), int(p.at))
 		return
 	}
 	heap.Remove(l.queueOf(p), int(p.at))
-	p.urgent = urgent
+	p.line = in
 	heap.Push(l.queueOf(p), p)
 }
 
 func (l *watched) queueOf(p *pair) *queue {
-	if p.urgent {
+	switch p.line {
+	case confirming:
 		return &l.urgent
+	case rechecking:
+		return &l.checks
 	}
 	return &l.polls
 }

@@ -197,7 +197,9 @@ func (w *Watch) SetRisk(now time.Time, s Subject, risk float64) {
 
 // Recheck asks about s at once, on the list of that name, or on all if it is
 // empty: before an address is first used, or when a peer says that it is
-// listed.
+// listed. What is about to be asked, or is listed, keeps its turn. A list takes
+// so many of these a day as are left of its budget once polls, tests and
+// confirmations have their parts; past them s is polled as ever.
 func (w *Watch) Recheck(now time.Time, s Subject, list string) {
 	w.tick(now)
 	m := w.members[s]
@@ -206,9 +208,11 @@ func (w *Watch) Recheck(now time.Time, s Subject, list string) {
 	}
 	for _, u := range m.units {
 		for i := range u.pairs {
-			if p := &u.pairs[i]; p.stage == NotListed && (list == "" || list == p.list.Name) {
-				p.list.set(p, now, true)
+			p := &u.pairs[i]
+			if p.stage != NotListed || p.line != polling || p.asked != 0 || list != "" && list != p.list.Name || !p.list.budget.recheck(w.now) {
+				continue
 			}
+			p.list.set(p, w.now, rechecking)
 		}
 	}
 }
@@ -217,12 +221,12 @@ func (w *Watch) Recheck(now time.Time, s Subject, list string) {
 func (w *Watch) hasten(u *unit) {
 	for i := range u.pairs {
 		p := &u.pairs[i]
-		if p.stage != NotListed || p.urgent || p.asked != 0 {
+		if p.stage != NotListed || p.line != polling || p.asked != 0 {
 			continue
 		}
 		p.setEvery(p.interval(w.now))
 		if due := w.jittered(p, time.Unix(0, p.known)); due.UnixNano() < p.due {
-			p.list.set(p, later(due, w.now), false)
+			p.list.set(p, later(due, w.now), polling)
 		}
 	}
 }
@@ -230,7 +234,7 @@ func (w *Watch) hasten(u *unit) {
 // schedule makes p due again after its interval.
 func (w *Watch) schedule(p *pair) {
 	p.setEvery(p.interval(w.now))
-	p.list.set(p, w.jittered(p, w.now), false)
+	p.list.set(p, w.jittered(p, w.now), polling)
 }
 
 // jittered returns when p is due if it was asked at that time: its interval
@@ -327,6 +331,9 @@ func (w *Watch) ask(l *watched) (Task, bool) {
 	if w.now.Before(l.budget.next(w.now, l.budget.reserve())) {
 		return Task{}, false
 	}
+	if t, ok := w.askPair(l, &l.checks); ok {
+		return t, true
+	}
 	return w.askPair(l, &l.polls)
 }
 
@@ -337,17 +344,17 @@ func (w *Watch) askPair(l *watched, q *queue) (Task, bool) {
 		p, g := (*q)[0], (*q)[0].listing
 		switch {
 		case !l.health.usable(p.unit.subject.Kind()), p.stage == NotListed && p.isIdle6(w.now):
-			l.set(p, w.now.Add(max(l.Every, time.Minute)), p.urgent)
+			l.set(p, w.now.Add(max(l.Every, time.Minute)), p.line)
 		case (p.stage == Suspicious || p.stage == OnList) && !g.textAsked:
 			g.textAsked = true
 			if !l.crowd.covers(g.first) { // one text says enough about a mass listing
 				return w.task(l, p, Explanation), true
 			}
 		case p.stage == Suspicious && w.now.Before(p.confirmAt()):
-			l.set(p, p.confirmAt(), true)
+			l.set(p, p.confirmAt(), confirming)
 		default:
 			t := w.task(l, p, p.question())
-			l.set(p, w.now.Add(leaseFor), p.urgent)
+			l.set(p, w.now.Add(leaseFor), p.line)
 			return t, true
 		}
 	}

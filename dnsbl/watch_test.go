@@ -73,6 +73,52 @@ func TestRecheckAsksAtOnce(t *testing.T) {
 	}
 }
 
+// However often somebody asks for it, rechecks leave polls and confirmations
+// their parts of the day, and put nothing back that is about to be asked.
+func TestRechecksAreBounded(t *testing.T) {
+	w, watch, servers := watching(t, "spamcop")
+	watch.lists[0].budget.perDay = 20_000
+	var all []Subject
+	for i := range 100 {
+		all = append(all, add(t, w, watch, fmt.Sprintf("203.0.113.%d", i)))
+	}
+	listed := all[99].String()
+	servers[0].entries[label(t, listed)] = []string{"127.0.0.2"}
+	servers[0].since[label(t, listed)] = func(at time.Time) bool { return at.After(epoch.Add(20 * time.Hour)) }
+	var events []Event
+	for at := epoch; at.Before(epoch.Add(24*time.Hour - time.Minute)); at = at.Add(30 * time.Second) {
+		for _, s := range all {
+			watch.Recheck(at, s, "")
+		}
+		events = append(events, w.run(t, watch, at)...)
+	}
+	if n := watch.Health()[0].AskedToday; n > 19_000 {
+		t.Errorf("%d questions of 20,000", n)
+	}
+	if got := kinds(events, all[99]); len(got) == 0 || got[len(got)-1] != "listed" {
+		t.Errorf("the listed address: %q", got)
+	}
+	if !watch.Health()[0].Spent.IsZero() {
+		t.Errorf("spent at %s", watch.Health()[0].Spent)
+	}
+}
+
+func TestSpentBudgetIsKnown(t *testing.T) {
+	b := budget{perSecond: 1000, perDay: 1000}
+	for at := epoch; at.Before(epoch.Add(time.Hour)); at = at.Add(time.Second) {
+		for !at.Before(b.next(at, b.reserve())) {
+			b.take()
+		}
+	}
+	if got := b.spentAt(epoch.Add(2 * time.Hour)); !got.Equal(epoch) || !b.spentAt(epoch.Add(wholeDay)).IsZero() {
+		t.Errorf("spent at %s; want the first second, and nothing on the next day", got)
+	}
+	late := budget{perSecond: 1, perDay: 1000}
+	if evening := epoch.Add(23 * time.Hour); evening.Before(late.next(evening, late.reserve())) {
+		t.Error("begun in the evening, and nothing may be polled before midnight")
+	}
+}
+
 func TestAnswersThatComeLateOrNever(t *testing.T) {
 	w, watch, _, ip := warm(t)
 	watch.Recheck(w.now, ip, "")

@@ -13,11 +13,13 @@ type watched struct {
 	zone string // what is asked, key included
 	key  string // in the zone, and never to be shown
 
-	open          bool // to us
-	health        condition
-	budget        budget
-	polls, urgent queue
-	demand        int64 // polls of all its pairs in 10⁹ seconds
+	open   bool // to us
+	health condition
+	budget budget
+	polls  queue
+	checks queue // pairs to be rechecked
+	urgent queue // pairs to be confirmed
+	demand int64 // polls of all its pairs in 10⁹ seconds
 
 	test     *healthTest // that runs; nil if none does
 	tests    uint32      // how many began
@@ -69,8 +71,10 @@ func (l *watched) wakes(now time.Time) time.Time {
 	if len(l.urgent) > 0 {
 		t = sooner(t, later(time.Unix(0, l.urgent[0].due), l.budget.next(now, 0)))
 	}
-	if len(l.polls) > 0 {
-		t = sooner(t, later(time.Unix(0, l.polls[0].due), l.budget.next(now, l.budget.reserve())))
+	for _, q := range []queue{l.checks, l.polls} {
+		if len(q) > 0 {
+			t = sooner(t, later(time.Unix(0, q[0].due), l.budget.next(now, l.budget.reserve())))
+		}
 	}
 	return t
 }
@@ -80,7 +84,7 @@ func (l *watched) hasWork(now time.Time) bool {
 	if l.test != nil && l.test.sent < len(l.test.order) {
 		return true
 	}
-	return l.health.state.Usable() && (l.urgent.isDue(now) || l.polls.isDue(now))
+	return l.health.state.Usable() && (l.urgent.isDue(now) || l.checks.isDue(now) || l.polls.isDue(now))
 }
 
 func later(a, b time.Time) time.Time {

@@ -179,6 +179,7 @@ const (
 	maxHeard     = 256 // replies that wait
 	maxNamed     = 64  // addresses that they name and that are not watched
 	maxFound     = 16  // of those, that come to be watched
+	maxUnnamed   = 8   // addresses that are asked about at once when a reply does not say which it is about
 	namedEnough  = 3   // recipients' domains that must name one
 	namedWithin  = 7 * 24 * time.Hour
 	recheckEvery = 5 * time.Minute // that a reply has an address asked about at once
@@ -212,9 +213,13 @@ func (l *listWatch) hear(h heard, now time.Time) {
 		return
 	}
 	l.unnamed = now
+	asked := 0
 	for s := range l.sources { // it is about one of ours, and does not say which
-		if s.Kind() == dnsbl.IP4 || s.Kind() == dnsbl.IP6 {
-			l.sign(s, now)
+		if s.Kind() != dnsbl.IP4 && s.Kind() != dnsbl.IP6 {
+			continue
+		}
+		if sign := l.raise(s, now); asked < maxUnnamed && l.recheck(s, sign, now) {
+			asked++
 		}
 	}
 }
@@ -286,6 +291,11 @@ func (s *signs) decay(now time.Time) {
 // sign notes that a server holds the reputation of an address against us: it
 // is asked about at once, and more often while that goes on.
 func (l *listWatch) sign(subject dnsbl.Subject, now time.Time) {
+	l.recheck(subject, l.raise(subject, now), now)
+}
+
+// raise has an address asked about more often.
+func (l *listWatch) raise(subject dnsbl.Subject, now time.Time) *signs {
 	s := l.risks[subject]
 	if s == nil {
 		s = &signs{at: now}
@@ -294,10 +304,18 @@ func (l *listWatch) sign(subject dnsbl.Subject, now time.Time) {
 	s.decay(now)
 	s.weight = min(s.weight+signWeight, 1)
 	l.watch.SetRisk(now, subject, s.weight)
-	if now.Sub(s.checked) >= recheckEvery {
-		s.checked = now
-		l.watch.Recheck(now, subject, "")
+	return s
+}
+
+// recheck has an address asked about at once, and reports whether that is not
+// too soon after the last time.
+func (l *listWatch) recheck(subject dnsbl.Subject, s *signs, now time.Time) bool {
+	if now.Sub(s.checked) < recheckEvery {
+		return false
 	}
+	s.checked = now
+	l.watch.Recheck(now, subject, "")
+	return true
 }
 
 // weighSigns lets the risk of addresses fall with time.

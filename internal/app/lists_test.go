@@ -437,6 +437,57 @@ func TestNamedByOthers(t *testing.T) {
 	}
 }
 
+// A day of replies that do not say which address they are about: of 700, the
+// one that comes to be listed is found, and the list's budget lasts.
+func TestRepliesThatNameNobody(t *testing.T) {
+	spamcop := dnsbl.Shipped().Lists[slices.IndexFunc(dnsbl.Shipped().Lists, func(l dnsbl.List) bool { return l.Name == "spamcop" })]
+	l := &listWatch{
+		p: &pipeline{log: slog.New(slog.DiscardHandler)}, watch: dnsbl.NewWatch(&dnsbl.Catalogue{Lists: []dnsbl.List{spamcop}}, nil, testRand()),
+		sources: map[dnsbl.Subject]string{}, named: map[netip.Addr]*namedBy{}, risks: map[dnsbl.Subject]*signs{},
+	}
+	f := &fakeDNS{entries: map[string]string{spamcopTest: "127.0.0.2"}}
+	start := time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC)
+	for i := range 700 {
+		l.add(start, dnsbl.Address(netip.AddrFrom4([4]byte{203, 0, byte(113 + i/256), byte(i)})), "configuration")
+	}
+	opened := time.Time{}
+	for now := start; now.Before(start.Add(24*time.Hour - time.Minute)); now = now.Add(time.Second) {
+		if now.Sub(start)%(time.Minute) == 0 {
+			for s := range l.sources {
+				l.watch.Sent(now, s)
+			}
+			l.hear(heard{at: now, domain: "example.org", text: "550 your address has a poor reputation"}, now)
+			l.weighSigns(now)
+		}
+		if now.Sub(start) == 4*time.Hour {
+			f.entries[onSpamcop] = "127.0.0.2"
+		}
+		tasks, _ := l.watch.Due(now, listAskers)
+		for _, task := range tasks {
+			for _, e := range l.watch.Take(now, task, task.Ask(t.Context(), f)) {
+				if e.Kind == dnsbl.Opened {
+					opened = e.Time
+				}
+			}
+		}
+	}
+	if late := opened.Sub(start) - 4*time.Hour; opened.IsZero() || late > 30*time.Minute {
+		t.Errorf("the listed address is found after %s", late)
+	}
+	if h := l.watch.Health()[0]; !h.Spent.IsZero() {
+		t.Errorf("the budget was spent at %s, after %d questions", h.Spent, h.AskedToday)
+	}
+}
+
+// A list whose day's questions are used up is told of, once that day.
+func TestSpentListIsTold(t *testing.T) {
+	h := dnsbl.Health{List: "spamcop", Title: "SpamCop", AskedToday: 90_000, Spent: time.Date(2026, 3, 2, 18, 0, 0, 0, time.UTC)}
+	f := spentFinding(&h, h.Spent.Add(time.Hour))
+	if again := spentFinding(&h, h.Spent.Add(2*time.Hour)); f.ID != again.ID || !f.Lasting || f.Subject != troubleName("spamcop") || !strings.Contains(f.Evidence[0].Text, "90000 times") {
+		t.Errorf("%+v, then %s", f, again.ID)
+	}
+}
+
 func testRand() *rand.Rand { return rand.New(rand.NewPCG(1, 2)) }
 
 func (f *fakeDNS) questions() int {

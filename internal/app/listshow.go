@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/vedetta-watch/vedetta/dnsbl"
 	"github.com/vedetta-watch/vedetta/internal/store"
@@ -31,8 +32,12 @@ func (l *listWatch) Lists(ctx context.Context) (now web.ListsNow, err error) {
 			now.Subjects = append(now.Subjects, l.show(s, found))
 		}
 		for _, h := range l.watch.Health() {
+			text := h.Text
+			if !h.Spent.IsZero() {
+				text = strings.TrimPrefix(text+"; nothing new of it is seen before midnight (UTC): today's questions are used up", "; ")
+			}
 			now.Lists = append(now.Lists, web.ListState{
-				List: h.List, Title: h.Title, State: h.State.String(), Since: h.Since, Text: h.Text, Terms: h.Terms, Asked: h.AskedToday,
+				List: h.List, Title: h.Title, State: h.State.String(), Since: h.Since, Text: text, Terms: h.Terms, Asked: h.AskedToday,
 			})
 		}
 	})

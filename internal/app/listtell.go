@@ -166,10 +166,13 @@ func (l *listWatch) troubles(ctx context.Context, now time.Time) (findings map[s
 	l.see(ctx, allAway, states[dnsbl.Offline], open)
 	for _, h := range health {
 		tested[troubleName(h.List)] = h.State != dnsbl.Untested
+		subject := troubleName(h.List)
 		if h.Quarantined.IsZero() || h.State.Usable() || h.State == dnsbl.Offline && allAway {
+			if !h.Spent.IsZero() {
+				findings[subject] = spentFinding(&h, now)
+			}
 			continue
 		}
-		subject := troubleName(h.List)
 		findings[subject] = rules.Finding{
 			ID: rules.FindingID(rules.ListHealth, subject, h.Quarantined), Rule: rules.ListHealth, Subject: subject,
 			Time: now, Since: h.Quarantined, Lasting: true,
@@ -180,6 +183,19 @@ func (l *listWatch) troubles(ctx context.Context, now time.Time) (findings map[s
 		}
 	}
 	return findings, tested
+}
+
+// spentFinding says that a list is not asked about anything new today.
+func spentFinding(h *dnsbl.Health, now time.Time) rules.Finding {
+	subject := troubleName(h.List)
+	return rules.Finding{
+		ID: rules.FindingID(rules.ListHealth, subject+" is spent", h.Spent.Truncate(24*time.Hour)), Rule: rules.ListHealth, Subject: subject,
+		Time: now, Since: h.Spent, Lasting: true,
+		Evidence: []rules.Evidence{
+			{Kind: rules.Listing, Text: fmt.Sprintf("%s was asked %d times today, which is nearly all that it may be asked (per_day): until midnight (UTC) nothing new of it is seen", h.Title, h.AskedToday)},
+			{Kind: rules.Listing, Text: "what it has listed already is still confirmed; serve a copy of it yourself, or watch fewer addresses"},
+		},
+	}
 }
 
 // see tells whether lists answer at all.
