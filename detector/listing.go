@@ -19,15 +19,18 @@ import (
 // that most of it comes from.
 //
 // What servers hold against the address hits everybody who sends from it, so it
-// raises the risk and is nobody's fault. Signs lose half of their weight in six
-// hours. It knows no clock but the events' own, and is used by one goroutine.
+// raises the risk and is nobody's fault. One message that is tried again counts
+// once, and one receiver has a part in the points only: nobody is named for what
+// one server says. Signs lose half of their weight in six hours. It knows no clock but the events' own, and is used by one goroutine.
 type ListingRisk struct {
 	Act    float64                  // risk from which on accounts are named, 0 to 1; 0: never
 	Traps  map[uint64]bool          // hashes of addresses that nobody writes to who was not given them by a thief (mailq.Recipient.Hash)
 	Shared func(mailq.Account) bool // whether several people stand behind an account; nil: nobody
 
 	accounts map[mailq.Account]*endangering
-	address  float64 // points that are held against the addresses, at that time
+	held     once           // what servers hold against the addresses
+	holders  shares[string] // and who
+	address  float64        // points that are held against the addresses, at that time
 	at       time.Time
 	sum      float64 // points of all accounts, at that time
 	sumAt    time.Time
@@ -48,6 +51,9 @@ const (
 	contentMost     = 40
 	unknownMost     = 30
 	trapsMost       = 120
+	receiverMost    = 20  // points of an account that one receiver gives
+	holderMost      = 30  // points that one receiver holds against the addresses
+	receiversLeast  = 2   // that have to say so before an account is named for nothing but replies
 	namedLeast      = 10  // points of an account that is worth naming
 	namedShare      = 0.8 // of all accounts' points, that those who are named explain
 	maxNamedAtOnce  = 20
@@ -64,6 +70,8 @@ type endangering struct {
 	traps, content, unknown  float64 // points
 	trapped, called, missing int     // how often
 	outcomes                 int     // recipients of which the end is known
+	counted                  once
+	receivers                shares[string] // who called its mail spam, or did not know its recipients
 }
 
 func (a *endangering) points() float64 { return a.traps + a.content + a.unknown }
@@ -74,7 +82,7 @@ func (a *endangering) decay(now time.Time) {
 	a.traps, a.content, a.unknown = a.traps*f, a.content*f, a.unknown*f
 	a.at = later(a.at, now)
 	if a.points() < forgottenPoints { // what comes now is another story
-		*a = endangering{name: a.name, at: a.at, since: now, missing: a.missing, outcomes: a.outcomes}
+		*a = endangering{name: a.name, at: a.at, since: now, missing: a.missing, outcomes: a.outcomes, counted: a.counted, receivers: a.receivers}
 	}
 }
 
@@ -119,8 +127,7 @@ func (r *ListingRisk) sign(ev *mailq.Event) bool {
 		return false
 	}
 	if outcome && class == mailq.AddressReputation {
-		r.held(ev)
-		return true
+		return r.hold(ev)
 	}
 	a := r.account(ev)
 	a.decay(ev.Time)
@@ -136,14 +143,17 @@ func (r *ListingRisk) sign(ev *mailq.Event) bool {
 		a.outcomes++
 		return false
 	case class == mailq.Content:
+		if !a.counted.isNew(ev) {
+			return false
+		}
 		a.called++
-		a.content = min(a.content+contentPoints, contentMost)
+		a.content = min(a.content+a.receivers.add(receiver(ev), contentPoints, receiverMost, ev.Time), contentMost)
 		return true
 	case class == mailq.RecipientUnknown && ev.Kind == mailq.Bounced:
 		a.outcomes++
 		a.missing++
 		if a.missing > unknownFree && float64(a.missing) >= unknownShare*float64(a.outcomes) {
-			a.unknown = min(a.unknown+unknownPoints, unknownMost)
+			a.unknown = min(a.unknown+a.receivers.add(receiver(ev), unknownPoints, receiverMost, ev.Time), unknownMost)
 			return true
 		}
 	}
@@ -167,14 +177,20 @@ func (r *ListingRisk) add(points float64, now time.Time) {
 	r.sumAt = later(r.sumAt, now)
 }
 
-// held counts what a server holds against the address.
-func (r *ListingRisk) held(ev *mailq.Event) {
+// hold counts what a server holds against the address, and reports whether that
+// is new.
+func (r *ListingRisk) hold(ev *mailq.Event) bool {
+	if !r.held.isNew(ev) {
+		return false
+	}
 	points := float64(heldPoints)
 	if ev.Kind == mailq.Bounced {
 		points = refusedPoints
 	}
+	points = r.holders.add(receiver(ev), points, holderMost, ev.Time)
 	r.address = min(r.address*halved(r.at, ev.Time)+points, addressMost)
 	r.at = later(r.at, ev.Time)
+	return true
 }
 
 // account finds the sender of an event, made if need be.
@@ -234,11 +250,14 @@ func (r *ListingRisk) name(now time.Time) (findings []rules.Finding) {
 		sum += a.points()
 	}
 	explained := 0.0
-	for _, a := range all[:min(len(all), maxNamedAtOnce)] {
-		if a.points() < namedLeast || explained >= namedShare*sum {
+	for _, a := range all {
+		if a.points() < namedLeast || explained >= namedShare*sum || len(findings) == maxNamedAtOnce {
 			break
 		}
 		explained += a.points()
+		if a.receivers.decay(now); a.traps == 0 && len(a.receivers.points) < receiversLeast {
+			continue // one server may be mistaken, or mean somebody else
+		}
 		findings = append(findings, r.finding(a, risk, a.points()/sum, now))
 	}
 	return findings

@@ -18,6 +18,7 @@ type riskRun struct {
 	t      *testing.T
 	found  []rules.Finding // all
 	latest []rules.Finding // of the last event
+	n      int             // events
 }
 
 func newRiskRun(t *testing.T, act float64) *riskRun {
@@ -28,6 +29,9 @@ var riskStart = time.Date(2026, 11, 29, 9, 0, 0, 0, time.UTC)
 
 func (r *riskRun) see(minute int, ev mailq.Event) {
 	ev.Time = riskStart.Add(time.Duration(minute) * time.Minute)
+	if r.n++; ev.To.Domain == "" { // many messages, to servers of many
+		ev.Message, ev.To = uint64(r.n), mailq.Recipient{Hash: uint64(r.n), Domain: fmt.Sprintf("r%d.test", r.n%7)}
+	}
 	r.latest = r.Observe(&ev)
 	r.found = append(r.found, r.latest...)
 }
@@ -119,6 +123,63 @@ func TestListingRiskOfTheAddress(t *testing.T) {
 	r.see(202, ended("eve@shop.test", mailq.Bounced, mailq.Content))
 	if got := namesOf(r.found); !strings.Contains(got, "eve@shop.test") || strings.Contains(got, "innocent") {
 		t.Errorf("named %q", got)
+	}
+}
+
+// One message that one server calls spam, and that the mail server tries again
+// for days, is one message; and one server alone gets nobody named.
+func TestListingRiskOfOneMessage(t *testing.T) {
+	r := newRiskRun(t, 0.01)
+	again := ended("innocent@shop.test", mailq.Deferred, mailq.Content)
+	again.Message, again.To = 7, mailq.Recipient{Hash: 8, Domain: "mx.example.org"}
+	for minute := range 5 * 24 * 12 {
+		r.see(5*minute, again)
+	}
+	again.Kind = mailq.Bounced
+	r.see(5*24*60, again)
+	if risk := r.Risk(riskStart.Add(5 * 24 * time.Hour)); risk > 0.001 || len(r.found) > 0 {
+		t.Errorf("risk %.3f, named %s", risk, namesOf(r.found))
+	}
+	for i := range 100 {
+		ev := ended("innocent@shop.test", mailq.Bounced, mailq.Content)
+		ev.Message, ev.To = uint64(100+i), mailq.Recipient{Hash: uint64(i), Domain: fmt.Sprintf("r%d.example.org", i)}
+		r.see(5*24*60+1, ev)
+	}
+	if points := r.accounts["innocent@shop.test"].points(); points != receiverMost || len(r.found) > 0 {
+		t.Errorf("one receiver gives %.1f points, want %d; named %s", points, receiverMost, namesOf(r.found))
+	}
+	ev := ended("innocent@shop.test", mailq.Bounced, mailq.Content)
+	ev.Message, ev.To = 1000, mailq.Recipient{Hash: 1, Domain: "example.net"}
+	if r.see(5*24*60+2, ev); len(r.latest) != 1 {
+		t.Errorf("a second receiver says so too, and nobody is named")
+	}
+}
+
+// One server that defers the same mail over and over, and all other mail too, is
+// no more than its part of the addresses' risk.
+func TestListingRiskOfOneServer(t *testing.T) {
+	r := newRiskRun(t, 0.8)
+	for i := range 500 {
+		ev := ended("alice@shop.test", mailq.Deferred, mailq.AddressReputation)
+		ev.Message, ev.To = uint64(i%3+1), mailq.Recipient{Hash: uint64(i % 3), Domain: fmt.Sprintf("d%d.test", i%3)}
+		ev.Reply.Provider = "microsoft"
+		r.see(i, ev)
+	}
+	if risk := r.Risk(riskStart); risk > 0.31 {
+		t.Errorf("risk %.2f, want 0.30 at most", risk)
+	}
+}
+
+// What is remembered about retries and receivers is bounded.
+func TestListingRiskRemembersLittle(t *testing.T) {
+	r := newRiskRun(t, 0)
+	for i := range 10_000 {
+		ev := ended("mallory@shop.test", mailq.Deferred, mailq.Content)
+		ev.Message, ev.To = uint64(i+1), mailq.Recipient{Hash: uint64(i), Domain: fmt.Sprintf("d%d.test", i)}
+		r.see(0, ev)
+	}
+	if a := r.accounts["mallory@shop.test"]; len(a.counted) > maxOnce || len(a.receivers.points) > maxShares || a.points() != contentMost {
+		t.Errorf("%d messages, %d receivers, %.0f points", len(a.counted), len(a.receivers.points), a.points())
 	}
 }
 
