@@ -65,13 +65,14 @@ const (
 
 // An endangering account, with what it did.
 type endangering struct {
-	name                     mailq.Account
-	since, at                time.Time
-	traps, content, unknown  float64 // points
-	trapped, called, missing int     // how often
-	outcomes                 int     // recipients of which the end is known
-	counted                  once
-	receivers                shares[string] // who called its mail spam, or did not know its recipients
+	name                    mailq.Account
+	since, at               time.Time
+	traps, content, unknown float64        // points
+	called, missing         int            // how often
+	outcomes                int            // recipients of which the end is known
+	trapped                 shares[uint64] // by trap
+	counted                 once
+	receivers               shares[string] // who called its mail spam, or did not know its recipients
 }
 
 func (a *endangering) points() float64 { return a.traps + a.content + a.unknown }
@@ -104,8 +105,7 @@ func (r *ListingRisk) Observe(ev *mailq.Event) []rules.Finding {
 	if r == nil || ev.Account == "" || !r.sign(ev) || r.Act <= 0 || r.Risk(ev.Time) < r.Act {
 		return nil
 	}
-	trapped := slices.ContainsFunc(ev.New, func(to mailq.Recipient) bool { return r.Traps[to.Hash] })
-	if !trapped && ev.Time.Sub(r.named) < nameEvery {
+	if !r.hasTrap(ev) && ev.Time.Sub(r.named) < nameEvery {
 		return nil // the next sign will do
 	}
 	r.named = ev.Time
@@ -114,16 +114,11 @@ func (r *ListingRisk) Observe(ev *mailq.Event) []rules.Finding {
 
 // sign counts what the event says, and reports whether it is a sign.
 func (r *ListingRisk) sign(ev *mailq.Event) bool {
-	trapped := 0
-	for _, to := range ev.New {
-		if r.Traps[to.Hash] {
-			trapped++
-		}
-	}
+	trapped := r.hasTrap(ev)
 	outcome := ev.Kind == mailq.Delivered && ev.Into == "" || ev.Kind == mailq.Bounced || ev.Kind == mailq.Deferred
 	known := r.accounts[ev.Account]
 	class := ev.Reply.Class
-	if trapped == 0 && (!outcome || known == nil && class != mailq.Content && class != mailq.RecipientUnknown && class != mailq.AddressReputation) {
+	if !trapped && (!outcome || known == nil && class != mailq.Content && class != mailq.RecipientUnknown && class != mailq.AddressReputation) {
 		return false
 	}
 	if outcome && class == mailq.AddressReputation {
@@ -133,9 +128,8 @@ func (r *ListingRisk) sign(ev *mailq.Event) bool {
 	a.decay(ev.Time)
 	before := a.points()
 	defer func() { r.add(a.points()-before, ev.Time) }()
-	if trapped > 0 {
-		a.trapped += trapped
-		a.traps = min(a.traps+trapPoints*float64(trapped), trapsMost)
+	if trapped {
+		r.trap(a, ev)
 		return true
 	}
 	switch {
@@ -158,6 +152,25 @@ func (r *ListingRisk) sign(ev *mailq.Event) bool {
 		}
 	}
 	return false
+}
+
+func (r *ListingRisk) hasTrap(ev *mailq.Event) bool {
+	return slices.ContainsFunc(ev.New, func(to mailq.Recipient) bool { return r.Traps[to.Hash] })
+}
+
+// trap counts the traps that a message went to. The same one is worth no more
+// the second time: who knows it can have a form or an autoresponder write to it
+// as often as he likes.
+func (r *ListingRisk) trap(a *endangering, ev *mailq.Event) {
+	for _, to := range ev.New {
+		if !r.Traps[to.Hash] {
+			continue
+		}
+		if to.Next != 0 {
+			a.trapped.rename(to.Hash, to.Next)
+		}
+		a.traps = min(a.traps+a.trapped.add(to.Newest(), trapPoints, trapPoints, ev.Time), trapsMost)
+	}
 }
 
 // Release forgets what an account did: an operator says that it was right.
@@ -275,7 +288,7 @@ func (r *ListingRisk) finding(a *endangering, risk, share float64, now time.Time
 			f.Evidence = append(f.Evidence, rules.Evidence{Kind: kind, Score: points, Text: fmt.Sprintf(format, args...)})
 		}
 	}
-	say(rules.Traps, a.traps, "%d recipients are spam traps", a.trapped)
+	say(rules.Traps, a.traps, "%d recipients are spam traps", len(a.trapped.points))
 	say(rules.Replies, a.content, "%d times its messages were called spam", a.called)
 	say(rules.Failures, a.unknown, "%d of %d recipients do not exist", a.missing, a.outcomes)
 	f.Evidence = append(f.Evidence, rules.Evidence{Kind: rules.Listing, Text: fmt.Sprintf(

@@ -10,7 +10,7 @@ import (
 	"github.com/vedetta-watch/vedetta/rules"
 )
 
-const trapHash = 4711
+const trapHash, secondTrap = 4711, 4712
 
 // A riskRun observes events, minutes after its beginning.
 type riskRun struct {
@@ -22,7 +22,7 @@ type riskRun struct {
 }
 
 func newRiskRun(t *testing.T, act float64) *riskRun {
-	return &riskRun{t: t, ListingRisk: ListingRisk{Act: act, Traps: map[uint64]bool{trapHash: true}, Shared: func(a mailq.Account) bool { return a == "user:www-data" }}}
+	return &riskRun{t: t, ListingRisk: ListingRisk{Act: act, Traps: map[uint64]bool{trapHash: true, secondTrap: true}, Shared: func(a mailq.Account) bool { return a == "user:www-data" }}}
 }
 
 var riskStart = time.Date(2026, 11, 29, 9, 0, 0, 0, time.UTC)
@@ -36,8 +36,8 @@ func (r *riskRun) see(minute int, ev mailq.Event) {
 	r.found = append(r.found, r.latest...)
 }
 
-func trapMail(account mailq.Account) mailq.Event {
-	return mailq.Event{Kind: mailq.Submitted, Account: account, New: []mailq.Recipient{{Hash: 1}, {Hash: trapHash}}}
+func trapMail(account mailq.Account, trap uint64) mailq.Event {
+	return mailq.Event{Kind: mailq.Submitted, Account: account, New: []mailq.Recipient{{Hash: 1}, {Hash: trap}}}
 }
 
 func ended(account mailq.Account, kind mailq.Kind, class mailq.Class) mailq.Event {
@@ -55,14 +55,14 @@ func namesOf(findings []rules.Finding) string {
 // One account's traps are its own; nobody else is named.
 func TestListingRiskTraps(t *testing.T) {
 	r := newRiskRun(t, 0.8)
-	r.see(0, trapMail("mallory@shop.test"))
+	r.see(0, trapMail("mallory@shop.test", trapHash))
 	if len(r.found) > 0 || r.Risk(riskStart) != 0.4 {
 		t.Errorf("one trap: %s, risk %.2f; want nobody, 0.40", namesOf(r.found), r.Risk(riskStart))
 	}
 	for range 3 {
 		r.see(1, ended("alice@shop.test", mailq.Bounced, mailq.Content))
 	}
-	r.see(2, trapMail("mallory@shop.test"))
+	r.see(2, trapMail("mallory@shop.test", secondTrap))
 	if got := namesOf(r.latest); got != "mallory@shop.test 80" {
 		t.Errorf("two traps: %q", got)
 	}
@@ -78,6 +78,40 @@ func TestListingRiskTraps(t *testing.T) {
 	}
 	if d, _ := (&rules.Policy{Set: rules.Shipped(), Mode: rules.ModeEnforce}).Decide(f); d.Action != rules.Hold || !d.Enforce {
 		t.Errorf("decided %s, enforce %t; want a hold", d.Action, d.Enforce)
+	}
+}
+
+// A trap that is mailed over and over is one trap: a stranger who makes a form
+// or an autoresponder write to it has nobody's mail held.
+func TestListingRiskOfOneTrap(t *testing.T) {
+	r := newRiskRun(t, 0.1)
+	for i := range 100 {
+		r.see(10*i, trapMail("shop@shop.test", trapHash))
+	}
+	policy := rules.Policy{Set: rules.Shipped(), Mode: rules.ModeEnforce}
+	for _, f := range r.found {
+		if d, _ := policy.Decide(f); d.Action != rules.Throttle || f.Evidence[0].Score > trapPoints {
+			t.Fatalf("decided %s about %+v", d.Action, f.Evidence[0])
+		}
+	}
+	if n := len(r.found); n != 100 {
+		t.Errorf("%d findings, want one each time", n)
+	}
+	for _, f := range r.found {
+		if f.Evidence[0].Text != "1 recipients are spam traps" {
+			t.Fatalf("evidence %q", f.Evidence[0].Text)
+		}
+	}
+	r.Traps[99] = true // the key of the hashes is replaced meanwhile
+	for _, to := range []mailq.Recipient{{Hash: trapHash, Next: 99}, {Hash: 99}} {
+		r.see(1000, mailq.Event{Kind: mailq.Submitted, Account: "shop@shop.test", New: []mailq.Recipient{to}})
+		if got := namesOf(r.latest); got != "shop@shop.test 40" {
+			t.Errorf("under another key: %q", got)
+		}
+	}
+	r.see(1001, trapMail("shop@shop.test", secondTrap))
+	if d, _ := policy.Decide(r.latest[0]); d.Action != rules.Hold {
+		t.Errorf("two traps: %s", d.Action)
 	}
 }
 
@@ -208,11 +242,11 @@ func TestListingRiskUnknown(t *testing.T) {
 // Points halve in six hours, and what is over begins anew.
 func TestListingRiskDecays(t *testing.T) {
 	r := newRiskRun(t, 1)
-	r.see(0, trapMail("mallory@shop.test"))
+	r.see(0, trapMail("mallory@shop.test", trapHash))
 	if risk := r.Risk(riskStart.Add(6 * time.Hour)); risk < 0.199 || risk > 0.201 {
 		t.Errorf("risk %.3f after a half-life, want 0.2", risk)
 	}
-	r.see(3*24*60, trapMail("mallory@shop.test"))
+	r.see(3*24*60, trapMail("mallory@shop.test", trapHash))
 	if since := r.accounts["mallory@shop.test"].since; !since.Equal(riskStart.Add(3 * 24 * time.Hour)) {
 		t.Errorf("the second time begins at %s", since)
 	}
@@ -222,7 +256,7 @@ func TestListingRiskDecays(t *testing.T) {
 // of the accounts.
 func TestListingRiskIsBounded(t *testing.T) {
 	r := newRiskRun(t, 0)
-	r.see(0, trapMail("mallory@shop.test"))
+	r.see(0, trapMail("mallory@shop.test", trapHash))
 	for i := range 3 * maxEndangering {
 		r.see(i/1000, ended(mailq.Account(fmt.Sprintf("a%d@flood.test", i)), mailq.Bounced, mailq.Content))
 	}

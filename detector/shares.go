@@ -44,6 +44,14 @@ func (s *shares[K]) add(key K, points, most float64, now time.Time) float64 {
 	return added
 }
 
+// rename has a key's points counted under another from now on.
+func (s *shares[K]) rename(from, to K) {
+	if points, ok := s.points[from]; ok {
+		delete(s.points, from)
+		s.points[to] = points
+	}
+}
+
 // forget drops the smallest.
 func (s *shares[K]) forget() {
 	var least K
