@@ -309,6 +309,50 @@ func TestDistrustAsksNothing(t *testing.T) {
 	})
 }
 
+// A listing that was part of a mass listing and that another list confirmed
+// stays told until it is gone, whatever becomes of the other list.
+func TestMassListingStaysTold(t *testing.T) {
+	state := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeDNS{entries: map[string]string{}}
+		s := startLists(t, state, f)
+		g := dnsbl.Listing{Subject: dnsbl.Address(netip.MustParseAddr(outgoing)), List: "elsewhere", Tier: dnsbl.Act, Stage: dnsbl.OnList, Weight: 50, Confidence: 1, Since: time.Now(), Mass: true}
+		name := listingName(&g)
+		tell := func() {
+			if err := s.lists.do(t.Context(), func() {
+				findings := map[string]rules.Finding{}
+				if s.lists.isTelling(&g, s.lists.standing()) {
+					findings[name] = listingFinding(&g, 0.5, time.Now())
+				}
+				s.lists.tellStanding(t.Context(), rules.Listed, findings, func(string) bool { return true })
+			}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Minute)
+		}
+		for _, step := range []struct {
+			what         string
+			corroborated bool
+			stage        dnsbl.Stage
+			stands       bool
+		}{
+			{"alone", false, dnsbl.OnList, false},
+			{"confirmed by another", true, dnsbl.OnList, true},
+			{"the other list freezes", false, dnsbl.OnList, true},
+			{"a first clean answer", false, dnsbl.Leaving, true},
+			{"back", false, dnsbl.OnList, true},
+			{"gone", false, dnsbl.NotListed, false},
+		} {
+			g.Corroborated, g.Stage = step.corroborated, step.stage
+			tell()
+			if got := s.book.Standing(rules.Listed); len(got) > 0 != step.stands {
+				t.Errorf("%s: open incidents %q", step.what, got)
+			}
+		}
+		s.stop()
+	})
+}
+
 // A fakeSPF resolver has records.
 type fakeSPF = dnsclient.Static
 

@@ -69,7 +69,7 @@ func listingName(g *dnsbl.Listing) string { return g.Subject.String() + " (" + g
 func (l *listWatch) listings(now time.Time) (findings map[string]rules.Finding, known map[string]bool) {
 	findings, known = map[string]rules.Finding{}, map[string]bool{}
 	standing := [...]int{dnsbl.Inform: 0, dnsbl.Warn: 0, dnsbl.Act: 0}
-	highest := 0.0
+	highest, open := 0.0, l.standing()
 	changes := map[string]enforce.AddressChange{}
 	for s := range l.watch.Subjects() {
 		all := l.watch.Listings(s)
@@ -83,14 +83,13 @@ func (l *listWatch) listings(now time.Time) (findings map[string]rules.Finding, 
 		for i := range all {
 			g := &all[i]
 			known[listingName(g)] = true
-			if g.Stage != dnsbl.OnList && g.Stage != dnsbl.Leaving {
+			if !isOn(g) {
 				continue
 			}
 			standing[g.Tier]++
-			if g.Tier == dnsbl.Inform || g.Mass && !g.Corroborated {
-				continue // never told by itself
+			if l.isTelling(g, open) {
+				findings[listingName(g)] = listingFinding(g, exposure, now)
 			}
-			findings[listingName(g)] = listingFinding(g, exposure, now)
 		}
 	}
 	for tier, n := range standing {
@@ -101,6 +100,29 @@ func (l *listWatch) listings(now time.Time) (findings map[string]rules.Finding, 
 		l.hook.want(changes)
 	}
 	return findings, known
+}
+
+// isOn reports whether a listing is confirmed and not over.
+func isOn(g *dnsbl.Listing) bool { return g.Stage == dnsbl.OnList || g.Stage == dnsbl.Leaving }
+
+// standing is the names of the listings whose incidents are open.
+func (l *listWatch) standing() map[string]bool {
+	open := map[string]bool{}
+	for _, subject := range l.p.book.Standing(rules.Listed) {
+		open[subject] = true
+	}
+	return open
+}
+
+// isTelling reports whether a listing is told of. Those of a mass listing are
+// once another list has them too; what was told stays until it is over, whatever
+// becomes of the other list.
+func (l *listWatch) isTelling(g *dnsbl.Listing, open map[string]bool) bool {
+	if !isOn(g) || g.Tier == dnsbl.Inform {
+		return false
+	}
+	name := listingName(g)
+	return !g.Mass || g.Corroborated || open[name] || l.told[rules.Listed][rules.FindingID(rules.Listed, name, g.Since)]
 }
 
 // maxExposure bounds the logarithm of what is left.
