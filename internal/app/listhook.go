@@ -152,19 +152,24 @@ func (h *listHook) change(ctx context.Context, c enforce.AddressChange) (done bo
 }
 
 // addressChange is where a watched address stands with the hook: listed from
-// its exposure on, and until no list that counts has it any more. In between
-// nothing changes: a list that cannot be believed for a while frees nobody.
+// the exposure on that its confirmed listings are worth, and until no list that
+// counts has it any more. In between nothing changes: a list that cannot be
+// believed for a while frees nobody. What is only suspected, and lists that only
+// inform, count for nothing.
 func (h *listHook) addressChange(s dnsbl.Subject, all []dnsbl.Listing) (c enforce.AddressChange, ok bool) {
 	if s.Kind() != dnsbl.IP4 && s.Kind() != dnsbl.IP6 {
 		return c, false
 	}
-	c = enforce.AddressChange{Address: s.String(), Exposure: dnsbl.Exposure(all)}
+	c.Address = s.String()
+	var counted []dnsbl.Listing
 	for i := range all {
-		if g := &all[i]; g.Tier > dnsbl.Inform && (g.Stage == dnsbl.OnList || g.Stage == dnsbl.Leaving) {
+		if g := &all[i]; g.Tier > dnsbl.Inform && isOn(g) {
 			c.Lists = append(c.Lists, g.List)
+			counted = append(counted, *g)
 		}
 	}
-	c.Listed = reached(c.Exposure, h.exposure)
+	c.Exposure = dnsbl.Exposure(counted)
+	c.Listed = len(c.Lists) > 0 && reached(c.Exposure, h.exposure)
 	return c, c.Listed || len(c.Lists) == 0
 }
 

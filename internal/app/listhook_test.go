@@ -154,6 +154,10 @@ func TestAddressChange(t *testing.T) {
 		{"listed by one that is not believed now", []dnsbl.Listing{on(90, 0.5, dnsbl.Act, dnsbl.OnList)}, false, false},
 		{"perhaps clean", []dnsbl.Listing{on(90, 0.7, dnsbl.Act, dnsbl.Leaving)}, false, false},
 		{"on a list that only informs", []dnsbl.Listing{on(5, 1, dnsbl.Inform, dnsbl.OnList)}, false, true},
+		{"on a list, and suspected on another", []dnsbl.Listing{on(45, 1, dnsbl.Act, dnsbl.OnList), on(100, 0.9, dnsbl.Act, dnsbl.Suspicious)}, false, false},
+		{"on a list, and on one that only informs", []dnsbl.Listing{on(45, 1, dnsbl.Act, dnsbl.OnList), on(95, 1, dnsbl.Inform, dnsbl.OnList)}, false, false},
+		{"on nothing but one that only informs, however much", []dnsbl.Listing{on(95, 1, dnsbl.Inform, dnsbl.OnList)}, false, true},
+		{"suspected for sure", []dnsbl.Listing{on(100, 1, dnsbl.Act, dnsbl.Suspicious)}, false, true},
 		{"exactly", []dnsbl.Listing{on(80, 1, dnsbl.Act, dnsbl.OnList)}, true, true},
 	} {
 		if c, ok := h.addressChange(s, tt.all); c.Listed != tt.listed || ok != tt.change {
