@@ -141,13 +141,13 @@ func (r *ListingRisk) sign(ev *mailq.Event) bool {
 			return false
 		}
 		a.called++
-		a.content = min(a.content+a.receivers.add(receiver(ev), contentPoints, receiverMost, ev.Time), contentMost)
+		a.content = min(a.content+a.receivers.add(Receiver(ev), contentPoints, receiverMost, ev.Time), contentMost)
 		return true
 	case class == mailq.RecipientUnknown && ev.Kind == mailq.Bounced:
 		a.outcomes++
 		a.missing++
 		if a.missing > unknownFree && float64(a.missing) >= unknownShare*float64(a.outcomes) {
-			a.unknown = min(a.unknown+a.receivers.add(receiver(ev), unknownPoints, receiverMost, ev.Time), unknownMost)
+			a.unknown = min(a.unknown+a.receivers.add(Receiver(ev), unknownPoints, receiverMost, ev.Time), unknownMost)
 			return true
 		}
 	}
@@ -200,7 +200,7 @@ func (r *ListingRisk) hold(ev *mailq.Event) bool {
 	if ev.Kind == mailq.Bounced {
 		points = refusedPoints
 	}
-	points = r.holders.add(receiver(ev), points, holderMost, ev.Time)
+	points = r.holders.add(Receiver(ev), points, holderMost, ev.Time)
 	r.address = min(r.address*halved(r.at, ev.Time)+points, addressMost)
 	r.at = later(r.at, ev.Time)
 	return true

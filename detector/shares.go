@@ -64,9 +64,9 @@ func (s *shares[K]) forget() {
 	delete(s.points, least)
 }
 
-// receiver is who answers for a recipient: a provider, or whoever registered
+// Receiver is who answers for the recipient of an outcome: a provider, or whoever registered
 // the domain, which may have as many names below it as its owner likes.
-func receiver(ev *mailq.Event) string {
+func Receiver(ev *mailq.Event) string {
 	if ev.Reply.Provider != "" {
 		return ev.Reply.Provider
 	}

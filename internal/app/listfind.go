@@ -169,8 +169,7 @@ func spfHost(ctx context.Context, r spfResolver, mechanism, value, domain string
 // reputation against us.
 type heard struct {
 	at       time.Time
-	domain   string // of the recipient
-	provider string
+	receiver string // whose server it is
 	text     string // a stranger's
 }
 
@@ -180,7 +179,7 @@ const (
 	maxNamed     = 64  // addresses that they name and that are not watched
 	maxFound     = 16  // of those, that come to be watched
 	maxUnnamed   = 8   // addresses that are asked about at once when a reply does not say which it is about
-	namedEnough  = 3   // recipients' domains that must name one
+	namedEnough  = 3   // receivers that must name one
 	namedWithin  = 7 * 24 * time.Hour
 	recheckEvery = 5 * time.Minute // that a reply has an address asked about at once
 	oldReply     = time.Hour       // after which a reply is old news, read from a backlog
@@ -188,13 +187,14 @@ const (
 
 // A namedBy is who named an address that is not watched.
 type namedBy struct {
-	since   time.Time
-	domains map[string]bool
+	since     time.Time
+	receivers map[string]bool
 }
 
 // hear takes a reply. An address of ours that it names is asked about at once;
-// one that servers of several recipients' domains name is one of ours too: they
-// say whom they got the mail from. One server alone could name anybody.
+// one that several receivers name is taken for one of ours too: they say whom
+// they got the mail from. One alone could name anybody, and so can whoever has
+// several domains: such an address is watched, and no more.
 func (l *listWatch) hear(h heard, now time.Time) {
 	if now.Sub(h.at) > oldReply {
 		return
@@ -205,8 +205,8 @@ func (l *listWatch) hear(h heard, now time.Time) {
 		if _, ok := l.sources[s]; ok {
 			named = true
 			l.sign(s, now)
-		} else if s.Public() && !addr.IsLoopback() && l.isNamed(addr, h.domain, now) {
-			l.add(now, s, "replies of other servers")
+		} else if s.Public() && !addr.IsLoopback() && l.isNamed(addr, h.receiver, now) {
+			l.add(now, s, byReplies)
 		}
 	}
 	if named || now.Sub(l.unnamed) < time.Minute {
@@ -226,7 +226,7 @@ func (l *listWatch) hear(h heard, now time.Time) {
 
 // isNamed notes that a server named an address, and reports whether enough did
 // for it to be ours.
-func (l *listWatch) isNamed(addr netip.Addr, domain string, now time.Time) bool {
+func (l *listWatch) isNamed(addr netip.Addr, receiver string, now time.Time) bool {
 	for a, by := range l.named {
 		if now.Sub(by.since) > namedWithin {
 			delete(l.named, a)
@@ -240,16 +240,16 @@ func (l *listWatch) isNamed(addr netip.Addr, domain string, now time.Time) bool 
 		by = &namedBy{now, map[string]bool{}}
 		l.named[addr] = by
 	}
-	if len(by.domains) < namedEnough {
-		by.domains[domain] = true
+	if len(by.receivers) < namedEnough {
+		by.receivers[receiver] = true
 	}
 	found := 0
 	for _, source := range l.sources {
-		if source == "replies of other servers" {
+		if source == byReplies {
 			found++
 		}
 	}
-	return len(by.domains) >= namedEnough && found < maxFound
+	return len(by.receivers) >= namedEnough && found < maxFound
 }
 
 // addressesIn finds the IP addresses in a text, at most four.

@@ -115,7 +115,7 @@ func (l *listWatch) restore(ctx context.Context) error {
 	l.watch.Restore(history)
 	for s := range stillListed(history) {
 		if s.IsSingle() {
-			l.add(time.Now(), s, "listed before")
+			l.add(time.Now(), s, byHistory)
 		}
 	}
 	return nil
@@ -143,9 +143,26 @@ func stillListed(history []dnsbl.Event) map[dnsbl.Subject]bool {
 	return subjects
 }
 
+// How a subject was found where we do not know that it is ours: others named
+// it, or it was listed before the start and was not found yet.
+const (
+	byReplies = "replies of other servers"
+	byHistory = "listed before"
+)
+
+// isOurs reports whether a subject was found where nobody else has a say. The
+// mail of others is never moved, nor anybody called for them.
+func (l *listWatch) isOurs(s dnsbl.Subject) bool {
+	source, ok := l.sources[s]
+	return ok && source != byReplies && source != byHistory
+}
+
 // add begins to watch a subject, unless it is watched already.
 func (l *listWatch) add(now time.Time, s dnsbl.Subject, source string) {
 	if _, ok := l.sources[s]; ok || !s.Public() {
+		if ok && !l.isOurs(s) && source != byReplies {
+			l.sources[s] = source
+		}
 		return
 	}
 	if err := l.watch.Add(now, s); err != nil {
@@ -452,7 +469,7 @@ func (l *listWatch) saw(ev *mailq.Event) {
 			return
 		}
 		select {
-		case l.heard <- heard{ev.Time, ev.To.Domain, ev.Reply.Provider, ev.Reply.Text}:
+		case l.heard <- heard{ev.Time, detector.Receiver(ev), ev.Reply.Text}:
 		default:
 		}
 	}

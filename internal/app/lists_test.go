@@ -442,12 +442,12 @@ func TestNamedByOthers(t *testing.T) {
 		sources: map[dnsbl.Subject]string{}, named: map[netip.Addr]*namedBy{}, risks: map[dnsbl.Subject]*signs{},
 	}
 	now := time.Now()
-	hear := func(text, domain string) { l.hear(heard{at: now, domain: domain, text: text}, now) }
+	hear := func(text, domain string) { l.hear(heard{at: now, receiver: domain, text: text}, now) }
 	for range 10 {
 		hear("[203.0.113.66] is bad", "evil.test")
 	}
 	for _, domain := range []string{"a.test", "b.test", "c.test"} { // yesterday
-		l.hear(heard{at: now.Add(-24 * time.Hour), domain: domain, text: "[203.0.113.67] is bad"}, now)
+		l.hear(heard{at: now.Add(-24 * time.Hour), receiver: domain, text: "[203.0.113.67] is bad"}, now)
 	}
 	for _, domain := range []string{"a.test", "b.test", "b.test"} {
 		hear("[203.0.113.9] is bad, and so is [10.0.0.1]", domain)
@@ -481,6 +481,40 @@ func TestNamedByOthers(t *testing.T) {
 	}
 }
 
+// Who has one domain is one receiver, whatever he calls his servers, and so is
+// a provider; and what strangers name is not treated as ours.
+func TestNamedByOneStranger(t *testing.T) {
+	l := &listWatch{
+		p: &pipeline{log: slog.New(slog.DiscardHandler)}, watch: dnsbl.NewWatch(&dnsbl.Catalogue{}, nil, testRand()), heard: make(chan heard, 9),
+		sources: map[dnsbl.Subject]string{}, named: map[netip.Addr]*namedBy{}, risks: map[dnsbl.Subject]*signs{},
+	}
+	reply := func(domain, provider string) {
+		now := time.Now()
+		l.saw(&mailq.Event{Time: now, Kind: mailq.Deferred, To: mailq.Recipient{Domain: domain},
+			Reply: mailq.Reply{Class: mailq.AddressReputation, Provider: provider, Text: "[203.0.113.66] is bad"}})
+		l.hear(<-l.heard, now)
+	}
+	for _, domain := range []string{"a.evil.test", "b.evil.test", "c.evil.test", "evil.test"} {
+		reply(domain, "")
+	}
+	for _, domain := range []string{"a.example", "b.example", "c.example"} {
+		reply(domain, "google")
+	}
+	s := dnsbl.Address(netip.MustParseAddr("203.0.113.66"))
+	if len(l.sources) > 0 {
+		t.Errorf("one stranger and one provider named it: %v", l.sources)
+	}
+	if reply("honest.example", ""); l.sources[s] != byReplies || l.isOurs(s) {
+		t.Errorf("three named it: %v, ours %t", l.sources, l.isOurs(s))
+	}
+	if l.add(time.Now(), s, "configuration"); !l.isOurs(s) {
+		t.Errorf("it is configured: %v", l.sources)
+	}
+	if l.add(time.Now(), s, byReplies); !l.isOurs(s) {
+		t.Errorf("it is named again: %v", l.sources)
+	}
+}
+
 // A day of replies that do not say which address they are about: of 700, the
 // one that comes to be listed is found, and the list's budget lasts.
 func TestRepliesThatNameNobody(t *testing.T) {
@@ -500,7 +534,7 @@ func TestRepliesThatNameNobody(t *testing.T) {
 			for s := range l.sources {
 				l.watch.Sent(now, s)
 			}
-			l.hear(heard{at: now, domain: "example.org", text: "550 your address has a poor reputation"}, now)
+			l.hear(heard{at: now, receiver: "example.org", text: "550 your address has a poor reputation"}, now)
 			l.weighSigns(now)
 		}
 		if now.Sub(start) == 4*time.Hour {

@@ -76,7 +76,7 @@ func (l *listWatch) listings(now time.Time) (findings map[string]rules.Finding, 
 		exposure := dnsbl.Exposure(all)
 		highest = max(highest, exposure)
 		if l.hook != nil {
-			if c, ok := l.hook.addressChange(s, all); ok {
+			if c, ok := l.hook.addressChange(s, all); ok && (l.isOurs(s) || !c.Listed) {
 				changes[c.Address] = c
 			}
 		}
@@ -88,7 +88,14 @@ func (l *listWatch) listings(now time.Time) (findings map[string]rules.Finding, 
 			}
 			standing[g.Tier]++
 			if l.isTelling(g, open) {
-				findings[listingName(g)] = listingFinding(g, exposure, now)
+				worth := exposure
+				if !l.isOurs(s) {
+					worth = min(worth, strangersMost)
+				}
+				f := listingFinding(g, worth, now)
+				if other, ok := findings[f.Subject]; !ok || other.Score < f.Score { // a network may be both ours and theirs
+					findings[f.Subject] = f
+				}
 			}
 		}
 	}
@@ -101,6 +108,10 @@ func (l *listWatch) listings(now time.Time) (findings map[string]rules.Finding, 
 	}
 	return findings, known
 }
+
+// strangersMost is as much exposure as is told of an address that may not be
+// ours: for information.
+const strangersMost = 0.39
 
 // isOn reports whether a listing is confirmed and not over.
 func isOn(g *dnsbl.Listing) bool { return g.Stage == dnsbl.OnList || g.Stage == dnsbl.Leaving }
