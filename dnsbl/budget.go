@@ -29,6 +29,9 @@ const wholeDay = 24 * time.Hour
 // refill brings the bucket up to now. A clock that goes back adds nothing.
 func (b *budget) refill(now time.Time) {
 	burst := max(1, b.perSecond)
+	if b.day.After(now.Add(wholeDay)) { // the clock was wrong
+		b.day, b.at = time.Time{}, now
+	}
 	if !now.Before(b.day.Add(wholeDay)) {
 		b.day = now.Truncate(wholeDay)
 		b.left, b.asked, b.checks, b.spent = b.perDay, 0, 0, time.Time{}

@@ -168,7 +168,7 @@ func (w *Watch) Sent(at time.Time, s Subject) {
 	if m == nil {
 		return
 	}
-	w.tick(at)
+	w.tick(later(at, w.now)) // at may lie a while back
 	for _, u := range m.units {
 		before := u.activity(w.now)
 		u.sent = max(u.sent, at.UnixNano())
@@ -268,9 +268,6 @@ func (p *pair) setEvery(every time.Duration) {
 	p.every = uint32(max(1, every/time.Second))
 	p.list.demand += p.demand()
 }
-
-// tick takes the time of a call. It never goes back.
-func (w *Watch) tick(now time.Time) { w.now = later(w.now, now) }
 
 // Next returns when Due has something to give, which may be past already. It
 // is zero if it never will.

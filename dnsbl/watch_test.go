@@ -103,6 +103,32 @@ func TestRechecksAreBounded(t *testing.T) {
 	}
 }
 
+// A clock that was a year ahead for a moment stops neither a list's budget nor
+// the questions that were made due by it.
+func TestAClockThatWasWrong(t *testing.T) {
+	w, watch, servers := watching(t, "spamcop")
+	ip := add(t, w, watch, cleanIP)
+	w.run(t, watch, epoch.Add(2*time.Hour))
+	wrong := w.now.AddDate(1, 0, 0)
+	tasks, _ := watch.Due(wrong, 100)
+	for _, task := range tasks {
+		watch.Take(wrong, task, task.Ask(t.Context(), w))
+	}
+	servers[0].entries[label(t, cleanIP)] = []string{"127.0.0.2"}
+	var events []Event
+	for at := w.now; at.Before(epoch.Add(5 * time.Hour)); at = at.Add(time.Second) {
+		w.now = at
+		tasks, more := watch.Due(at, 64)
+		events = append(events, more...)
+		for _, task := range tasks {
+			events = append(events, watch.Take(at, task, task.Ask(t.Context(), w))...)
+		}
+	}
+	if got := kinds(events, ip); len(got) < 2 || got[1] != "listed" {
+		t.Errorf("after the clock was right again: %q, next at %s", got, watch.Next())
+	}
+}
+
 func TestSpentBudgetIsKnown(t *testing.T) {
 	b := budget{perSecond: 1000, perDay: 1000}
 	for at := epoch; at.Before(epoch.Add(time.Hour)); at = at.Add(time.Second) {
