@@ -25,7 +25,8 @@ type listHook struct {
 	acts     bool    // mode is enforce
 	wanted   chan map[string]enforce.AddressChange
 	told     map[string]bool      // addresses that the program was last told are listed; run's
-	noted    map[string]bool      // what would have been told while observing; run's
+	noted    map[string]bool      // what it would have been told while observing; run's
+	before   map[string]bool      // what it was told before the start
 	failed   map[string]time.Time // when it failed about an address; run's
 	eye      eye
 }
@@ -61,7 +62,24 @@ func (h *listHook) restore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return json.Unmarshal(text, &h.told)
+	if err := json.Unmarshal(text, &h.told); err != nil {
+		return err
+	}
+	h.noted, h.before = maps.Clone(h.told), maps.Clone(h.told)
+	return nil
+}
+
+// unwatched is the addresses that the program was told are listed before the
+// start, and that are watched no more: nobody else would ever tell it that they
+// are clear.
+func (h *listHook) unwatched(isWatched func(address string) bool) map[string]enforce.AddressChange {
+	changes := map[string]enforce.AddressChange{}
+	for address, listed := range h.before {
+		if listed && !isWatched(address) {
+			changes[address] = enforce.AddressChange{Address: address}
+		}
+	}
+	return changes
 }
 
 // want says where the addresses stand. Only the newest word counts.
@@ -91,8 +109,12 @@ func (h *listHook) run(ctx context.Context) error {
 
 // carryOut tells the program what it was not told yet.
 func (h *listHook) carryOut(ctx context.Context, wanted map[string]enforce.AddressChange) {
+	told := h.told
+	if !h.acts {
+		told = h.noted
+	}
 	for address, c := range wanted {
-		if c.Listed == h.told[address] || time.Since(h.failed[address]) < hookAgain || ctx.Err() != nil {
+		if c.Listed == told[address] || time.Since(h.failed[address]) < hookAgain || ctx.Err() != nil {
 			continue
 		}
 		if delete(h.failed, address); !h.change(ctx, c) {
@@ -110,17 +132,17 @@ func (h *listHook) change(ctx context.Context, c enforce.AddressChange) (done bo
 	}
 	why := fmt.Sprintf("exposure %.2f, on %s", c.Exposure, strings.Join(c.Lists, ", "))
 	if !c.Listed {
-		why = "on no list that counts any more"
+		why = "on no list that counts any more, as far as it is watched"
 	}
 	note := func(what, outcome string) error {
 		return h.p.store.Note(ctx, store.Entry{Time: time.Now(), What: what, Who: "vedetta", Subject: c.Address, Action: "hook " + action, Why: why, Outcome: outcome})
 	}
 	if !h.acts {
-		if h.noted[c.Address] == c.Listed {
-			return true
+		if note(store.WhatProposal, "mode is observe: the program was not run") != nil {
+			return false
 		}
 		h.noted[c.Address] = c.Listed
-		return note(store.WhatProposal, "mode is observe: the program was not run") == nil
+		return true
 	}
 	ctx, cancel := finish(ctx)
 	defer cancel()

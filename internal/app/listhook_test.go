@@ -133,6 +133,41 @@ func TestListHookObserves(t *testing.T) {
 	}
 }
 
+// While observing, each change is noted once, and from where the program was
+// last told.
+func TestListHookObservesChanges(t *testing.T) {
+	dir := t.TempDir()
+	on := enforce.AddressChange{Address: outgoing, Listed: true, Lists: []string{"spamcop"}, Exposure: 0.9}
+	off := enforce.AddressChange{Address: outgoing}
+	newHookRun(t, dir, config.ModeEnforce, "").wants(t, on)
+	h := newHookRun(t, dir, config.ModeObserve, "")
+	for _, c := range []enforce.AddressChange{on, off, off, on, on, off} {
+		h.wants(t, c)
+	}
+	const not = " mode is observe: the program was not run"
+	want := []string{"intent: hook listed ", "outcome: hook listed done", "proposal: hook clear" + not, "proposal: hook listed" + not, "proposal: hook clear" + not}
+	if diff := cmp.Diff(want, h.journal(t)); diff != "" {
+		t.Errorf("journal (-want +got):\n%s", diff)
+	}
+}
+
+// An address that the program was told is listed, and that nobody watches any
+// more, is clear a day after the start.
+func TestListHookForgotten(t *testing.T) {
+	dir := t.TempDir()
+	on := enforce.AddressChange{Address: outgoing, Listed: true, Lists: []string{"spamcop"}, Exposure: 0.9}
+	h := newHookRun(t, dir, config.ModeEnforce, "")
+	h.wants(t, on)
+	h = newHookRun(t, dir, config.ModeEnforce, "")
+	if got := h.unwatched(func(string) bool { return true }); len(got) > 0 {
+		t.Errorf("watched, and yet %v", got)
+	}
+	want := map[string]enforce.AddressChange{outgoing: {Address: outgoing}}
+	if diff := cmp.Diff(want, h.unwatched(func(string) bool { return false })); diff != "" {
+		t.Errorf("not watched (-want +got):\n%s", diff)
+	}
+}
+
 // What counts is what is confirmed; a list that is not believed for a while
 // frees nobody.
 func TestAddressChange(t *testing.T) {

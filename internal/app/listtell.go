@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
 	"strings"
 	"time"
@@ -104,9 +105,19 @@ func (l *listWatch) listings(now time.Time) (findings map[string]rules.Finding, 
 	}
 	l.p.metrics.exposure.Set(highest)
 	if l.hook != nil {
+		if now.Sub(l.began) > forgottenAfter {
+			maps.Copy(changes, l.hook.unwatched(l.isWatched))
+		}
 		l.hook.want(changes)
 	}
 	return findings, known
+}
+
+// isWatched reports whether an address is watched.
+func (l *listWatch) isWatched(address string) bool {
+	s, err := dnsbl.ParseSubject(address)
+	_, ok := l.sources[s]
+	return err == nil && ok
 }
 
 // strangersMost is as much exposure as is told of an address that may not be
