@@ -167,6 +167,25 @@ func (w *Watch) Subjects() iter.Seq[Subject] {
 	}
 }
 
+// Alarmed yields the subjects that at least one list has, or may have, in no
+// order. They are few, and finding them costs little.
+func (w *Watch) Alarmed() iter.Seq[Subject] {
+	return func(yield func(Subject) bool) {
+		for s, m := range w.members {
+			if slices.ContainsFunc(m.units, func(u *unit) bool { return u.alarms > 0 }) && !yield(s) {
+				return
+			}
+		}
+	}
+}
+
+// Asks reports whether that list is asked about s, which may be the network of
+// a subject, as [Listing.Subject] is.
+func (w *Watch) Asks(s Subject, list string) bool {
+	u := w.units[s]
+	return u != nil && slices.ContainsFunc(u.pairs, func(p pair) bool { return p.list.Name == list })
+}
+
 // Health is how one list fares.
 type Health struct {
 	List        string        `json:"list"`

@@ -26,7 +26,7 @@ type listHook struct {
 	wanted   chan map[string]enforce.AddressChange
 	told     map[string]bool      // addresses that the program was last told are listed; run's
 	noted    map[string]bool      // what it would have been told while observing; run's
-	before   map[string]bool      // what it was told before the start
+	before   map[string]bool      // addresses that it may have been told are listed; the loop's
 	failed   map[string]time.Time // when it failed about an address; run's
 	eye      eye
 }
@@ -48,7 +48,7 @@ func newListHook(c config.Config, p *pipeline) (*listHook, error) {
 		return nil, fmt.Errorf("dnsbl.hook.command: %w", err)
 	}
 	return &listHook{
-		p: p, program: program, exposure: h.Exposure, acts: c.Mode == config.ModeEnforce,
+		p: p, program: program, exposure: h.Exposure, acts: c.Mode == config.ModeEnforce, before: map[string]bool{},
 		wanted: make(chan map[string]enforce.AddressChange, 1), told: map[string]bool{}, noted: map[string]bool{}, failed: map[string]time.Time{},
 		eye: eye{kind: "enforcement", subject: "hook for listed addresses", part: "hook for listed addresses"},
 	}, nil
@@ -69,9 +69,8 @@ func (h *listHook) restore(ctx context.Context) error {
 	return nil
 }
 
-// unwatched is the addresses that the program was told are listed before the
-// start, and that are watched no more: nobody else would ever tell it that they
-// are clear.
+// unwatched is the addresses that the program was told are listed, and that are
+// watched no more: nobody else would ever tell it that they are clear.
 func (h *listHook) unwatched(isWatched func(address string) bool) map[string]enforce.AddressChange {
 	changes := map[string]enforce.AddressChange{}
 	for address, listed := range h.before {
@@ -104,6 +103,20 @@ func (h *listHook) run(ctx context.Context) error {
 		case <-again.C:
 		}
 		h.carryOut(ctx, wanted)
+	}
+}
+
+// addClear adds the addresses that the program was told are listed, and that no
+// list has any more.
+func (h *listHook) addClear(changes map[string]enforce.AddressChange, l *listWatch) {
+	for address := range h.before {
+		if _, ok := changes[address]; ok || !l.isWatched(address) {
+			continue
+		}
+		s, _ := dnsbl.ParseSubject(address) // it is watched
+		if c, ok := h.addressChange(s, l.watch.Listings(s)); ok && !c.Listed {
+			changes[address] = c
+		}
 	}
 }
 

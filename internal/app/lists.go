@@ -50,6 +50,8 @@ type listWatch struct {
 	unwritten []store.ListingRow         // changes that could not be written down yet
 	eye       eye                        // on the resolver
 	away      bool                       // most lists do not answer
+	untold    bool                       // something changed since people were told
+	tellAt    time.Time                  // when they may be told of it
 	unnamed   time.Time                  // when a reply last counted that names none of our addresses
 }
 
@@ -262,6 +264,7 @@ func (l *listWatch) loop(ctx context.Context, tasks chan<- dnsbl.Task, answers <
 		if len(waiting) > 0 {
 			out, next = tasks, waiting[0]
 		}
+		l.tellSoon(ctx)
 		timer.Reset(l.sleep(asked + len(waiting)))
 		select {
 		case <-ctx.Done():
@@ -287,6 +290,9 @@ func (l *listWatch) loop(ctx context.Context, tasks chan<- dnsbl.Task, answers <
 // sleep is how long the loop may wait when nothing comes.
 func (l *listWatch) sleep(busy int) time.Duration {
 	next := l.watch.Next()
+	if l.untold {
+		return max(time.Until(l.tellAt), 20*time.Millisecond)
+	}
 	if busy >= listAskers || l.distrust != "" || next.IsZero() {
 		return time.Minute
 	}
@@ -387,20 +393,17 @@ func (l *listWatch) took(ctx context.Context, events []dnsbl.Event) {
 	if len(events) == 0 {
 		return
 	}
-	toTell := false
 	for _, e := range events {
 		l.log(e)
 		l.unwritten = append(l.unwritten, listingRow(e))
-		toTell = toTell || isTold(e.Kind)
+		l.untold = l.untold || isTold(e.Kind)
 	}
 	if over := len(l.unwritten) - maxUnwrittenListings; over > 0 {
 		l.p.log.Error("changes on block lists are lost: nothing can be written down", "lost", over)
 		l.unwritten = l.unwritten[over:]
 	}
 	l.writeDown(ctx)
-	if toTell {
-		l.tell(ctx)
-	}
+	l.tellSoon(ctx)
 	l.tellOnce(ctx, events)
 }
 

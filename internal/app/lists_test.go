@@ -353,6 +353,45 @@ func TestMassListingStaysTold(t *testing.T) {
 	})
 }
 
+// Many changes at once are told together, and what is told goes through what is
+// listed alone: the rest of the addresses costs next to nothing.
+func TestTellingIsCheap(t *testing.T) {
+	state := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeDNS{entries: map[string]string{spamcopTest: "127.0.0.2", onSpamcop: "127.0.0.2"}}
+		s := startLists(t, state, f)
+		time.Sleep(3 * time.Hour)
+		if err := s.lists.do(t.Context(), func() {
+			for i := range 2000 {
+				s.lists.add(time.Now(), dnsbl.Address(netip.AddrFrom4([4]byte{198, 51, byte(i / 256), byte(i)})), "configuration")
+			}
+			for s.lists.tellAt = time.Now(); s.lists.untold; {
+				s.lists.tellSoon(t.Context())
+			}
+			s.lists.untold = true
+			s.lists.tellSoon(t.Context())
+			if s.lists.tellSoon(t.Context()); s.lists.untold || !s.lists.tellAt.After(time.Now()) {
+				t.Error("not told, or told without end")
+			}
+			s.lists.untold = true
+			if s.lists.tellSoon(t.Context()); !s.lists.untold {
+				t.Error("told again at once")
+			}
+			if n := testing.AllocsPerRun(3, func() { s.lists.listings(time.Now()) }); n > 500 {
+				t.Errorf("%.0f allocations to look at 2,001 addresses of which one is listed", n)
+			}
+			for name, want := range map[string]bool{ofOutgoing: true, outgoing + " (psbl)": false, "192.0.2.77 (spamcop)": false, "nonsense": false} {
+				if s.lists.isAsked(name) != want {
+					t.Errorf("%q is asked about: %t", name, !want)
+				}
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+		s.stop()
+	})
+}
+
 // A fakeSPF resolver has records.
 type fakeSPF = dnsclient.Static
 

@@ -18,14 +18,26 @@ import (
 // the same whether a change or a restart led there.
 func (l *listWatch) tell(ctx context.Context) {
 	now := time.Now()
-	listings, known := l.listings(now)
-	l.tellStanding(ctx, rules.Listed, listings, func(subject string) bool {
-		return known[subject] || now.Sub(l.began) > forgottenAfter
+	listings := l.listings(now)
+	l.tellStanding(ctx, rules.Listed, listings, func(name string) bool {
+		return l.isAsked(name) || now.Sub(l.began) > forgottenAfter
 	})
 	troubles, tested := l.troubles(ctx, now)
 	l.tellStanding(ctx, rules.ListHealth, troubles, func(subject string) bool {
 		return tested[subject] || now.Sub(l.began) > forgottenAfter
 	})
+	l.untold, l.tellAt = false, time.Now().Add(max(tellEvery, 10*time.Since(now)))
+}
+
+// tellEvery is how often it is told what changed, if that costs little: a list
+// that has all our addresses at once must not keep us from asking.
+const tellEvery = 2 * time.Second
+
+// tellSoon tells what changed, unless that was done just now.
+func (l *listWatch) tellSoon(ctx context.Context) {
+	if l.untold && !time.Now().Before(l.tellAt) {
+		l.tell(ctx)
+	}
 }
 
 // forgottenAfter is how long after the start an incident ends whose subject is
@@ -65,25 +77,34 @@ type endedIncident struct{ rule, subject string }
 // listingName is the subject of a finding about a listing.
 func listingName(g *dnsbl.Listing) string { return g.Subject.String() + " (" + g.List + ")" }
 
-// listings are the findings about what is on a list now, by their subject, and
-// the names of all that is known to be on it or not.
-func (l *listWatch) listings(now time.Time) (findings map[string]rules.Finding, known map[string]bool) {
-	findings, known = map[string]rules.Finding{}, map[string]bool{}
+// isAsked reports whether a list is asked about a subject now, by the name of
+// the listing.
+func (l *listWatch) isAsked(name string) bool {
+	subject, list, _ := strings.Cut(strings.TrimSuffix(name, ")"), " (")
+	s, err := dnsbl.ParseSubject(subject)
+	return err == nil && l.watch.Asks(s, list)
+}
+
+// listings are the findings about what is on a list now, by their subject.
+func (l *listWatch) listings(now time.Time) map[string]rules.Finding {
+	findings := map[string]rules.Finding{}
 	standing := [...]int{dnsbl.Inform: 0, dnsbl.Warn: 0, dnsbl.Act: 0}
 	highest, open := 0.0, l.standing()
 	changes := map[string]enforce.AddressChange{}
-	for s := range l.watch.Subjects() {
+	for s := range l.watch.Alarmed() {
 		all := l.watch.Listings(s)
 		exposure := dnsbl.Exposure(all)
 		highest = max(highest, exposure)
 		if l.hook != nil {
 			if c, ok := l.hook.addressChange(s, all); ok && (l.isOurs(s) || !c.Listed) {
 				changes[c.Address] = c
+				if c.Listed {
+					l.hook.before[c.Address] = true
+				}
 			}
 		}
 		for i := range all {
 			g := &all[i]
-			known[listingName(g)] = true
 			if !isOn(g) {
 				continue
 			}
@@ -105,12 +126,13 @@ func (l *listWatch) listings(now time.Time) (findings map[string]rules.Finding, 
 	}
 	l.p.metrics.exposure.Set(highest)
 	if l.hook != nil {
+		l.hook.addClear(changes, l)
 		if now.Sub(l.began) > forgottenAfter {
 			maps.Copy(changes, l.hook.unwatched(l.isWatched))
 		}
 		l.hook.want(changes)
 	}
-	return findings, known
+	return findings
 }
 
 // isWatched reports whether an address is watched.
