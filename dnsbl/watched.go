@@ -144,7 +144,7 @@ func (f falseAlarms) rate() float64 {
 	if f.suspected < 10 {
 		return 0
 	}
-	return float64(f.dismissed) / float64(f.suspected)
+	return min(1, float64(f.dismissed)/float64(f.suspected)) // a restart may know the end alone
 }
 
 // A crowd is the neighbourhoods that a list lately began to list: many at

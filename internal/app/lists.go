@@ -92,11 +92,15 @@ func newListWatch(whole config.Config, p *pipeline) (*listWatch, error) {
 	}, nil
 }
 
+// flapsWithin is for how long it matters how often something was listed; of what
+// ended before that, the history is not needed to go on.
+const flapsWithin = 24 * time.Hour
+
 // restore takes up what the last run knew, and watches on what was listed.
 func (l *listWatch) restore(ctx context.Context) error {
 	var history []dnsbl.Event
 	damaged := spoilt{of: "changes on block lists"}
-	err := l.p.store.LoadListings(ctx, func(row store.ListingRow) error {
+	err := l.p.store.LoadListings(ctx, time.Now().Add(-flapsWithin), func(row store.ListingRow) error {
 		var e dnsbl.Event
 		if err := json.Unmarshal(row.Body, &e); err != nil {
 			damaged.add(err)

@@ -66,9 +66,11 @@ func (db *DB) Listings(ctx context.Context, filter ListingFilter) ([]ListingRow,
 	return all, err
 }
 
-// LoadListings calls load with every change about a subject, in order.
-func (db *DB) LoadListings(ctx context.Context, load func(ListingRow) error) error {
-	return db.listings(ctx, " WHERE subject != '' ORDER BY id", nil, load)
+// LoadListings calls load with the changes about subjects that are no older than
+// since, or that belong to what has not ended, in order.
+func (db *DB) LoadListings(ctx context.Context, since time.Time, load func(ListingRow) error) error {
+	return db.listings(ctx, " WHERE subject != '' AND (at >= ? OR NOT EXISTS (SELECT 1 FROM listings AS l "+
+		"WHERE l.subject = listings.subject AND l.list = listings.list AND l.id >= listings.id AND l.ends)) ORDER BY id", []any{nanos(since)}, load)
 }
 
 func (db *DB) listings(ctx context.Context, which string, args []any, each func(ListingRow) error) error {

@@ -69,10 +69,36 @@ func TestListings(t *testing.T) {
 		t.Errorf("pruned %+v, %v; want 3", p, err)
 	}
 	var left []string
-	if err := db.LoadListings(ctx, func(r ListingRow) error { left = append(left, r.Kind+" "+r.List); return nil }); err != nil {
+	if err := db.LoadListings(ctx, time.Unix(0, 0), func(r ListingRow) error { left = append(left, r.Kind+" "+r.List); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	if want := []string{"listed psbl", "listed spamcop", "cleared spamcop"}; !slices.Equal(left, want) {
 		t.Errorf("left %q, want %q", left, want)
+	}
+}
+
+// What is loaded at a start is what did not end, and what changed lately.
+func TestLoadListings(t *testing.T) {
+	db, err := Open(t.Context(), filepath.Join(t.TempDir(), "vedetta.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	now := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+	row := func(hours int, kind, list string) ListingRow {
+		return ListingRow{Time: now.Add(-time.Duration(hours) * time.Hour), Kind: kind, List: list, Subject: "203.0.113.9", Ends: kind == "cleared", Body: []byte("{}")}
+	}
+	if err := db.AddListings(t.Context(), []ListingRow{
+		row(900, "listed", "spamcop"), row(890, "cleared", "spamcop"), row(800, "listed", "psbl"), row(700, "recoded", "psbl"),
+		row(600, "listed", "spamcop"), row(5, "listed", "zen"), row(4, "cleared", "zen"), row(100, "cleared", "gone"),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	if err := db.LoadListings(t.Context(), now.Add(-24*time.Hour), func(r ListingRow) error { got = append(got, r.Kind+" "+r.List); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"listed psbl", "recoded psbl", "listed spamcop", "listed zen", "cleared zen"}; !slices.Equal(got, want) {
+		t.Errorf("loaded %q, want %q", got, want)
 	}
 }
