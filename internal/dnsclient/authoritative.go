@@ -84,13 +84,23 @@ func (c *Client) addresses(ctx context.Context, host string) []netip.Addr {
 	var addrs []netip.Addr
 	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
 		for _, addr := range c.Lookup(ctx, host, qtype).Addrs {
-			if !addr.IsUnspecified() && !addr.IsMulticast() {
+			if c.Inside && !addr.IsUnspecified() && !addr.IsMulticast() || isOutside(addr) {
 				addrs = append(addrs, addr)
 			}
 		}
 	}
 	return addrs
 }
+
+// isOutside reports whether an address is on the Internet, and not of this host
+// or a private network: a zone must not have us ask what only we can reach.
+func isOutside(addr netip.Addr) bool {
+	addr = addr.Unmap()
+	return addr.IsGlobalUnicast() && !addr.IsPrivate() && !sharedSpace.Contains(addr)
+}
+
+// sharedSpace is between customers and their provider (RFC 6598).
+var sharedSpace = netip.MustParsePrefix("100.64.0.0/10")
 
 // askDirect asks one server from a fresh socket.
 func (c *Client) askDirect(ctx context.Context, server netip.AddrPort, q *question) Answer {
