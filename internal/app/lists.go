@@ -198,10 +198,10 @@ func (l *listWatch) run(ctx context.Context) error {
 		return nil
 	})
 	if l.hook != nil {
-		g.Go(func() error { return l.hook.run(ctx) })
+		g.Go(func() error { return l.guarded(ctx, "the hook for listed addresses is run", l.hook.run) })
 	}
-	g.Go(func() error { return l.examine(ctx) })
-	g.Go(func() error { return l.findAddresses(ctx) })
+	g.Go(func() error { return l.guarded(ctx, "resolvers for block lists are examined", l.examine) })
+	g.Go(func() error { return l.guarded(ctx, "outgoing addresses are looked for", l.findAddresses) })
 	return g.Wait()
 }
 
@@ -213,6 +213,20 @@ func (l *listWatch) survive(ctx context.Context) {
 		l.p.log.Error("panic: block lists are watched no more; please report it", "panic", fmt.Sprint(mistake), "stack", string(debug.Stack()))
 		l.p.blind(ctx, &l.eye, errors.New("block lists are watched no more until the service is restarted: a mistake of ours, which the log tells"))
 	}
+}
+
+// guarded does a part of the watch. A mistake of ours in it ends that part, is
+// told, and leaves the rest running.
+func (l *listWatch) guarded(ctx context.Context, what string, do func(context.Context) error) error {
+	defer func() {
+		if mistake := recover(); mistake != nil {
+			l.p.metrics.panics.Inc()
+			l.p.log.Error("panic: a part of the watch over block lists has ended; please report it", "part", what, "panic", fmt.Sprint(mistake), "stack", string(debug.Stack()))
+			e := eye{kind: "lists", subject: "block lists: " + what, part: "block lists: " + what} // nothing ever clears it
+			l.p.blind(ctx, &e, fmt.Errorf("no more until the service is restarted (%s): a mistake of ours, which the log tells", what))
+		}
+	}()
+	return do(ctx)
 }
 
 // errListsOver is why the watch over block lists cannot be asked any more.

@@ -259,6 +259,10 @@ func TestListPanics(t *testing.T) {
 		if got := s.lists.listStates(t); !slices.Contains(got, "spamcop HEALTHY") {
 			t.Errorf("states %q after the mistakes", got)
 		}
+		err := s.lists.guarded(t.Context(), "addresses are looked for", func(context.Context) error { panic("a mistake") })
+		if state := s.Health(t.Context()).Parts["block lists: addresses are looked for"]; err != nil || !strings.Contains(state, "no more") {
+			t.Errorf("a part panicked: %v, health %q", err, state)
+		}
 		if err := s.lists.do(t.Context(), func() { panic("a mistake") }); !errors.Is(err, errListsOver) {
 			t.Errorf("the loop panicked: %v", err)
 		}

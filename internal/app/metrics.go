@@ -80,7 +80,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		backlog:    f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_throttle_backlog_messages", Help: "Messages of throttled accounts that wait on hold."}),
 		backlogAge: f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_throttle_backlog_age_seconds", Help: "Age of the oldest message of a throttled account that waits on hold."}),
 		notes:      f.NewCounter(prometheus.CounterOpts{Name: "vedetta_gate_messages_total", Help: "Messages that the gate was told of at their end."}),
-		panics:     f.NewCounter(prometheus.CounterOpts{Name: "vedetta_panics_total", Help: "Log lines left out because of a mistake of ours."}),
+		panics:     f.NewCounter(prometheus.CounterOpts{Name: "vedetta_panics_total", Help: "Mistakes of ours that cost a log line, an answer of a block list, or a part of the watch over block lists."}),
 
 		batches:      f.NewCounter(prometheus.CounterOpts{Name: "vedetta_agent_batches_total", Help: "Batches of agents that were judged."}),
 		agentEvents:  f.NewCounter(prometheus.CounterOpts{Name: "vedetta_agent_events_total", Help: "Events of agents that were judged."}),
