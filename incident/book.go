@@ -252,12 +252,22 @@ func (b *Book) Undone(subject, by string, at time.Time) []Change {
 // Ended resolves the open lasting incidents of a rule and subject, since their
 // watcher says that they are over, and returns what is to be told of it.
 func (b *Book) Ended(rule, subject string, at time.Time) (told []Change) {
+	return b.endLasting(rule, subject, Over, at)
+}
+
+// Unwatched resolves the open lasting incidents of a rule and subject, since
+// they have no watcher any more: whether they are over is not known.
+func (b *Book) Unwatched(rule, subject string, at time.Time) (told []Change) {
+	return b.endLasting(rule, subject, Unwatched, at)
+}
+
+func (b *Book) endLasting(rule, subject string, kind Kind, at time.Time) (told []Change) {
 	b.each(func(in *Incident) bool {
 		if in.Finding.Rule != rule || in.Subject() != subject || !in.Open() || !in.Finding.Lasting {
 			return false
 		}
 		in.Resolved = at
-		told = append(told, in.resolve(Over, at))
+		told = append(told, in.resolve(kind, at))
 		return true
 	})
 	slices.SortFunc(told, func(x, y Change) int { return cmp.Compare(x.ID, y.ID) })

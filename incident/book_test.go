@@ -3,6 +3,7 @@ package incident
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -401,6 +402,19 @@ func lasting(score float64) func(*Book) []Change {
 func ended(minutes int) func(*Book) []Change {
 	return func(b *Book) []Change {
 		return b.Ended(rules.Listed, "203.0.113.9 (spamcop)", t0.Add(time.Duration(minutes)*time.Minute))
+	}
+}
+
+// What nobody watches any more is ended, and not said to be over.
+func TestUnwatched(t *testing.T) {
+	b := &Book{}
+	lasting(1.7)(b)
+	told := b.Unwatched(rules.Listed, "203.0.113.9 (spamcop)", t0.Add(time.Hour))
+	if len(told) != 1 || told[0].Kind != Unwatched || told[0].Kind.String() != "unwatched" || len(b.Standing(rules.Listed)) != 0 {
+		t.Fatalf("told %+v, standing %q", told, b.Standing(rules.Listed))
+	}
+	if m := told[0].Tell(); m.Severity != "info" || m.Title != "no longer watched: 203.0.113.9 (spamcop) is on a block list" || strings.Contains(m.What, "no more") || strings.Contains(m.Done, "Nothing is left") {
+		t.Errorf("told as %+v", m)
 	}
 }
 

@@ -54,18 +54,19 @@ type Kind uint8
 
 // The kinds. The zero Kind says nothing.
 const (
-	Silent   Kind = iota
-	News          // the account's first finding in this episode
-	Stronger      // a stronger action, the same one now carried out, or a hard rule
-	Again         // a later finding after the incident was resolved
-	Failed        // the decision could not be carried out
-	Caught        // a decision that had failed is carried out now
-	Released      // an operator cleared the account
-	Undone        // an operator lifted the action
-	Over          // the action expired and the account is quiet
+	Silent    Kind = iota
+	News           // the account's first finding in this episode
+	Stronger       // a stronger action, the same one now carried out, or a hard rule
+	Again          // a later finding after the incident was resolved
+	Failed         // the decision could not be carried out
+	Caught         // a decision that had failed is carried out now
+	Released       // an operator cleared the account
+	Undone         // an operator lifted the action
+	Over           // the action expired and the account is quiet
+	Unwatched      // nobody watches any more whether it lasts
 )
 
-var kindNames = [...]string{"silent", "opened", "escalated", "reopened", "failed", "recovered", "released", "undone", "resolved"}
+var kindNames = [...]string{"silent", "opened", "escalated", "reopened", "failed", "recovered", "released", "undone", "resolved", "unwatched"}
 
 func (k Kind) String() string { return name(kindNames[:], uint8(k), "kind") }
 

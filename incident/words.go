@@ -53,7 +53,7 @@ func (c Change) Tell() Telling {
 func (c Change) severity() string {
 	in, d := c.Incident, c.Decision
 	switch {
-	case c.Kind == Released || c.Kind == Undone || c.Kind == Over:
+	case c.Kind == Released || c.Kind == Undone || c.Kind == Over || c.Kind == Unwatched:
 		return "info"
 	case c.Kind == Failed, d.Enforce && d.Action >= rules.Hold:
 		return "critical"
@@ -90,6 +90,8 @@ func (c Change) title() string {
 			return fmt.Sprintf("over: %s %s", who, in.looks())
 		}
 		return fmt.Sprintf("%s is quiet, %s ended", who, d.Action)
+	case Unwatched:
+		return fmt.Sprintf("no longer watched: %s %s", who, in.looks())
 	case Failed:
 		return fmt.Sprintf("%s %s, %s FAILED", who, in.looks(), d.Action)
 	case Caught:
@@ -141,6 +143,8 @@ func (c Change) what() string {
 			return fmt.Sprintf("%s %s no more: it lasted from %s to %s.", in.Subject(), in.looks(), f.Since.UTC().Format(stamp), in.Resolved.UTC().Format(stamp))
 		}
 		return fmt.Sprintf("%s has given no further finding since %s.", in.Subject(), f.Time.UTC().Format(stamp))
+	case Unwatched:
+		return fmt.Sprintf("Nobody looks any more, but at the last look: %s %s.", in.Subject(), in.looks())
 	}
 	var s strings.Builder
 	fmt.Fprintf(&s, "%s %s", in.Subject(), in.looks())
@@ -174,6 +178,8 @@ func (c Change) done() string {
 			return "Nothing is left to do about it."
 		}
 		return fmt.Sprintf("The %s ended at %s; the account may send again.", d.Action, ends(d))
+	case Unwatched:
+		return "Nothing is known about it from here on: look for yourself."
 	case Failed:
 		return fmt.Sprintf("Decided: %s. It COULD NOT be carried out: %s. %s", d.Action, in.failure(d.Action), in.stands())
 	}
@@ -245,7 +251,7 @@ func (i Incident) commands(kind Kind) []string {
 	why := "vedetta why " + who + "  # all the evidence"
 	release := "vedetta release " + who + "  # it was no hijack: end this and learn from it"
 	switch {
-	case kind == Released, kind == Undone, kind == Over:
+	case kind == Released, kind == Undone, kind == Over, kind == Unwatched:
 		return []string{why}
 	case i.acted():
 		release = "vedetta release " + who + "  # it was no hijack: let it send, and learn from it"

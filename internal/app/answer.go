@@ -62,7 +62,7 @@ func (p *pipeline) answer(ctx context.Context) error {
 		case begun := <-p.reconciled:
 			p.recovered(ctx, begun)
 		case e := <-p.ended:
-			p.post(ctx, p.book.Ended(e.rule, e.subject, time.Now()))
+			p.post(ctx, e.end(p.book, time.Now()))
 		case <-minute.C:
 			p.post(ctx, p.book.Tick(time.Now()))
 		case <-ended:

@@ -487,6 +487,8 @@ func (s *service) run(ctx context.Context, ready func(Ready)) error {
 	}
 	if s.lists != nil {
 		g.Go(func() error { return s.lists.run(ctx) })
+	} else {
+		g.Go(func() error { return s.endUnwatched(ctx) })
 	}
 	if s.agent != nil {
 		g.Go(func() error { return s.send(ctx) })

@@ -328,7 +328,7 @@ func TestMassListingStaysTold(t *testing.T) {
 				if s.lists.isTelling(&g, s.lists.standing()) {
 					findings[name] = listingFinding(&g, 0.5, time.Now())
 				}
-				s.lists.tellStanding(t.Context(), rules.Listed, findings, func(string) bool { return true })
+				s.lists.tellStanding(t.Context(), rules.Listed, findings, false, func(string) bool { return true })
 			}); err != nil {
 				t.Fatal(err)
 			}
@@ -391,6 +391,32 @@ func TestTellingIsCheap(t *testing.T) {
 			}
 		}); err != nil {
 			t.Fatal(err)
+		}
+		s.stop()
+	})
+}
+
+// Where block lists are watched no more, what they said does not stand for ever,
+// and is not told as over.
+func TestNoLongerWatched(t *testing.T) {
+	state := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeDNS{entries: map[string]string{spamcopTest: "127.0.0.2", onSpamcop: "127.0.0.2"}}
+		s := startLists(t, state, f)
+		time.Sleep(time.Hour)
+		if got := s.book.Standing(rules.Listed); len(got) != 1 {
+			t.Fatalf("open incidents %q", got)
+		}
+		if err := s.endUnwatched(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if got := s.book.Standing(rules.Listed); len(got) > 0 {
+			t.Errorf("open incidents %q", got)
+		}
+		want := []string{ofOutgoing + " is on a block list", "no longer watched: " + ofOutgoing + " is on a block list"}
+		if diff := cmp.Diff(want, s.letters(t)); diff != "" {
+			t.Errorf("letters (-want +got):\n%s", diff)
 		}
 		s.stop()
 	})

@@ -10,6 +10,7 @@ import (
 
 	"github.com/vedetta-watch/vedetta/dnsbl"
 	"github.com/vedetta-watch/vedetta/enforce"
+	"github.com/vedetta-watch/vedetta/incident"
 	"github.com/vedetta-watch/vedetta/rules"
 )
 
@@ -19,13 +20,9 @@ import (
 func (l *listWatch) tell(ctx context.Context) {
 	now := time.Now()
 	listings := l.listings(now)
-	l.tellStanding(ctx, rules.Listed, listings, func(name string) bool {
-		return l.isAsked(name) || now.Sub(l.began) > forgottenAfter
-	})
+	l.tellStanding(ctx, rules.Listed, listings, now.Sub(l.began) > forgottenAfter, l.isAsked)
 	troubles, tested := l.troubles(ctx, now)
-	l.tellStanding(ctx, rules.ListHealth, troubles, func(subject string) bool {
-		return tested[subject] || now.Sub(l.began) > forgottenAfter
-	})
+	l.tellStanding(ctx, rules.ListHealth, troubles, now.Sub(l.began) > forgottenAfter, func(subject string) bool { return tested[subject] })
 	l.untold, l.tellAt = false, time.Now().Add(max(tellEvery, 10*time.Since(now)))
 }
 
@@ -46,9 +43,9 @@ const forgottenAfter = 24 * time.Hour
 
 // tellStanding reports the findings that were not reported in this run, and
 // ends the incidents of the rule that none of them is about, where that is
-// known. A finding that was told before the start is not told again: it has the
+// known, or as unwatched if all that is ours must have been found by now. A finding that was told before the start is not told again: it has the
 // same ID.
-func (l *listWatch) tellStanding(ctx context.Context, rule string, findings map[string]rules.Finding, isKnown func(subject string) bool) {
+func (l *listWatch) tellStanding(ctx context.Context, rule string, findings map[string]rules.Finding, allFound bool, isKnown func(subject string) bool) {
 	told := map[string]bool{} // what stands no more is forgotten: it comes back under another ID
 	for _, f := range findings {
 		if !l.told[rule][f.ID] {
@@ -58,11 +55,12 @@ func (l *listWatch) tellStanding(ctx context.Context, rule string, findings map[
 	}
 	l.told[rule] = told
 	for _, subject := range l.p.book.Standing(rule) {
-		if _, stands := findings[subject]; stands || !isKnown(subject) {
+		known := isKnown(subject)
+		if _, stands := findings[subject]; stands || !known && !allFound {
 			continue
 		}
 		select {
-		case l.p.ended <- endedIncident{rule, subject}:
+		case l.p.ended <- endedIncident{rule, subject, !known}:
 		case <-ctx.Done():
 			return
 		case <-l.p.done:
@@ -71,8 +69,35 @@ func (l *listWatch) tellStanding(ctx context.Context, rule string, findings map[
 	}
 }
 
-// An endedIncident is what stands no more.
-type endedIncident struct{ rule, subject string }
+// An endedIncident is what stands no more, or is not watched any more.
+type endedIncident struct {
+	rule, subject string
+	unwatched     bool
+}
+
+func (e endedIncident) end(b *incident.Book, at time.Time) []incident.Change {
+	if e.unwatched {
+		return b.Unwatched(e.rule, e.subject, at)
+	}
+	return b.Ended(e.rule, e.subject, at)
+}
+
+// endUnwatched ends what block lists said before the start, where they are not
+// watched any more: it would stand for ever.
+func (p *pipeline) endUnwatched(ctx context.Context) error {
+	for _, rule := range []string{rules.Listed, rules.ListHealth} {
+		for _, subject := range p.book.Standing(rule) {
+			select {
+			case p.ended <- endedIncident{rule, subject, true}:
+			case <-ctx.Done():
+				return nil
+			case <-p.done:
+				return nil
+			}
+		}
+	}
+	return nil
+}
 
 // listingName is the subject of a finding about a listing.
 func listingName(g *dnsbl.Listing) string { return g.Subject.String() + " (" + g.List + ")" }
