@@ -7,8 +7,9 @@ import "time"
 const minPerDay = 100
 
 // A budget is how much one list may be asked: a token bucket that holds one
-// second's worth, and so many questions a day (UTC). The day on which it
-// begins is counted from then on, so that restarts do not add up.
+// second's worth, and so many questions a day (UTC). Of the day on which it
+// begins it has what is left of it, so that restarts do not add up, unless it
+// is known how many were asked.
 type budget struct {
 	perSecond float64
 	perDay    int
@@ -47,6 +48,13 @@ func (b *budget) refill(now time.Time) {
 	}
 }
 
+// restore takes how many questions were asked before a restart on the day that
+// now is in.
+func (b *budget) restore(now time.Time, asked int) {
+	b.day, b.at, b.tokens = now.Truncate(wholeDay), now, max(1, b.perSecond)
+	b.whole, b.asked, b.left = b.perDay, asked, max(0, b.perDay-asked)
+}
+
 // reserve is what polls leave of a day's budget to tests and confirmations.
 func (b *budget) reserve() int { return b.whole / 10 }
 
@@ -83,6 +91,14 @@ func (b *budget) recheck(now time.Time) bool {
 	}
 	b.checks++
 	return true
+}
+
+// askedAt returns how many questions were asked on the day that now is in.
+func (b *budget) askedAt(now time.Time) int {
+	if !now.Before(b.day.Add(wholeDay)) {
+		return 0
+	}
+	return b.asked
 }
 
 // spentAt returns since when only tests and confirmations are left of the day

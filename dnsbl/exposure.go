@@ -220,7 +220,7 @@ func (w *Watch) Health() []Health {
 		v := Health{
 			List: l.Name, Title: l.Title, Zone: l.PublicZone(), Tier: l.Tier, State: h.state, Since: h.since, Text: h.text,
 			Terms: l.Terms, NotFor: h.blind, Quarantined: h.quarantined, Passed: h.passed, NextTest: l.nextTest,
-			Errors: h.errors, Latency: h.latency, FalseAlarms: l.falls.rate(), Stretch: l.stretch(), AskedToday: l.budget.asked, Spent: l.budget.spentAt(w.now),
+			Errors: h.errors, Latency: h.latency, FalseAlarms: l.falls.rate(), Stretch: l.stretch(), AskedToday: l.budget.askedAt(w.now), Spent: l.budget.spentAt(w.now),
 			Servers: slices.Clone(z.servers), Primary: z.primary, Serial: z.serial, SerialSince: z.serialSince,
 		}
 		all = append(all, v)

@@ -1,6 +1,9 @@
 package dnsbl
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
+)
 
 // A pairKey names a pair across restarts.
 type pairKey struct {
@@ -43,6 +46,18 @@ func (w *Watch) Restore(history []Event) {
 		w.restored[key] = r
 		if r.listing == nil {
 			delete(w.restored, key)
+		}
+	}
+}
+
+// RestoreAsked takes how many questions each list was asked on the day (UTC) that
+// now is in, as [Health] said before a restart. It is called before anything is
+// asked.
+func (w *Watch) RestoreAsked(now time.Time, asked map[string]int) {
+	w.tick(now)
+	for _, l := range w.lists {
+		if n, ok := asked[l.Name]; ok && n >= 0 {
+			l.budget.restore(w.now, n)
 		}
 	}
 }

@@ -119,12 +119,57 @@ func (l *listWatch) restore(ctx context.Context) error {
 		}
 	}
 	l.watch.Restore(history)
+	l.restoreAsked(ctx)
 	for s := range stillListed(history) {
 		if s.IsSingle() {
 			l.add(time.Now(), s, byHistory)
 		}
 	}
 	return nil
+}
+
+// askedKey is where it stands how many questions each list was asked today.
+const askedKey = "asked-lists"
+
+// An askedToday is how many questions each list was asked on a day (UTC).
+type askedToday struct {
+	Day  string         `json:"day"`
+	List map[string]int `json:"list"`
+}
+
+// restoreAsked has restarts on one day share its questions.
+func (l *listWatch) restoreAsked(ctx context.Context) {
+	text, err := l.p.store.Setting(ctx, askedKey)
+	if errors.Is(err, store.ErrNotFound) {
+		return
+	}
+	var a askedToday
+	if err = errors.Join(err, json.Unmarshal(text, &a)); err != nil {
+		l.p.log.Error("block lists: how much they were asked today is not known", "err", err)
+		return
+	}
+	if now := time.Now(); a.Day == now.UTC().Format(time.DateOnly) {
+		l.watch.RestoreAsked(now, a.List)
+	}
+}
+
+// keepAsked writes down how many questions each list was asked today.
+func (l *listWatch) keepAsked(ctx context.Context, now time.Time) {
+	a := askedToday{now.UTC().Format(time.DateOnly), map[string]int{}}
+	for _, h := range l.watch.Health() {
+		if h.AskedToday > 0 {
+			a.List[h.List] = h.AskedToday
+		}
+	}
+	text, err := json.Marshal(a)
+	if err != nil {
+		panic(err) // plain data
+	}
+	ctx, cancel := finish(ctx)
+	defer cancel()
+	if err := l.p.store.SetSetting(ctx, askedKey, text); err != nil {
+		l.p.log.Error("block lists: how much they were asked today is written later", "err", err)
+	}
 }
 
 // stillListed is what was on a list, or seemed to be, when the history ended.
@@ -403,6 +448,7 @@ func (l *listWatch) minute(ctx context.Context) {
 	l.weighSigns(now)
 	l.p.metrics.listRisk.Set(math.Float64frombits(l.risk.Load()))
 	l.writeDown(ctx)
+	l.keepAsked(ctx, now)
 	l.tell(ctx)
 }
 

@@ -422,6 +422,41 @@ func TestNoLongerWatched(t *testing.T) {
 	})
 }
 
+// What a list was asked today counts after a restart too, and not tomorrow.
+func TestAskedTodayOutlivesARestart(t *testing.T) {
+	state := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		asked := func(s *listService) (n int) {
+			now, err := s.lists.Lists(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, list := range now.Lists {
+				n += list.Asked
+			}
+			return n
+		}
+		f := &fakeDNS{entries: map[string]string{spamcopTest: "127.0.0.2"}}
+		s := startLists(t, state, f)
+		time.Sleep(5*time.Hour + 30*time.Second)
+		before := asked(s)
+		s.stop()
+		s = startLists(t, state, f)
+		time.Sleep(time.Second)
+		if n := asked(s); before == 0 || n < before-5 {
+			t.Errorf("%d questions were asked before the restart; after it, %d count", before, n)
+		}
+		s.stop()
+		time.Sleep(24 * time.Hour)
+		s = startLists(t, state, f)
+		time.Sleep(time.Second)
+		if n := asked(s); n >= before {
+			t.Errorf("on the next day %d questions count", n)
+		}
+		s.stop()
+	})
+}
+
 // A fakeSPF resolver has records.
 type fakeSPF = dnsclient.Static
 
