@@ -102,7 +102,7 @@ func (r Recipient) Newest() uint64 {
 // A Reply is what a remote server, or ours, answered about a recipient.
 type Reply struct {
 	Class    Class
-	Provider string // "google", "microsoft", "yahoo", …, "local" for our own mailboxes, or "" where not known
+	Provider string // by the host name of the server that was asked: "google", "microsoft", …; "local" for our own mailboxes; "" where that does not tell
 	Code     int    // 250, 421, 550, …; 0 if there was none
 	Enhanced string // RFC 3463 code: "5.1.1"; empty if there was none
 	Text     string // at most 256 bytes of the reply, control characters removed; empty if it accepted

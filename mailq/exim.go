@@ -758,11 +758,12 @@ func (p *Parser) eximReply(kind Kind, t *transfer) (r Reply) {
 		r.Code, enhanced = readCodes(text)
 		r.Enhanced = p.word(enhanced)
 	}
-	if r.Provider == "" && remote {
-		r.Provider = providerIn(text)
+	provider := r.Provider
+	if provider == "" && remote {
+		provider = providerIn(text)
 	}
 	r.Text = clean(text, maxText)
-	r.Class = p.said.classify(r.Provider, r.Code, enhanced, text, remote)
+	r.Class = p.said.classify(provider, r.Code, enhanced, text, remote)
 	return r
 }
 

@@ -2,6 +2,7 @@ package mailq
 
 import (
 	"bytes"
+	"cmp"
 )
 
 const (
@@ -117,10 +118,7 @@ func (p *Parser) reply(kind Kind, provider string, dsn, text []byte) (r Reply) {
 		return r
 	}
 	r.Text = clean(said, maxText)
-	if r.Provider == "" {
-		r.Provider = providerIn(said)
-	}
-	r.Class = p.said.classify(r.Provider, r.Code, enhanced, said, remote)
+	r.Class = p.said.classify(cmp.Or(r.Provider, providerIn(said)), r.Code, enhanced, said, remote)
 	return r
 }
 

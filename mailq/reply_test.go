@@ -71,6 +71,9 @@ func TestClassify(t *testing.T) {
 		{"mx.test[192.0.2.1]:25", "5.7.1", "host mx.test[192.0.2.1] said: 550 5.7.1 (in reply to RCPT TO command)", Unclassified, ""},
 		{"mx.test[192.0.2.1]:25", "5.3.4", "host mx.test[192.0.2.1] said: 552 5.3.4 Message size exceeds fixed limit (in reply to MAIL FROM command)", Policy, ""},
 
+		// What a server says of itself is no proof: only its name, which our resolver confirmed, tells whose it is.
+		{"mx.evil.test[192.0.2.1]:25", "4.7.28", "host mx.evil.test[192.0.2.1] said: 421-4.7.28 Gmail has detected an unusual rate of unsolicited mail originating 421-4.7.28 from your IP address. - gsmtp (in reply to end of DATA command)", AddressReputation, ""},
+
 		// Nobody answered.
 		{"none", "4.4.1", "connect to mx.dead.test[192.0.2.1]:25: Connection refused", Network, ""},
 		{"none", "4.4.1", "connect to mx.dead.test[192.0.2.1]:25: Connection timed out", Network, ""},
