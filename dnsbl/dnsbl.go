@@ -48,9 +48,10 @@ const (
 	Timeout                   // no answer in time
 	Unreachable               // no server could be reached, or it is lame
 	Malformed                 // an answer that is not one
+	Closed                    // the zone's own servers are where they are not asked
 )
 
-var statusTexts = [...]string{"other", "found", "no data", "no such name", "server failure", "refused", "timeout", "unreachable", "malformed"}
+var statusTexts = [...]string{"other", "found", "no data", "no such name", "server failure", "refused", "timeout", "unreachable", "malformed", "not asked on this host or in a private network"}
 
 // String returns the status in words.
 func (s Status) String() string {

@@ -73,7 +73,7 @@ func (w *Watch) takeProbe(t Task, a Answer) {
 		return
 	}
 	if t.authoritative && !l.isEntry(l.Judge(a)) {
-		l.test.shut = l.test.shut || a.Status.usable()
+		l.test.shut = l.test.shut || a.Status.usable() || a.Status == Closed
 		l.test.again[t.probe] = true
 		l.test.order = append(l.test.order, t.probe)
 		return

@@ -35,7 +35,7 @@ func (w *Watch) takeAnswer(t Task, a Answer) {
 	p, l := t.pair, t.on
 	j := l.Judge(a)
 	w.learnHealth(t, a, j)
-	if t.authoritative && (l.shut || j.Reason.refused()) {
+	if t.authoritative && (l.shut || j.Reason.refused() || a.Status == Closed) {
 		p.listing.tries = askAuthority // it serves the resolver and not us
 		j = Judgement{}
 	}

@@ -223,6 +223,7 @@ func TestZoo(t *testing.T) {
 		{"not-confirmed", zooNotConfirmed},
 		{"authority-unreachable", zooNoAuthority},
 		{"authority-has-nothing-for-us", zooShut(Answer{Status: NXDomain})},
+		{"authority-is-private", zooShut(Answer{Status: Closed})},
 		{"authority-refuses-us", zooShut(found("127.255.255.254"))},
 		{"redelegated", zooRedelegated},
 		{"no-listing-while-the-test-hangs", zooTestHangs},

@@ -49,6 +49,9 @@ func listAnswer(a dnsclient.Answer) dnsbl.Answer {
 	if int(a.Status) < len(listStatuses) {
 		b.Status = listStatuses[a.Status]
 	}
+	if errors.Is(a.Err, dnsclient.ErrInside) {
+		b.Status = dnsbl.Closed
+	}
 	if a.Server.IsValid() {
 		b.Server = a.Server.String()
 	}
@@ -159,13 +162,17 @@ func (o DNSBLOptions) client(ctx context.Context) (*dnsclient.Client, error) {
 
 // newDNSClient takes over the configuration.
 func newDNSClient(c config.DNSBL) *dnsclient.Client {
-	client := &dnsclient.Client{Upstreams: c.Resolvers}
-	for _, text := range c.OwnNetworks {
-		if p, err := netip.ParsePrefix(text); err == nil { // the configuration was checked
-			client.OwnNetworks = append(client.OwnNetworks, p)
+	return &dnsclient.Client{Upstreams: c.Resolvers, OwnNetworks: networks(c.OwnNetworks), OwnServers: networks(c.OwnServers)}
+}
+
+// networks reads networks of a configuration that was checked.
+func networks(texts []string) (all []netip.Prefix) {
+	for _, text := range texts {
+		if p, err := netip.ParsePrefix(text); err == nil {
+			all = append(all, p.Masked())
 		}
 	}
-	return client
+	return all
 }
 
 // openDNSClient opens c, with the system's resolvers if it has none.

@@ -218,6 +218,7 @@ type DNSBL struct {
 	Hook        ListHook          `yaml:"hook"`
 	Resolvers   []string          `yaml:"resolvers"`
 	OwnNetworks []string          `yaml:"own_networks"`
+	OwnServers  []string          `yaml:"own_servers"`
 	Catalogue   string            `yaml:"catalogue"`
 	Keys        map[string]Secret `yaml:"keys"`
 }

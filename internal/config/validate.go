@@ -56,6 +56,14 @@ func (p *problems) between(field string, d Duration, least, most time.Duration) 
 	p.need(most == 0 || t <= most, field, "%s is too long: at most %s", d, Duration(most))
 }
 
+// networks checks a list of networks.
+func (p *problems) networks(field string, texts []string) {
+	for i, text := range texts {
+		_, err := netip.ParsePrefix(text)
+		p.need(err == nil, fmt.Sprintf("%s[%d]", field, i), "%q is no network: write 192.0.2.0/24", text)
+	}
+}
+
 func (c Config) checkLogs(p *problems) {
 	p.need(len(c.Logs) > 0 || c.Agents.Listen != "", "logs", "needs at least one log to read, or agents that do (agents.listen)")
 	seen := map[string]bool{}
@@ -76,10 +84,7 @@ func (c Config) checkLogs(p *problems) {
 
 func (c Config) checkAccounts(p *problems) {
 	p.need(!strings.ContainsAny(c.Accounts.Realm, "@ "), "accounts.realm", "%q is no domain", c.Accounts.Realm)
-	for i, prefix := range c.Accounts.Trusted {
-		_, err := netip.ParsePrefix(prefix)
-		p.need(err == nil, fmt.Sprintf("accounts.trusted[%d]", i), "%q is no network: write 192.0.2.0/24", prefix)
-	}
+	p.networks("accounts.trusted", c.Accounts.Trusted)
 	a := c.Accounts.Aliases
 	p.between("accounts.aliases.refresh", a.Refresh, 10*time.Second, 24*time.Hour)
 	if a.Driver == "" {
@@ -167,10 +172,8 @@ func (c Config) checkDNSBL(p *problems) {
 			"%q is no address with a port: write 127.0.0.1:53 or [::1]:53", text)
 		p.need(slices.Index(c.DNSBL.Resolvers, text) == i, fmt.Sprintf("dnsbl.resolvers[%d]", i), "%s is listed twice", text)
 	}
-	for i, text := range c.DNSBL.OwnNetworks {
-		_, err := netip.ParsePrefix(text)
-		p.need(err == nil, fmt.Sprintf("dnsbl.own_networks[%d]", i), "%q is no network: write 192.0.2.0/24", text)
-	}
+	p.networks("dnsbl.own_networks", c.DNSBL.OwnNetworks)
+	p.networks("dnsbl.own_servers", c.DNSBL.OwnServers)
 	p.need(c.DNSBL.Catalogue == "" || strings.HasPrefix(c.DNSBL.Catalogue, "/"), "dnsbl.catalogue", "%q is no absolute path", c.DNSBL.Catalogue)
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 
 	"github.com/miekg/dns"
 )
@@ -41,6 +42,10 @@ func (c *Client) Authoritative(ctx context.Context, zone, name string, qtype uin
 		for _, addr := range c.addresses(ctx, host) {
 			if asked == maxDirect || ctx.Err() != nil {
 				return failure
+			}
+			if !c.mayAsk(addr) {
+				failure = a.failed(Lame, fmt.Errorf("dnsclient: server %s of %q: %w", addr, zone, ErrInside))
+				continue
 			}
 			a := c.askDirect(ctx, netip.AddrPortFrom(addr, c.AuthoritativePort), q)
 			if a.Status.Definite() || a.Status == Unknown {
@@ -84,18 +89,23 @@ func (c *Client) addresses(ctx context.Context, host string) []netip.Addr {
 	var addrs []netip.Addr
 	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
 		for _, addr := range c.Lookup(ctx, host, qtype).Addrs {
-			if c.Inside && !addr.IsUnspecified() && !addr.IsMulticast() || isOutside(addr) {
-				addrs = append(addrs, addr)
-			}
+			addrs = append(addrs, addr.Unmap())
 		}
 	}
 	return addrs
 }
 
-// isOutside reports whether an address is on the Internet, and not of this host
-// or a private network: a zone must not have us ask what only we can reach.
+// ErrInside is why a zone's own server is not asked: it is on this host or in a
+// private network, and not in [Client.OwnServers].
+var ErrInside = errors.New("it is on this host or in a private network")
+
+// mayAsk reports whether a zone's own server is asked.
+func (c *Client) mayAsk(addr netip.Addr) bool {
+	return isOutside(addr) || slices.ContainsFunc(c.OwnServers, func(p netip.Prefix) bool { return p.Contains(addr) })
+}
+
+// isOutside reports whether an address is on the Internet.
 func isOutside(addr netip.Addr) bool {
-	addr = addr.Unmap()
 	return addr.IsGlobalUnicast() && !addr.IsPrivate() && !sharedSpace.Contains(addr)
 }
 

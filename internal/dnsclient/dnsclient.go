@@ -55,9 +55,10 @@ type Client struct {
 	// AuthoritativePort is that of the zones' own servers; 53 if zero.
 	AuthoritativePort uint16
 
-	// Inside lets the zones' own servers be on this host or in a private network.
-	// Whoever has a zone says where they are, so they are not by default.
-	Inside bool
+	// OwnServers are networks where zones' own servers may be asked though they are
+	// on this host or private. Whoever has a zone says where its servers are, and
+	// must not have us ask what only we can reach.
+	OwnServers []netip.Prefix
 
 	// Now is the time that the cache goes by; time.Now if nil.
 	Now func() time.Time

@@ -120,7 +120,7 @@ var brokenLists = map[string]string{
 func TestListsThroughUnbound(t *testing.T) {
 	d := bed.StartDNS(t, blockLists)
 	config := filepath.Join(t.TempDir(), "vedetta.yaml")
-	text := fmt.Sprintf("dnsbl:\n  resolvers: [%q]\n  keys: {spamhaus: permitted}\n", d.Resolver)
+	text := fmt.Sprintf("dnsbl:\n  resolvers: [%q]\n  own_servers: [127.0.0.0/8]\n  keys: {spamhaus: permitted}\n", d.Resolver)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -255,7 +255,7 @@ func TestServeWatchesLists(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := newService(t, setup{Logs: []string{log}, Notify: hook.section(),
-		DNSBL: fmt.Sprintf("watch: true\ninterfaces: false\nresolvers: [%q]\naddresses: [%q]\ncatalogue: %s\n", d.Resolver, address, catalogue)})
+		DNSBL: fmt.Sprintf("watch: true\ninterfaces: false\nown_servers: [127.0.0.0/8]\nresolvers: [%q]\naddresses: [%q]\ncatalogue: %s\n", d.Resolver, address, catalogue)})
 	s.start()
 	lists := func() (states map[string]string, first web.ListSubject) {
 		now, err := s.Lists(t.Context())
