@@ -490,11 +490,17 @@ func listingRow(e dnsbl.Event) store.ListingRow {
 	if err != nil {
 		panic(err) // plain data
 	}
-	row := store.ListingRow{Time: e.Time, Kind: e.Kind.String(), List: e.List, Body: body, Ends: e.Kind == dnsbl.Cleared || e.Kind == dnsbl.Dismissed}
+	row := store.ListingRow{Time: e.Time, Kind: e.Kind.String(), List: e.List, Body: body, Ends: e.Kind == dnsbl.Cleared || e.Kind == dnsbl.Dismissed, Passing: isPassing(e.Kind)}
 	if e.Subject != (dnsbl.Subject{}) {
 		row.Subject = e.Subject.String()
 	}
 	return row
+}
+
+// isPassing reports whether a change says nothing any more once another one
+// follows: a list that cannot make up its mind fills no disk.
+func isPassing(k dnsbl.EventKind) bool {
+	return k == dnsbl.Clearing || k == dnsbl.Relapsed || k == dnsbl.WelcomeLost || k == dnsbl.CodeUnknown
 }
 
 // writeDown writes what waits. What cannot be written is tried again each

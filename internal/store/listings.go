@@ -14,6 +14,7 @@ type ListingRow struct {
 	List    string
 	Subject string // empty if it is about the list
 	Ends    bool   // the subject is not on the list any more
+	Passing bool   // it says nothing any more once there is a later one about the subject and list
 	Body    []byte // the whole change, as JSON
 }
 
@@ -31,13 +32,13 @@ func (db *DB) AddListings(ctx context.Context, rows []ListingRow) error {
 		return nil
 	}
 	return db.update(ctx, "listings", func(tx *sql.Tx) error {
-		put, err := tx.Prepare("INSERT INTO listings (at, kind, list, subject, ends, body) VALUES (?, ?, ?, ?, ?, ?)")
+		put, err := tx.Prepare("INSERT INTO listings (at, kind, list, subject, ends, passing, body) VALUES (?, ?, ?, ?, ?, ?, ?)")
 		if err != nil {
 			return err
 		}
 		defer put.Close()
 		for _, r := range rows {
-			if _, err := put.Exec(nanos(r.Time), r.Kind, r.List, r.Subject, r.Ends, r.Body); err != nil {
+			if _, err := put.Exec(nanos(r.Time), r.Kind, r.List, r.Subject, r.Ends, r.Passing, r.Body); err != nil {
 				return err
 			}
 		}
@@ -67,18 +68,25 @@ func (db *DB) Listings(ctx context.Context, filter ListingFilter) ([]ListingRow,
 }
 
 // LoadListings calls load with the changes about subjects that are no older than
-// since, or that belong to what has not ended, in order.
+// since, or that belong to what has not ended and still say something, in order.
 func (db *DB) LoadListings(ctx context.Context, since time.Time, load func(ListingRow) error) error {
-	return db.listings(ctx, " WHERE subject != '' AND (at >= ? OR NOT EXISTS (SELECT 1 FROM listings AS l "+
-		"WHERE l.subject = listings.subject AND l.list = listings.list AND l.id >= listings.id AND l.ends)) ORDER BY id", []any{nanos(since)}, load)
+	return db.listings(ctx, " WHERE subject != '' AND (at >= ? OR NOT ("+listingEnded+" OR "+listingPassed+")) ORDER BY id", []any{nanos(since)}, load)
 }
 
+// listingEnded is true of changes that belong to what has ended, listingPassed of
+// those that a later one makes worthless.
+const (
+	listingEnded = "EXISTS (SELECT 1 FROM listings AS l WHERE l.subject = listings.subject AND l.list = listings.list AND l.id >= listings.id AND l.ends)"
+
+	listingPassed = "passing AND EXISTS (SELECT 1 FROM listings AS l WHERE l.subject = listings.subject AND l.list = listings.list AND l.id > listings.id)"
+)
+
 func (db *DB) listings(ctx context.Context, which string, args []any, each func(ListingRow) error) error {
-	return db.query(ctx, "listings", "SELECT id, at, kind, list, subject, ends, body FROM listings"+which, args,
+	return db.query(ctx, "listings", "SELECT id, at, kind, list, subject, ends, passing, body FROM listings"+which, args,
 		func(scan func(...any) error) error {
 			var r ListingRow
 			var at int64
-			if err := scan(&r.ID, &at, &r.Kind, &r.List, &r.Subject, &r.Ends, &r.Body); err != nil {
+			if err := scan(&r.ID, &at, &r.Kind, &r.List, &r.Subject, &r.Ends, &r.Passing, &r.Body); err != nil {
 				return err
 			}
 			r.Time = time.Unix(0, at)

@@ -102,3 +102,43 @@ func TestLoadListings(t *testing.T) {
 		t.Errorf("loaded %q, want %q", got, want)
 	}
 }
+
+// A list that cannot make up its mind leaves a long history of what still
+// stands: little of it is read at a start, none is kept for ever, and neither
+// takes long.
+func TestListingsThatWaver(t *testing.T) {
+	db, err := Open(t.Context(), filepath.Join(t.TempDir(), "vedetta.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	now := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+	rows := []ListingRow{{Time: now.AddDate(-3, 0, 0), Kind: "listed", List: "psbl", Subject: "203.0.113.9", Body: []byte("{}")}}
+	for i := range 20_000 {
+		at := now.AddDate(-2, 0, 0).Add(time.Duration(i) * time.Hour)
+		rows = append(rows, ListingRow{Time: at, Kind: [...]string{"clearing", "relapsed"}[i%2], List: "psbl", Subject: "203.0.113.9", Passing: true, Body: []byte("{}")})
+	}
+	if err := db.AddListings(t.Context(), rows); err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	var loaded []string
+	load := func(r ListingRow) error { loaded = append(loaded, r.Kind); return nil }
+	if err := db.LoadListings(t.Context(), now.AddDate(1, 0, 0), load); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"listed", "relapsed"}; !slices.Equal(loaded, want) {
+		t.Errorf("loaded %d changes, want %q", len(loaded), want)
+	}
+	p, err := db.Prune(t.Context(), now, Ages{Listings: 365 * 24 * time.Hour})
+	if err != nil || p.Listings < 8_000 {
+		t.Errorf("pruned %+v, %v", p, err)
+	}
+	loaded = nil
+	if err := db.LoadListings(t.Context(), now.AddDate(1, 0, 0), load); err != nil || len(loaded) != 2 {
+		t.Errorf("left %q, %v", loaded, err)
+	}
+	if took := time.Since(begun); took > 20*time.Second {
+		t.Errorf("it took %s", took)
+	}
+}

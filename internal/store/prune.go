@@ -59,8 +59,7 @@ func (db *DB) Prune(ctx context.Context, now time.Time, ages Ages) (Pruned, erro
 		{&p.Outbox, ages.Outbox, "outbox", "coalesce(sent_at, dead_at) < ?1", ""},
 		{&p.Accounts, ages.Accounts, "accounts", "updated < ?1", "id"},
 		{&p.Messages, ages.Messages, "messages", "updated < ?1", "key"},
-		{&p.Listings, ages.Listings, "listings", "at < ?1 AND (subject = '' OR EXISTS (SELECT 1 FROM listings AS l " +
-			"WHERE l.subject = listings.subject AND l.list = listings.list AND l.id >= listings.id AND l.ends))", ""},
+		{&p.Listings, ages.Listings, "listings", "at < ?1 AND (subject = '' OR " + listingEnded + " OR " + listingPassed + ")", ""},
 	} {
 		if s.age <= 0 {
 			continue
