@@ -139,51 +139,74 @@ func (h *listHook) carryOut(ctx context.Context, wanted map[string]enforce.Addre
 // change writes the intent down, runs the program, and writes down how it went.
 // What cannot be written down is not done.
 func (h *listHook) change(ctx context.Context, c enforce.AddressChange) (done bool) {
-	action := "clear"
-	if c.Listed {
-		action = "listed"
-	}
-	why := fmt.Sprintf("exposure %.2f, on %s", c.Exposure, strings.Join(c.Lists, ", "))
-	if !c.Listed {
-		why = "on no list that counts any more, as far as it is watched"
-	}
-	note := func(what, outcome string) error {
-		return h.p.store.Note(ctx, store.Entry{Time: time.Now(), What: what, Who: "vedetta", Subject: c.Address, Action: "hook " + action, Why: why, Outcome: outcome})
-	}
 	if !h.acts {
-		if note(store.WhatProposal, "mode is observe: the program was not run") != nil {
+		if h.note(ctx, store.WhatProposal, c, "mode is observe: the program was not run") != nil {
 			return false
 		}
 		h.noted[c.Address] = c.Listed
 		return true
 	}
-	ctx, cancel := finish(ctx)
-	defer cancel()
-	if err := note(store.WhatIntent, ""); err != nil {
-		h.p.blind(ctx, &h.eye, fmt.Errorf("not run about %s, for it cannot be written down: %w", c.Address, err))
+	if err := h.note(ctx, store.WhatIntent, c, ""); err != nil {
+		h.blind(ctx, fmt.Errorf("not run about %s, for it cannot be written down: %w", c.Address, err))
 		return false
 	}
-	if err := h.program.Run(ctx, c); err != nil {
-		h.p.blind(ctx, &h.eye, err)
-		_ = note(store.WhatOutcome, "failed: "+err.Error()) // the failure is told already
+	if err := h.program.Run(context.WithoutCancel(ctx), c); err != nil { // it has a time-out of its own
+		h.blind(ctx, err)
+		_ = h.note(ctx, store.WhatOutcome, c, "failed: "+err.Error()) // the failure is told already
 		return false
 	}
 	told := maps.Clone(h.told)
 	if told[c.Address] = c.Listed; !c.Listed {
 		delete(told, c.Address)
 	}
-	text, err := json.Marshal(told)
-	if err != nil {
-		panic(err) // plain data
-	}
 	h.told = told
-	h.p.log.Info("hook for listed addresses", "address", c.Address, "state", action, "why", why)
-	if err := errors.Join(h.p.store.SetSetting(ctx, hookKey, text), note(store.WhatOutcome, "done")); err != nil {
+	h.p.log.Info("hook for listed addresses", "address", c.Address, "state", hookState(c), "why", hookWhy(c))
+	if err := errors.Join(h.keepTold(ctx), h.note(ctx, store.WhatOutcome, c, "done")); err != nil {
 		h.p.log.Error("hook for listed addresses: it was run, and will be again after a restart", "address", c.Address, "err", err)
 		return true
 	}
 	h.p.sees(&h.eye)
 	return true
+}
+
+// note writes a line of the journal.
+func (h *listHook) note(ctx context.Context, what string, c enforce.AddressChange, outcome string) error {
+	ctx, cancel := finish(ctx)
+	defer cancel()
+	return h.p.store.Note(ctx, store.Entry{Time: time.Now(), What: what, Who: "vedetta", Subject: c.Address,
+		Action: "hook " + hookState(c), Why: hookWhy(c), Outcome: outcome})
+}
+
+// keepTold writes down what the program was told.
+func (h *listHook) keepTold(ctx context.Context) error {
+	text, err := json.Marshal(h.told)
+	if err != nil {
+		panic(err) // plain data
+	}
+	ctx, cancel := finish(ctx)
+	defer cancel()
+	return h.p.store.SetSetting(ctx, hookKey, text)
+}
+
+// blind tells that the program could not be run.
+func (h *listHook) blind(ctx context.Context, why error) {
+	ctx, cancel := finish(ctx)
+	defer cancel()
+	h.p.blind(ctx, &h.eye, why)
+}
+
+func hookState(c enforce.AddressChange) string {
+	if c.Listed {
+		return "listed"
+	}
+	return "clear"
+}
+
+func hookWhy(c enforce.AddressChange) string {
+	if c.Listed {
+		return fmt.Sprintf("exposure %.2f, on %s", c.Exposure, strings.Join(c.Lists, ", "))
+	}
+	return "on no list that counts any more, as far as it is watched"
 }
 
 // addressChange is where a watched address stands with the hook: listed from
