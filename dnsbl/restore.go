@@ -128,6 +128,7 @@ func (w *Watch) takeRestored(p *pair) {
 	delete(w.restored, key)
 	p.listing, p.stage = r.listing, r.stage
 	p.listing.id = w.id()
+	p.rewind(w.now, 0) // written when the clock was ahead
 	if p.stage != NotListed {
 		p.unit.alarms++
 		p.line = confirming

@@ -214,6 +214,7 @@ func TestZoo(t *testing.T) {
 		{"dead-zone-backs-off", zooDeadZone},
 		{"refused-zone-is-left-alone", zooRefusedIsLeftAlone},
 		{"restart-keeps-listed-since", zooRestart},
+		{"restart-after-a-wrong-clock", zooRestartedClock},
 		{"txt-asked-for-target", zooText},
 		{"ipv6-slash64", zooIPv6},
 		{"ipv6-without-entries", zooIPv6Blind},
@@ -445,6 +446,22 @@ func zooRefusedIsLeftAlone(t *testing.T) {
 	if len(asked) > 70 { // one sweep's batch that was under way, and three tests
 		t.Errorf("a zone that refuses was asked %d times in 8 hours", len(asked))
 	}
+}
+
+// zooRestartedClock has a suspicion written while the clock was a year ahead, and
+// a restart with the right time: it is confirmed as ever.
+func zooRestartedClock(t *testing.T) {
+	w, watch, servers := watching(t, "spamcop")
+	ip := add(t, w, watch, listedIP)
+	w.run(t, watch, epoch.Add(time.Hour))
+	servers[0].entries[label(t, listedIP)] = []string{"127.0.0.2"}
+	right := w.now
+	ahead := []Event{{Time: right.AddDate(1, 0, 0), Kind: Suspected, List: "spamcop", Subject: ip, Since: right.AddDate(1, 0, 0), Codes: []string{"127.0.0.2"}}}
+	again := NewWatch(&Catalogue{Lists: []List{listOf(t, "spamcop")}}, testKeys, rand.New(rand.NewPCG(5, 6)))
+	again.Restore(roundTrip(t, ahead))
+	add(t, w, again, listedIP)
+	w.run(t, again, right.Add(2*time.Hour))
+	wantStage(t, again, ip, OnList)
 }
 
 func zooRestart(t *testing.T) {
