@@ -157,7 +157,8 @@ func (w *Watch) suspect(p *pair, a Answer, j Judgement) {
 	l.testSoon(w.now)
 	w.tellListing(Suspected, p, true)
 	sweep := time.Duration(4 * float64(l.Every) * l.stretch()) // an address that sends not now, but lately
-	if l.crowd.add(p.unit.subject.neighbourhood(), w.now, sweep, len(w.hoods)) {
+	hood := p.unit.subject.neighbourhood()
+	if w.hoods[hood] > 0 && l.crowd.add(hood, w.now, sweep, len(w.hoods)) {
 		w.tell(Event{Kind: MassListing, List: l.Name, Count: len(l.crowd.recent), State: l.health.state,
 			Text: "it lists many unrelated subjects at once; nothing should be done about them until another list agrees"})
 	}

@@ -10,6 +10,10 @@ type member struct {
 	subject Subject
 	units   []*unit
 	risk    float64 // 0 to 1
+
+	// stranger is set where others named the subject. Its listings say nothing
+	// about a list: whoever names notorious addresses could have it distrusted.
+	stranger bool
 }
 
 // A unit is what lists are asked about to learn about its members: a subject

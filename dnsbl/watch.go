@@ -34,7 +34,7 @@ type Watch struct {
 	lists    []*watched
 	members  map[Subject]*member
 	units    map[Subject]*unit
-	hoods    map[Subject]int // neighbourhoods, and how many members are in each
+	hoods    map[Subject]int // neighbourhoods, and how many members are in each that are no strangers
 	restored map[pairKey]*restoredPair
 	rng      *rand.Rand
 	now      time.Time // the latest that was given
@@ -62,6 +62,20 @@ func NewWatch(c *Catalogue, keys Keys, rng *rand.Rand) *Watch {
 // that it does. Adding it again changes nothing. It returns [ErrTooMany] if
 // there is no place.
 func (w *Watch) Add(now time.Time, s Subject) error {
+	if err := w.AddStranger(now, s); err != nil {
+		return err
+	}
+	if m := w.members[s]; m.stranger {
+		m.stranger = false
+		w.hoods[s.neighbourhood()]++
+	}
+	return nil
+}
+
+// AddStranger begins to watch a subject as [Watch.Add] does, of which others say
+// that it is ours. Its listings do not count where a list seems to list many at
+// once. Add makes it ours.
+func (w *Watch) AddStranger(now time.Time, s Subject) error {
 	w.tick(now)
 	if w.members[s] != nil {
 		return nil
@@ -76,13 +90,12 @@ func (w *Watch) Add(now time.Time, s Subject) error {
 	if len(w.members) >= limit {
 		return fmt.Errorf("%w: %d", ErrTooMany, limit)
 	}
-	m := &member{subject: s}
+	m := &member{subject: s, stranger: true}
 	for _, u := range w.unitsOf(s) {
 		u.members = append(u.members, m)
 		m.units = append(m.units, u)
 	}
 	w.members[s] = m
-	w.hoods[s.neighbourhood()]++
 	return nil
 }
 
@@ -141,10 +154,10 @@ func (w *Watch) Remove(s Subject) {
 		return
 	}
 	delete(w.members, s)
-	if hood := s.neighbourhood(); w.hoods[hood] > 1 {
-		w.hoods[hood]--
-	} else {
-		delete(w.hoods, hood)
+	if hood := s.neighbourhood(); !m.stranger {
+		if w.hoods[hood]--; w.hoods[hood] == 0 {
+			delete(w.hoods, hood)
+		}
 	}
 	for _, u := range m.units {
 		u.members = slices.DeleteFunc(u.members, func(other *member) bool { return other == m })

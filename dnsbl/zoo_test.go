@@ -210,6 +210,7 @@ func TestZoo(t *testing.T) {
 		{"truncated-then-tcp", zooCode("spamcop", cleanIP, slices.Repeat([]string{"127.0.0.2"}, 40), Listed, HasEntry, "SCBL: reported for spam")},
 		{"flapping", zooFlapping},
 		{"mass-listing", zooMassListing},
+		{"mass-listing-of-strangers", zooStrangers},
 		{"no-key-not-tested", zooNoKey},
 		{"dead-zone-backs-off", zooDeadZone},
 		{"refused-zone-is-left-alone", zooRefusedIsLeftAlone},
@@ -392,6 +393,40 @@ func zooMassListing(t *testing.T) {
 	i := slices.IndexFunc(both, func(l Listing) bool { return l.List == "spamcop" })
 	if !both[i].Corroborated || LevelOf(Exposure(both)) != LevelPage {
 		t.Errorf("a mass listing that another list confirms: %+v, exposure %.2f", both[i], Exposure(both))
+	}
+}
+
+// zooStrangers has others name addresses that are notorious: what lists say of
+// those is true, and no reason to doubt what they say of ours.
+func zooStrangers(t *testing.T) {
+	w, watch, servers := watching(t, "spamcop", "psbl")
+	ours := add(t, w, watch, listedIP)
+	for i := range 8 {
+		text := fmt.Sprintf("100.%d.1.1", 128+i)
+		if err := watch.AddStranger(w.now, subject(t, text)); err != nil {
+			t.Fatal(err)
+		}
+		for _, server := range servers {
+			server.entries[label(t, text)] = []string{"127.0.0.2"}
+		}
+	}
+	w.run(t, watch, epoch.Add(20*time.Minute))
+	for _, server := range servers {
+		server.entries[label(t, listedIP)] = []string{"127.0.0.2"}
+	}
+	for _, e := range w.run(t, watch, epoch.Add(wholeDay)) {
+		if e.Kind == MassListing {
+			t.Errorf("told: %s, %s", e.List, e.Text)
+		}
+	}
+	listings := watch.Listings(ours)
+	for _, l := range listings {
+		if l.Stage != OnList || l.Mass {
+			t.Errorf("ours: %+v", l)
+		}
+	}
+	if len(listings) != 2 {
+		t.Errorf("ours is on %d lists, want 2", len(listings))
 	}
 }
 

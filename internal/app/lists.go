@@ -205,18 +205,25 @@ const (
 // mail of others is never moved, nor anybody called for them.
 func (l *listWatch) isOurs(s dnsbl.Subject) bool {
 	source, ok := l.sources[s]
-	return ok && source != byReplies && source != byHistory
+	return ok && isOwnSource(source)
 }
+
+func isOwnSource(source string) bool { return source != byReplies && source != byHistory }
 
 // add begins to watch a subject, unless it is watched already.
 func (l *listWatch) add(now time.Time, s dnsbl.Subject, source string) {
 	if _, ok := l.sources[s]; ok || !s.Public() {
-		if ok && !l.isOurs(s) && source != byReplies {
+		if ok && !l.isOurs(s) && isOwnSource(source) {
 			l.sources[s] = source
+			_ = l.watch.Add(now, s) // it is watched
 		}
 		return
 	}
-	if err := l.watch.Add(now, s); err != nil {
+	watch := l.watch.AddStranger
+	if isOwnSource(source) {
+		watch = l.watch.Add
+	}
+	if err := watch(now, s); err != nil {
 		l.p.log.Error("not watched on block lists", "subject", s.String(), "found", source, "err", err)
 		return
 	}
