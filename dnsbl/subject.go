@@ -106,6 +106,20 @@ func (s Subject) Kind() Kind {
 	return 0
 }
 
+// Compare orders subjects as people look for them: addresses by number, those of
+// IPv4 first, then domains and e-mail addresses.
+func (s Subject) Compare(o Subject) int {
+	switch a, b := s.prefix.IsValid(), o.prefix.IsValid(); {
+	case a && b:
+		return s.prefix.Compare(o.prefix)
+	case a:
+		return -1
+	case b:
+		return 1
+	}
+	return strings.Compare(s.text, o.text)
+}
+
 // String returns the subject as [ParseSubject] reads it.
 func (s Subject) String() string {
 	if s.prefix.IsSingleIP() {

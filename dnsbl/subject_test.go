@@ -1,6 +1,8 @@
 package dnsbl
 
 import (
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -129,5 +131,24 @@ func TestCleanText(t *testing.T) {
 				t.Errorf("link %q, want %q", link, tt.delist)
 			}
 		})
+	}
+}
+
+func TestSubjectsInOrder(t *testing.T) {
+	want := []string{"192.0.2.9", "192.0.2.10", "198.51.100.1", "2001:db8::2", "2001:db8::10", "a@shop.example", "b.example", "shop.example"}
+	var all []Subject
+	for _, text := range want {
+		s, err := ParseSubject(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, s)
+	}
+	rand.New(rand.NewPCG(1, 2)).Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	slices.SortFunc(all, Subject.Compare)
+	for i, s := range all {
+		if s.String() != want[i] {
+			t.Errorf("%d: %s, want %s", i, s, want[i])
+		}
 	}
 }

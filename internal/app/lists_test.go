@@ -167,6 +167,9 @@ func TestListings(t *testing.T) {
 		if got := s.letters(t); len(got) > 0 {
 			t.Errorf("a clean address is told: %q", got)
 		}
+		if clean, unknown := s.lists.answers(t); clean != 1 || unknown != 0 {
+			t.Errorf("before it is listed %d lists call it clean and %d cannot tell", clean, unknown)
+		}
 		f.set(func() { f.entries[onSpamcop] = "127.0.0.2" })
 		s.lists.saw(&mailq.Event{Time: time.Now(), Kind: mailq.Deferred, To: mailq.Recipient{Domain: "example.org"},
 			Reply: mailq.Reply{Class: mailq.AddressReputation, Text: "450 Client host [" + outgoing + "] blocked using bl.spamcop.net"}})
@@ -234,6 +237,9 @@ func TestListTrouble(t *testing.T) {
 		if got := s.lists.listStates(t); !slices.Equal(got, []string{"barracuda NO_KEY", "spamcop REFUSED"}) {
 			t.Errorf("states %q", got)
 		}
+		if clean, unknown := s.lists.answers(t); clean != 0 || unknown != 1 {
+			t.Errorf("of a list that refuses: %d clean, %d unknown", clean, unknown)
+		}
 		f.set(func() { f.entries[spamcopTest] = "127.0.0.2" })
 		time.Sleep(24 * time.Hour)
 		if got := s.letters(t); !slices.Contains(got, "over: block list spamcop needs a look") {
@@ -274,6 +280,16 @@ func TestListPanics(t *testing.T) {
 		}
 		s.stop()
 	})
+}
+
+// answers is how many lists call the one address clean, and how many cannot tell.
+func (l *listWatch) answers(t *testing.T) (clean, unknown int) {
+	t.Helper()
+	now, err := l.Lists(t.Context())
+	if err != nil || len(now.Subjects) != 1 || now.Watched != 1 {
+		t.Fatalf("%+v, %v", now, err)
+	}
+	return now.Subjects[0].Clean, now.Subjects[0].Unknown
 }
 
 func (l *listWatch) listStates(t *testing.T) (states []string) {

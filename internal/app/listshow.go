@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -21,15 +22,12 @@ func (s *service) listDesk() web.Lists {
 	return s.lists
 }
 
-// maxShownSubjects is how many subjects are shown, the most exposed first.
-const maxShownSubjects = 1000
-
 // Lists implements web.Lists.
 func (l *listWatch) Lists(ctx context.Context) (now web.ListsNow, err error) {
 	err = l.do(ctx, func() {
 		now = web.ListsNow{Distrust: l.distrust, Subjects: []web.ListSubject{}, Lists: []web.ListState{}}
-		for s, found := range l.sources {
-			now.Subjects = append(now.Subjects, l.show(s, found))
+		for _, s := range slices.SortedFunc(maps.Keys(l.sources), dnsbl.Subject.Compare) {
+			now.Subjects = append(now.Subjects, l.show(s, l.sources[s]))
 		}
 		for _, h := range l.watch.Health() {
 			text := h.Text
@@ -44,10 +42,8 @@ func (l *listWatch) Lists(ctx context.Context) (now web.ListsNow, err error) {
 	if err != nil {
 		return web.ListsNow{}, err
 	}
-	slices.SortFunc(now.Subjects, func(a, b web.ListSubject) int {
-		return cmp.Or(cmp.Compare(b.Exposure, a.Exposure), cmp.Compare(a.Subject, b.Subject))
-	})
-	now.Subjects = now.Subjects[:min(len(now.Subjects), maxShownSubjects)]
+	slices.SortStableFunc(now.Subjects, func(a, b web.ListSubject) int { return cmp.Compare(b.Exposure, a.Exposure) })
+	now.Watched = len(now.Subjects)
 	return now, nil
 }
 
@@ -58,6 +54,11 @@ func (l *listWatch) show(s dnsbl.Subject, found string) web.ListSubject {
 	shown := web.ListSubject{Subject: s.String(), Found: found, Exposure: round(exposure, 2), Level: dnsbl.LevelOf(exposure).String(), Listings: []web.Listing{}}
 	for _, g := range all {
 		if g.Stage == dnsbl.NotListed {
+			if l.distrust != "" || g.Frozen || g.Checked.IsZero() || !g.Unknown.IsZero() {
+				shown.Unknown++
+			} else {
+				shown.Clean++
+			}
 			continue
 		}
 		shown.Listings = append(shown.Listings, web.Listing{

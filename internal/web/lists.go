@@ -18,7 +18,8 @@ type Lists interface {
 // ListsNow is how the block lists fare, and what stands on them.
 type ListsNow struct {
 	Distrust string        `json:"distrust,omitempty"` // why no list is asked; empty: they are
-	Subjects []ListSubject `json:"subjects"`           // what is watched, the most exposed first
+	Watched  int           `json:"watched"`            // how many subjects are
+	Subjects []ListSubject `json:"subjects"`           // those, the most exposed first; of the API at most limit, 1,000 unless it is asked for
 	Lists    []ListState   `json:"lists"`
 }
 
@@ -28,6 +29,8 @@ type ListSubject struct {
 	Found    string    `json:"found"`    // how it came to be watched
 	Exposure float64   `json:"exposure"` // 0 to 1
 	Level    string    `json:"level"`    // none, note, warn, page
+	Clean    int       `json:"clean"`    // lists that say that it is not on them
+	Unknown  int       `json:"unknown"`  // lists that are asked and cannot tell now, or have not yet
 	Listings []Listing `json:"listings"` // those that it is on, or may be
 }
 
@@ -86,6 +89,7 @@ func (s *Server) lists(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	now, err := s.Lists.Lists(r.Context())
+	now.Subjects = now.Subjects[:min(len(now.Subjects), limit(r, 1000))]
 	s.reply(w, now, err)
 }
 
