@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -118,53 +119,72 @@ func (t *turnstile) pass(name string) bool {
 }
 
 var (
-	errNoToken = errors.New("needs the API token as a bearer token")
-	errTooMany = errors.New("too many requests: wait a little")
+	errNoToken    = errors.New("needs the API token as a bearer token")
+	errTooMany    = errors.New("too many requests: wait a little")
+	errCannotTell = errors.New("whose token this is cannot be told now: the database does not answer; try again")
 )
 
 type userKey struct{}
 
-// authorized finds out who asks. It compares hashes, so that the time taken
-// tells nothing about the token.
+// authorized finds out who asks. A session of the console does not count: a
+// browser sends its cookie by itself, a bearer token nobody sends by mistake.
 func (s *Server) authorized(next http.Handler) http.Handler {
-	own := sha256.Sum256([]byte(s.Token))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		hash := sha256.Sum256([]byte(given))
-		user := User{Role: Admin}
-		if s.Token == "" || subtle.ConstantTimeCompare(hash[:], own[:]) != 1 {
-			var err error
-			if user, err = s.user(r.Context(), ok, hash); err != nil {
-				w.Header().Set("WWW-Authenticate", "Bearer")
-				s.refuse(w, statusOf(err), err)
-				return
-			}
-			s.Users.Used(r.Context(), user, r.Method+" "+r.URL.Path, r.URL.Query().Get("account"))
+		user, err := User{}, errNoToken
+		if ok {
+			user, err = s.holder(r.Context(), sha256.Sum256([]byte(given)))
 		}
+		if err != nil {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			s.refuse(w, statusOf(err), err)
+			return
+		}
+		s.used(r, user)
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), userKey{}, user)))
 	})
 }
 
-func (s *Server) user(ctx context.Context, given bool, hash [sha256.Size]byte) (User, error) {
-	if s.Users == nil || !given {
-		return User{}, errNoToken
+// holder returns who has the token with that SHA-256. It compares hashes, so
+// that the time taken tells nothing about the token.
+func (s *Server) holder(ctx context.Context, hash [sha256.Size]byte) (User, error) {
+	if own := sha256.Sum256([]byte(s.Token)); s.Token != "" && subtle.ConstantTimeCompare(hash[:], own[:]) == 1 {
+		return User{Role: Admin}, nil
 	}
-	u, err := s.Users.User(ctx, hash)
-	if err != nil || u.Role == nobody || u.Name == "" {
-		if !s.turnstile.guess() {
+	u, err := User{}, ErrUnknown
+	if s.Users != nil {
+		u, err = s.Users.User(ctx, hash)
+	}
+	switch {
+	case err == nil && u.Role != nobody && u.Name != "":
+		if !s.turnstile.pass(u.Name) {
 			return User{}, errTooMany
 		}
-		return User{}, errNoToken
-	}
-	if !s.turnstile.pass(u.Name) {
+		return u, nil
+	case !s.turnstile.guess():
 		return User{}, errTooMany
+	case err != nil && !errors.Is(err, ErrUnknown):
+		s.Log.Error("whose token it is cannot be told", "err", err)
+		return User{}, errCannotTell
 	}
-	return u, nil
+	return User{}, errNoToken
+}
+
+// used writes down what the holder of a token of his own asks for. The service's own
+// token has no name to write down.
+func (s *Server) used(r *http.Request, u User) {
+	if u.Name != "" {
+		q := r.URL.Query()
+		s.Users.Used(r.Context(), u, r.Method+" "+r.URL.Path, cmp.Or(q.Get("account"), q.Get("subject")))
+	}
 }
 
 func statusOf(err error) int {
-	if errors.Is(err, errTooMany) {
+	switch {
+	case errors.Is(err, errTooMany):
 		return http.StatusTooManyRequests
+	case errors.Is(err, errCannotTell):
+		return http.StatusServiceUnavailable
 	}
 	return http.StatusUnauthorized
 }

@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -114,6 +115,10 @@ func TestRolesMayDoWhatTheyMay(t *testing.T) {
 	if !slices.Contains(users.used, "a-viewer GET /api/v1/why alice@shop.test") || !slices.Contains(users.used, "a-viewer POST /api/v1/act") {
 		t.Errorf("written down: %q", users.used)
 	}
+	ask(t, s, "GET", "/api/v1/lists/history?subject=192.0.2.7", "", "token-of-viewer")
+	if last := users.used[len(users.used)-1]; last != "a-viewer GET /api/v1/lists/history 192.0.2.7" {
+		t.Errorf("written down: %q", last)
+	}
 	ask(t, s, "POST", "/api/v1/act", block, "token-of-operator")
 	if watch.ordered.Who != "a-operator (root)" {
 		t.Errorf("ordered by %q", watch.ordered.Who)
@@ -154,6 +159,25 @@ func TestTokensAreRateLimited(t *testing.T) {
 	}
 	if n := count(token, 400); n > 0 {
 		t.Errorf("the service's own token is limited: %d put off", n)
+	}
+}
+
+// brokenUsers have a database that does not answer.
+type brokenUsers struct{ fakeUsers }
+
+func (*brokenUsers) User(context.Context, [sha256.Size]byte) (User, error) {
+	return User{}, errors.New("disk I/O error at /var/lib/secret")
+}
+
+// A token is not called wrong when nobody can tell.
+func TestTokenThatCannotBeLookedUp(t *testing.T) {
+	s := httptest.NewServer((&Server{Watch: &fake{}, Users: &brokenUsers{}, Token: token, Log: slog.New(slog.DiscardHandler)}).Handler())
+	defer s.Close()
+	if code, text := ask(t, s, "GET", "/api/v1/accounts", "", "token-of-viewer"); code != http.StatusServiceUnavailable || !strings.Contains(text, "cannot be told") || strings.Contains(text, "secret") {
+		t.Errorf("%d %s", code, text)
+	}
+	if code, text := ask(t, s, "GET", "/api/v1/accounts", "", token); code != http.StatusOK {
+		t.Errorf("the service's own token: %d %s", code, text)
 	}
 }
 
