@@ -39,6 +39,10 @@ func TestListRoutes(t *testing.T) {
 	if _, err := c.ListHistory(t.Context(), ListQuery{Subject: "bad"}); err == nil || !strings.Contains(err.Error(), "invalid request") {
 		t.Errorf("a bad subject: %v", err)
 	}
+	many := start(watching(2000))
+	if now, err := many.Lists(t.Context()); err != nil || len(now.Subjects) != 1000 || now.Watched != 2000 {
+		t.Errorf("of 2000 subjects %d are sent, and said to be %d: %v", len(now.Subjects), now.Watched, err)
+	}
 	none := start(nil)
 	if _, err := none.Lists(t.Context()); err == nil || !strings.Contains(err.Error(), "dnsbl.watch") {
 		t.Errorf("lists of a service that watches none: %v", err)

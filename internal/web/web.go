@@ -1,8 +1,9 @@
 // Package web is the HTTP side of serve: a JSON API for vedetta's own commands
-// and for automation, /metrics and /healthz.
+// and for automation, the console for people with a browser, /metrics and /healthz.
 //
 // It listens on loopback. Everything below /api needs a bearer token: the
-// service's own, or one with a [Role]; a request that names a browser's foreign origin is refused as well, so that a
+// service's own, or one with a [Role]. The pages of the console need a session, which such a token opens; a session is
+// good for nothing below /api. A request that names a browser's foreign origin is refused as well, so that a
 // web page cannot act through somebody's open session.
 package web
 
@@ -50,6 +51,7 @@ type Server struct {
 	Log     *slog.Logger
 
 	turnstile turnstile
+	sessions  sessions
 }
 
 // Handler builds the routes.
@@ -60,6 +62,7 @@ func (s *Server) Handler() http.Handler {
 	if s.Metrics != nil {
 		r.Handle("/metrics", s.Metrics)
 	}
+	r.Group(s.console)
 	r.Route("/api/v1", func(r chi.Router) {
 		r.Use(s.authorized, middleware.RequestSize(maxBody))
 		r.Group(func(r chi.Router) {
