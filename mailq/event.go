@@ -73,6 +73,11 @@ type Event struct {
 	To    Recipient
 	Reply Reply
 
+	// From is the address of ours that an outcome's connection came from, where
+	// the log has it: Exim's does with incoming_interface, Postfix's never. It
+	// is what this server calls its own, so a private one behind NAT.
+	From netip.Addr
+
 	// Into is the mailbox of this server that a Delivered message was put into;
 	// empty where it went elsewhere.
 	Into Account

@@ -595,9 +595,10 @@ func isScript(path string) bool {
 
 // A transfer is what Exim logs about one recipient.
 type transfer struct {
-	to        []byte // the address that was delivered to, or a path, or a pipe
-	original  []byte // in angle brackets: what the sender wrote, if it was another
-	host      []byte // H=, of deliveries to other servers
+	to        []byte     // the address that was delivered to, or a path, or a pipe
+	original  []byte     // in angle brackets: what the sender wrote, if it was another
+	host      []byte     // H=, of deliveries to other servers
+	from      netip.Addr // I=, of deliveries to other servers: our end of the connection
 	transport []byte
 	text      []byte // C=, or what follows the fields
 }
@@ -606,6 +607,7 @@ type transfer struct {
 // R=inside T=inbox S=1928 H=.. C="250 .." QT=0s DT=0s", for failures and
 // deferrals with ": text" after the fields.
 func readTransfer(b []byte) (t transfer, ok bool) {
+	whole := b
 	t.to, b = cutAddress(b)
 	if t.to == nil {
 		return t, false
@@ -624,8 +626,15 @@ func readTransfer(b []byte) (t transfer, ok bool) {
 	}
 	t.to = bytes.TrimSuffix(t.to, []byte(":"))
 	t.readFields(b)
+	if t.from.IsValid() && (bytes.Count(whole, []byte(" T=")) > 1 || len(whole) > maxClear) {
+		t.from = netip.Addr{} // of a local part that Exim wrote without its quotes
+	}
 	return t, true
 }
+
+// maxClear is how long a line may be for it to be whole: Exim cuts at 8 KB, so
+// that what it wrote after a stranger's text may be missing.
+const maxClear = 4096
 
 func (t *transfer) readFields(b []byte) {
 	for range 24 {
@@ -644,6 +653,9 @@ func (t *transfer) readFields(b []byte) {
 			rest = bytes.TrimPrefix(rest, []byte(" "))
 		case bytes.HasPrefix(b, []byte("H=")):
 			t.host = word[2:]
+			if t.transport != nil {
+				t.from = ourEnd(rest)
+			}
 		case bytes.HasPrefix(b, []byte("T=")):
 			t.transport = word[2:]
 		case bytes.HasPrefix(b, []byte(`C="`)):
@@ -667,6 +679,24 @@ func (t *transfer) readFields(b []byte) {
 	}
 }
 
+// ourEnd reads "DS [192.0.2.7]:25 I=[203.0.113.9]:39966", which follows the
+// name in H=. With a proxy, PRX= comes before I=, and nobody else sees that
+// address.
+func ourEnd(b []byte) (addr netip.Addr) {
+	_, b, ok := addrOf(bytes.TrimPrefix(b, []byte("DS ")))
+	if !ok {
+		return addr
+	}
+	port, b := cutWord(b)
+	if bytes.HasSuffix(port, []byte(":")) || !bytes.HasPrefix(b, []byte("I=")) { // with the colon the fields are over
+		return addr
+	}
+	if addr, _, ok = addrOf(b[len("I="):]); !ok {
+		return netip.Addr{}
+	}
+	return addr
+}
+
 // eximOutcome makes ev what happened to one recipient.
 func (p *Parser) eximOutcome(ev *Event, kind Kind, o *open, b []byte) bool {
 	t, ok := readTransfer(b)
@@ -686,6 +716,9 @@ func (p *Parser) eximOutcome(ev *Event, kind Kind, o *open, b []byte) bool {
 	}
 	ev.To = p.recipient(final)
 	ev.Reply = p.eximReply(kind, &t)
+	if !local {
+		ev.From = t.from
+	}
 	if kind == Delivered && len(t.host) == 0 && !isProgram(t.to) {
 		ev.Into = p.mailbox(final)
 	}

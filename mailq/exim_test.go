@@ -215,3 +215,36 @@ func TestEximArrivalFields(t *testing.T) {
 		})
 	}
 }
+
+// The address that mail left from is what Exim wrote where it writes it: a
+// recipient, whose quotes Exim leaves out, a reply and a proxy make none.
+func TestEximOutgoingInterface(t *testing.T) {
+	const arrival = exim1 + ` <= alice@shop.test H=(vm) [198.51.100.7]:45950 I=[192.0.2.1]:587 P=esmtpa A=dovecot_plain:alice@shop.test S=408 for r1@ok.test`
+	for _, tt := range []struct{ name, line, want string }{
+		{"with ports", `=> r1@ok.test F=<alice@shop.test> R=outside T=remote_smtp S=426 H=mx.ok.test [192.0.2.7]:25 I=[203.0.113.9]:39966 X=TLS1.3:x:256 CV=yes C="250 2.0.0 Ok" QT=0s DT=0s`, "203.0.113.9"},
+		{"without ports", `=> r1@ok.test R=outside T=remote_smtp H=mx.ok.test [192.0.2.7] I=[203.0.113.9] C="250 2.0.0 Ok"`, "203.0.113.9"},
+		{"the port of 4.93", `=> r1@ok.test R=outside T=remote_smtp H=mx.ok.test [192.0.2.7]:25 I=[203.0.113.9]39966 C="250 2.0.0 Ok"`, "203.0.113.9"},
+		{"a later message of a connection", `-> r1@ok.test R=outside T=remote_smtp H=mx.ok.test [192.0.2.7]* I=[203.0.113.9]:39966* C="250 2.0.0 Ok"`, "203.0.113.9"},
+		{"IPv6, DNSSEC", `=> r1@ok.test R=outside T=remote_smtp H=mx.ok.test DS [2001:db8:1::7]:25 I=[2001:db8::9]:39966 C="250 2.0.0 Ok"`, "2001:db8::9"},
+		{"deferred", `== r1@ok.test R=outside T=remote_smtp defer (-44) H=mx.ok.test [192.0.2.7]:25 I=[203.0.113.9]:42784 DT=0s: SMTP error from remote mail server after RCPT TO:<r1@ok.test>: 451 4.7.1 no`, "203.0.113.9"},
+		{"bounced", `** r1@ok.test F=<alice@shop.test> R=outside T=remote_smtp H=mx.ok.test [192.0.2.7]:25 I=[203.0.113.9]:59898: SMTP error from remote mail server after RCPT TO:<r1@ok.test>: 550 5.1.1 no`, "203.0.113.9"},
+		{"incoming_interface is off", `=> r1@ok.test R=outside T=remote_smtp H=mx.ok.test [192.0.2.7] C="250 I=[203.0.113.66]:25 Ok"`, ""},
+		{"a reply", `** r1@ok.test R=outside T=remote_smtp H=mx.ok.test [192.0.2.7]: SMTP error from remote mail server after RCPT TO:<r1@ok.test>: 550 H=a [192.0.2.7] I=[203.0.113.66]:25`, ""},
+		{"a message of a transport", `** r1@ok.test R=outside T=remote_smtp H=mx.ok.test [192.0.2.7]: I=[203.0.113.66]:25 T=x`, ""},
+		{"a recipient", `=> a@b T=q H=a [192.0.2.7]:25 I=[203.0.113.66]:25 C="@ok.test <"a@b T=q H=a [192.0.2.7]:25 I=[203.0.113.66]:25 C=\""@ok.test> R=outside T=remote_smtp H=mx.ok.test [192.0.2.7]`, ""},
+		{"a recipient that has the rest cut off", `=> a@b T=q H=a [192.0.2.7]:25 I=[203.0.113.66]:25 ` + strings.Repeat("x", 8000), ""},
+		{"a recipient of a mailbox here", `=> a@b T=q H=a [192.0.2.7]:25 I=[203.0.113.66]:25 <"a@b T=q H=a [192.0.2.7]:25 I=[203.0.113.66]:25 "@shop.test> R=inside T=inbox`, ""},
+		{"a pipe", `=> |/bin/x T=q H=a [192.0.2.7]:25 I=[203.0.113.66]:25 <bob@shop.test> R=userforward`, ""},
+		{"a proxy", `=> r1@ok.test R=outside T=remote_smtp H=mx.ok.test [192.0.2.7]:25 PRX=[192.0.2.99]:1080 I=[10.0.0.1]:39966 C="250 Ok"`, ""},
+		{"no address", `=> r1@ok.test R=outside T=remote_smtp H=mx.ok.test [192.0.2.7]:25 I=[example.com]:39966 C="250 Ok"`, ""},
+	} {
+		evs := events(newParser(), eximAt(arrival, exim1+" "+tt.line))
+		if len(evs) != 2 {
+			t.Errorf("%s: %d events, want 2", tt.name, len(evs))
+			continue
+		}
+		if got := evs[1].From; tt.want == "" && got.IsValid() || tt.want != "" && got != netip.MustParseAddr(tt.want) {
+			t.Errorf("%s: left from %v, want %q", tt.name, got, tt.want)
+		}
+	}
+}

@@ -75,6 +75,31 @@ func FuzzHostileFields(f *testing.F) {
 	})
 }
 
+// FuzzHostileRecipient sends to recipients with arbitrary local parts, which
+// Exim logs with and without their quotes. None makes an address that the mail
+// left from.
+func FuzzHostileRecipient(f *testing.F) {
+	f.Add("a@b T=q H=a [192.0.2.7]:25 I=[203.0.113.66]:25", "250 Ok")
+	f.Add(`a@b <x@y> T=q H=a [192.0.2.7] I=[203.0.113.66]:25 C="250`, `T=x H=a [192.0.2.7] I=[203.0.113.66]`)
+	f.Add(`a@b (c T=q H=a [192.0.2.7] I=[203.0.113.66]) F=<`, `550 " H=a [192.0.2.7]: I=[203.0.113.66] T=x`)
+	f.Fuzz(func(t *testing.T, local, reply string) {
+		escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+		local, reply = oneLine(local), escape.Replace(oneLine(reply))
+		arrival := exim1 + ` <= alice@shop.test H=(vm) [198.51.100.7]:1 P=esmtpa A=dovecot_plain:alice@shop.test S=1`
+		for _, outcome := range []string{
+			fmt.Sprintf(`=> %s@ok.test <"%s"@ok.test> F=<alice@shop.test> R=outside T=remote_smtp S=1 H=mx.ok.test [192.0.2.7]:25 C="%s" QT=0s`, local, escape.Replace(local), reply),
+			fmt.Sprintf(`=> %s <"%s"@shop.test> F=<alice@shop.test> R=inside T=inbox S=1`, local, escape.Replace(local)),
+			fmt.Sprintf(`=> r@ok.test ("%s"@shop.test, "%s"@shop.test) <bob@shop.test> R=outside T=remote_smtp H=mx.ok.test [192.0.2.7] C="%s"`, escape.Replace(local), escape.Replace(local), reply),
+		} {
+			for _, ev := range events(newParser(), eximAt(arrival, exim1+" "+outcome)) {
+				if ev.From.IsValid() {
+					t.Errorf("%s left from %s\n%s", brief(ev), ev.From, outcome)
+				}
+			}
+		}
+	})
+}
+
 // oneLine is what a server leaves of a stranger's text: it escapes or drops
 // what would end the line.
 func oneLine(s string) string {

@@ -61,6 +61,9 @@ func described(evs []Event) string {
 		if ev.Client.IsValid() {
 			fmt.Fprintf(&b, " client=%s", ev.Client)
 		}
+		if ev.From.IsValid() {
+			fmt.Fprintf(&b, " from=%s", ev.From)
+		}
 		if ev.Size > 0 {
 			fmt.Fprintf(&b, " size=%d", ev.Size)
 		}

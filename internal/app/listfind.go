@@ -169,8 +169,9 @@ func spfHost(ctx context.Context, r spfResolver, mechanism, value, domain string
 // reputation against us.
 type heard struct {
 	at       time.Time
-	receiver string // whose server it is
-	text     string // a stranger's
+	receiver string     // whose server it is
+	text     string     // a stranger's
+	from     netip.Addr // which of our addresses it was said to; zero where the log does not say
 }
 
 // Bounds of what replies tell.
@@ -191,7 +192,7 @@ type namedBy struct {
 	receivers map[string]bool
 }
 
-// hear takes a reply. An address of ours that it names is asked about at once;
+// hear takes a reply. An address of ours that it names, or that it was said to, is asked about at once;
 // one that several receivers name is taken for one of ours too: they say whom
 // they got the mail from. One alone could name anybody, and so can whoever has
 // several domains: such an address is watched, and no more.
@@ -199,8 +200,11 @@ func (l *listWatch) hear(h heard, now time.Time) {
 	if now.Sub(h.at) > oldReply {
 		return
 	}
-	named := false
-	for _, addr := range addressesIn(h.text) {
+	named, about := false, addressesIn(h.text)
+	if l.isOurs(dnsbl.Address(h.from)) && !slices.Contains(about, h.from) {
+		about = append(about, h.from)
+	}
+	for _, addr := range about {
 		s := dnsbl.Address(addr)
 		if _, ok := l.sources[s]; ok {
 			named = true

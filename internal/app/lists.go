@@ -38,7 +38,8 @@ type listWatch struct {
 	heard    chan heard    // from observe
 	hook     *listHook     // nil: there is none
 	risk     atomic.Uint64 // bits of what the log says of the risk that our addresses are listed, 0 to 1
-	sent     atomic.Int64  // when the latest mail left, in Unix nanoseconds
+	sent     atomic.Int64  // when the latest mail left of which nobody says from where, in Unix nanoseconds
+	left     departures    // of which the log does
 
 	// The loop's own.
 	began     time.Time
@@ -443,16 +444,9 @@ func (l *listWatch) examined(ctx context.Context, health []dnsclient.Health, why
 // minute puts the house in order.
 func (l *listWatch) minute(ctx context.Context) {
 	now := time.Now()
-	sent := time.Unix(0, l.sent.Load())
-	if sent.After(now) {
-		sent = now // by the clock of whoever logged it; the watch's own never goes back
-	}
-	if now.Sub(sent) < time.Hour {
-		for s := range l.sources {
-			l.watch.Sent(sent, s)
-		}
-	}
+	l.active(now)
 	l.weighSigns(now)
+	l.p.metrics.listSubjects.Set(float64(len(l.sources)))
 	l.p.metrics.listRisk.Set(math.Float64frombits(l.risk.Load()))
 	l.writeDown(ctx)
 	l.keepAsked(ctx, now)
@@ -541,7 +535,7 @@ func (l *listWatch) saw(ev *mailq.Event) {
 	}
 	switch ev.Kind {
 	case mailq.Delivered:
-		if ev.Into == "" && ev.Time.UnixNano() > l.sent.Load() {
+		if ev.Into == "" && !l.left.note(ev) && ev.Time.UnixNano() > l.sent.Load() {
 			l.sent.Store(ev.Time.UnixNano())
 		}
 	case mailq.Deferred, mailq.Bounced:
@@ -549,7 +543,7 @@ func (l *listWatch) saw(ev *mailq.Event) {
 			return
 		}
 		select {
-		case l.heard <- heard{ev.Time, detector.Receiver(ev), ev.Reply.Text}:
+		case l.heard <- heard{ev.Time, detector.Receiver(ev), ev.Reply.Text, ev.From}:
 		default:
 		}
 	}

@@ -212,6 +212,7 @@ type DNSBL struct {
 	Watch       bool              `yaml:"watch"`
 	Addresses   []string          `yaml:"addresses"`
 	Domains     []string          `yaml:"domains"`
+	Logs        bool              `yaml:"logs"`
 	Interfaces  bool              `yaml:"interfaces"`
 	SPF         bool              `yaml:"spf"`
 	Risk        ListRisk          `yaml:"risk"`
@@ -329,7 +330,7 @@ func Default() Config {
 			BlastPer:   Duration(time.Hour),
 			StaleAfter: Duration(15 * time.Minute),
 		},
-		DNSBL:  DNSBL{Interfaces: true, SPF: true, Hook: ListHook{Exposure: 0.8, Timeout: Duration(30 * time.Second)}},
+		DNSBL:  DNSBL{Logs: true, Interfaces: true, SPF: true, Hook: ListHook{Exposure: 0.8, Timeout: Duration(30 * time.Second)}},
 		Agents: Agents{JournalMax: 4096, SilentAfter: Duration(2 * time.Minute)},
 		Hub:    Hub{SpoolMax: 1024, SpoolKeep: Duration(24 * time.Hour), Fuse: 500},
 		API:    API{Listen: "127.0.0.1:9190"},

@@ -126,6 +126,7 @@ type wireEvent struct {
 	Service  string          `cbor:"23,keyasint,omitempty"`
 	NewNext  []uint64        `cbor:"24,keyasint,omitempty"` // the second hashes of New, in its order; as long, or left out
 	ToNext   uint64          `cbor:"25,keyasint,omitempty"` // that of To
+	From     []byte          `cbor:"26,keyasint,omitempty"` // the address of ours that it left from
 }
 
 type wireRecipient struct {
@@ -205,6 +206,9 @@ func toWire(e *mailq.Event) wireEvent {
 	if e.Client.IsValid() {
 		w.Client = e.Client.AsSlice()
 	}
+	if e.From.IsValid() {
+		w.From = e.From.AsSlice()
+	}
 	w.ToNext = e.To.Next
 	for i, r := range e.New {
 		w.New = append(w.New, wireRecipient{Hash: r.Hash, Domain: r.Domain})
@@ -239,11 +243,12 @@ func known[T ~uint8](v, last T) T {
 
 func (w *wireEvent) event() mailq.Event {
 	client, _ := netip.AddrFromSlice(w.Client)
+	from, _ := netip.AddrFromSlice(w.From)
 	e := mailq.Event{
 		Time: time.Unix(0, w.Time), Kind: known(w.Kind, mailq.Lost), Host: plain(w.Host, maxWord), Account: mailq.Account(plain(w.Account, maxName)),
 		Message: w.Message, QueueID: plain(w.QueueID, maxWord), Sender: plain(w.Sender, maxName), Client: client.Unmap(), Size: within(w.Size, maxSize),
 		Subject: plain(w.Subject, maxWord), Script: plain(w.Script, maxName), Rcpts: within(w.Rcpts, maxRcpts), Counts: w.Counts,
-		To: w.To.recipient(),
+		To: w.To.recipient(), From: from.Unmap(),
 		Reply: mailq.Reply{Class: known(w.Class, mailq.LocalPolicy), Provider: plain(w.Provider, maxWord), Code: within(w.Code, 999),
 			Enhanced: plain(w.Enhanced, maxWord), Text: plain(w.Text, maxWord)},
 		Into: mailq.Account(plain(w.Into, maxName)), Method: plain(w.Method, maxWord), Service: plain(w.Service, maxWord),

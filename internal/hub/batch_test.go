@@ -22,6 +22,7 @@ func wholeEvent() mailq.Event {
 		Sender: "alice@shop.test", Client: netip.MustParseAddr("2001:db8::7"), Size: 4711, Subject: "Your order", Script: "/home/u/x.php",
 		Rcpts: 3, Counts: true, New: []mailq.Recipient{{Hash: 7, Domain: "ok.test"}, {Hash: 1<<64 - 1, Domain: "company.test"}},
 		To:    mailq.Recipient{Hash: 9, Domain: "gone.test"},
+		From:  netip.MustParseAddr("203.0.113.9"),
 		Reply: mailq.Reply{Class: mailq.RecipientUnknown, Provider: "google", Code: 550, Enhanced: "5.1.1", Text: "no such user"},
 		Into:  "bob@shop.test", Method: "PLAIN", Service: "smtp",
 	}
@@ -180,15 +181,16 @@ func BenchmarkOpen(b *testing.B) {
 // nothing.
 func TestBatchesOfOtherVersions(t *testing.T) {
 	for name, batch := range map[string]any{
-		"later":   map[int]any{2: []any{map[int]any{1: noon.UnixNano(), 2: 1, 4: "alice@shop.test", 99: "new", 100: []int{1, 2}}}, 77: "new", 78: map[string]int{"x": 1}},
-		"earlier": map[int]any{2: []any{map[int]any{1: noon.UnixNano(), 2: 1, 4: "alice@shop.test"}}},
+		"no address": map[int]any{2: []any{map[int]any{1: noon.UnixNano(), 2: 3, 4: "alice@shop.test", 26: []byte("no address")}}},
+		"later":      map[int]any{2: []any{map[int]any{1: noon.UnixNano(), 2: 1, 4: "alice@shop.test", 99: "new", 100: []int{1, 2}}}, 77: "new", 78: map[string]int{"x": 1}},
+		"earlier":    map[int]any{2: []any{map[int]any{1: noon.UnixNano(), 2: 1, 4: "alice@shop.test"}}},
 	} {
 		text, err := encoding.Marshal(batch)
 		if err != nil {
 			t.Fatal(err)
 		}
 		b, err := Sealed{nth(1, 1), packer.EncodeAll(text, nil)}.Open()
-		if err != nil || len(b.Events) != 1 || b.Events[0].Account != "alice@shop.test" || !b.Events[0].Time.Equal(noon) {
+		if err != nil || len(b.Events) != 1 || b.Events[0].From.IsValid() || b.Events[0].Account != "alice@shop.test" || !b.Events[0].Time.Equal(noon) {
 			t.Errorf("%s: %+v, %v", name, b, err)
 		}
 	}
