@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"os"
 	"runtime/debug"
 	"sync/atomic"
@@ -55,6 +56,7 @@ func RunAgent(ctx context.Context, o Options) error {
 	}
 	s.agent.keys.Store(&keys)
 	client.Keys = func() hub.Keys { return *s.agent.keys.Load() }
+	client.Addresses = s.agent.ownAddresses
 	if err := s.agent.resume(ctx, s.forward); err != nil {
 		return err
 	}
@@ -103,6 +105,8 @@ type agent struct {
 	behind atomic.Int64 // batches that the hub has not had
 	heard  atomic.Int64 // when the hub was reached last, in nanoseconds since 1970
 	keys   atomic.Pointer[hub.Keys]
+
+	addresses atomic.Pointer[[]netip.Addr] // of its interfaces; nil: the hub is told of none
 }
 
 // away reports whether the hub is not reached, and has not been for a while.
@@ -162,11 +166,13 @@ const lateAfter = 2 * time.Second
 func (s *service) send(ctx context.Context) error {
 	hubEye := eye{kind: "hub", subject: "hub " + s.config.Hub.Address, part: "hub"}
 	pause, tidied := firstRetry, time.Now()
+	s.lookAtInterfaces()
 	for known := false; ctx.Err() == nil; {
 		pace, err := s.agent.sendOnce(ctx, s.forward, &known)
 		if time.Since(tidied) > tidyEvery {
 			tidied = time.Now()
 			s.tidySpool(ctx)
+			s.lookAtInterfaces()
 		}
 		if err != nil {
 			if ctx.Err() != nil {

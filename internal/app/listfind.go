@@ -3,7 +3,6 @@ package app
 import (
 	"context"
 	"math"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -31,7 +30,9 @@ func (l *listWatch) findAddresses(ctx context.Context) error {
 	for {
 		found := l.configured()
 		if l.config.Interfaces {
-			found = append(found, interfaceAddresses()...)
+			for _, addr := range interfaceAddresses() {
+				found = append(found, foundSubject{dnsbl.Address(addr), "interface"})
+			}
 		}
 		if l.config.SPF {
 			for _, domain := range l.config.Domains {
@@ -68,24 +69,9 @@ func (l *listWatch) watchAll(ctx context.Context, found []foundSubject) {
 	}
 	l.p.metrics.listSubjects.Set(float64(len(l.sources)))
 	if len(l.sources) == 0 {
-		l.p.log.Warn("no address is watched on block lists: name them in dnsbl.addresses; this host has none that the Internet knows")
+		l.p.log.Warn("no address is watched on block lists: name them in dnsbl.addresses; neither this host nor an agent has one that the Internet knows")
 	}
 	l.tell(ctx)
-}
-
-// interfaceAddresses are the public addresses of this host.
-func interfaceAddresses() (found []foundSubject) {
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return nil // then only what is configured counts
-	}
-	for _, a := range addrs {
-		p, err := netip.ParsePrefix(a.String())
-		if err == nil && !p.Addr().IsLoopback() {
-			found = append(found, foundSubject{dnsbl.Address(p.Addr()), "interface"}) // private ones are not watched
-		}
-	}
-	return found
 }
 
 // A spfResolver looks records up.

@@ -34,7 +34,7 @@ type departure struct {
 // nobody can tell: the log does not say, or names what the Internet does not
 // see, or too many.
 func (d *departures) note(ev *mailq.Event) bool {
-	if !ev.From.IsValid() || ev.From.IsLoopback() || !dnsbl.Address(ev.From).Public() {
+	if !seenOutside(ev.From) {
 		return false
 	}
 	d.mu.Lock()

@@ -20,6 +20,7 @@ func newTestListWatch() *listWatch {
 		p: &pipeline{log: slog.New(slog.DiscardHandler)}, config: config.DNSBL{Logs: true}, heard: make(chan heard, 9),
 		watch:   dnsbl.NewWatch(&dnsbl.Catalogue{}, nil, testRand()),
 		sources: map[dnsbl.Subject]string{}, named: map[netip.Addr]*namedBy{}, risks: map[dnsbl.Subject]*signs{},
+		ofAgents: map[string]map[netip.Addr]bool{},
 	}
 }
 

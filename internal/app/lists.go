@@ -43,17 +43,18 @@ type listWatch struct {
 
 	// The loop's own.
 	began     time.Time
-	distrust  string                     // why no resolver can be believed; then nothing is asked
-	sources   map[dnsbl.Subject]string   // how each was found
-	named     map[netip.Addr]*namedBy    // addresses that replies name, that are not watched
-	risks     map[dnsbl.Subject]*signs   // early signs
-	told      map[string]map[string]bool // by rule: IDs of what stands and was reported in this run
-	unwritten []store.ListingRow         // changes that could not be written down yet
-	eye       eye                        // on the resolver
-	away      bool                       // most lists do not answer
-	untold    bool                       // something changed since people were told
-	tellAt    time.Time                  // when they may be told of it
-	unnamed   time.Time                  // when a reply last counted that names none of our addresses
+	distrust  string                         // why no resolver can be believed; then nothing is asked
+	sources   map[dnsbl.Subject]string       // how each was found
+	named     map[netip.Addr]*namedBy        // addresses that replies name, that are not watched
+	risks     map[dnsbl.Subject]*signs       // early signs
+	told      map[string]map[string]bool     // by rule: IDs of what stands and was reported in this run
+	unwritten []store.ListingRow             // changes that could not be written down yet
+	eye       eye                            // on the resolver
+	away      bool                           // most lists do not answer
+	untold    bool                           // something changed since people were told
+	tellAt    time.Time                      // when they may be told of it
+	ofAgents  map[string]map[netip.Addr]bool // by agent: the addresses that it said it has
+	unnamed   time.Time                      // when a reply last counted that names none of our addresses
 }
 
 // listAskers is how many questions to block lists are open at once.
@@ -89,7 +90,8 @@ func newListWatch(whole config.Config, p *pipeline) (*listWatch, error) {
 		asks:  make(chan func()), over: make(chan struct{}), heard: make(chan heard, maxHeard),
 		distrust: "the resolver was not examined yet",
 		sources:  map[dnsbl.Subject]string{}, named: map[netip.Addr]*namedBy{}, risks: map[dnsbl.Subject]*signs{}, told: map[string]map[string]bool{},
-		eye: eye{kind: "lists", subject: "resolver for block lists", part: "block lists"},
+		ofAgents: map[string]map[netip.Addr]bool{},
+		eye:      eye{kind: "lists", subject: "resolver for block lists", part: "block lists"},
 	}, nil
 }
 
@@ -444,6 +446,7 @@ func (l *listWatch) examined(ctx context.Context, health []dnsclient.Health, why
 // minute puts the house in order.
 func (l *listWatch) minute(ctx context.Context) {
 	now := time.Now()
+	l.addOfAgents(now)
 	l.active(now)
 	l.weighSigns(now)
 	l.p.metrics.listSubjects.Set(float64(len(l.sources)))

@@ -13,6 +13,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -117,12 +118,13 @@ var ErrNotEnrolled = errors.New("not enrolled: run vedetta agents add NAME on th
 
 // A Client is an agent's connection to its hub.
 type Client struct {
-	Address string // host:port
-	Dir     string // with the agent's certificate
-	Version string
-	Waiting func() int  // batches in the spool; may be nil
-	Keys    func() Keys // what recipients are hashed with; may be nil
-	Resets  bool        // it can give accounts new passwords, and hand them over
+	Address   string // host:port
+	Dir       string // with the agent's certificate
+	Version   string
+	Waiting   func() int          // batches in the spool; may be nil
+	Keys      func() Keys         // what recipients are hashed with; may be nil
+	Addresses func() []netip.Addr // public ones of this server, of which MaxAddresses are told; may be nil
+	Resets    bool                // it can give accounts new passwords, and hand them over
 
 	agent string
 	http  *http.Client
@@ -196,6 +198,9 @@ func (c *Client) request(ctx context.Context, method, path string, body []byte) 
 	}
 	if c.Resets {
 		r.Header.Set(headerResets, "yes")
+	}
+	if c.Addresses != nil {
+		r.Header.Set(headerAddresses, addressText(c.Addresses()))
 	}
 	if c.Keys != nil {
 		r.Header.Set(headerKeys, c.Keys().Fingerprint())

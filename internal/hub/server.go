@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strconv"
 	"sync"
@@ -138,15 +139,16 @@ type line struct {
 
 // A Presence is when an agent was heard, and what it said of itself.
 type Presence struct {
-	Agent   string        `json:"agent"`
-	Seen    time.Time     `json:"seen"`
-	Version string        `json:"version"`
-	Skew    time.Duration `json:"skew_ns"` // by which its clock is ahead
-	Waiting int           `json:"waiting"` // batches in its spool
-	Lag     time.Duration `json:"lag_ns"`  // of its newest event, when that came
-	Streams int           `json:"streams"` // open, over which it is told of blocks
-	Resets  bool          `json:"resets"`  // it can give accounts new passwords
-	Keys    string        `json:"keys"`    // the print of those with which it hashes recipients; empty: of a version that does not say
+	Agent     string        `json:"agent"`
+	Seen      time.Time     `json:"seen"`
+	Version   string        `json:"version"`
+	Skew      time.Duration `json:"skew_ns"`             // by which its clock is ahead
+	Waiting   int           `json:"waiting"`             // batches in its spool
+	Lag       time.Duration `json:"lag_ns"`              // of its newest event, when that came
+	Streams   int           `json:"streams"`             // open, over which it is told of blocks
+	Resets    bool          `json:"resets"`              // it can give accounts new passwords
+	Addresses []netip.Addr  `json:"addresses,omitempty"` // public ones of its interfaces, at most MaxAddresses
+	Keys      string        `json:"keys"`                // the print of those with which it hashes recipients; empty: of a version that does not say
 }
 
 // Serve answers agents that l accepts until ctx is done. It closes l.
@@ -231,11 +233,12 @@ func (s *Server) handler() http.Handler {
 
 // The headers in which an agent says what it is.
 const (
-	headerVersion = "Vedetta-Version"
-	headerTime    = "Vedetta-Time"    // nanoseconds since 1970, by its clock
-	headerWaiting = "Vedetta-Waiting" // batches in its spool
-	headerResets  = "Vedetta-Resets"  // yes: it can give accounts new passwords
-	headerKeys    = "Vedetta-Keys"    // the fingerprint of its recipient keys
+	headerVersion   = "Vedetta-Version"
+	headerTime      = "Vedetta-Time"      // nanoseconds since 1970, by its clock
+	headerWaiting   = "Vedetta-Waiting"   // batches in its spool
+	headerResets    = "Vedetta-Resets"    // yes: it can give accounts new passwords
+	headerKeys      = "Vedetta-Keys"      // the fingerprint of its recipient keys
+	headerAddresses = "Vedetta-Addresses" // of its interfaces
 )
 
 type memberKey struct{}
@@ -314,6 +317,7 @@ func (l *line) heard(r *http.Request) {
 	l.said.Version = plain(r.Header.Get(headerVersion), 64)
 	l.said.Resets = r.Header.Get(headerResets) == "yes"
 	l.said.Keys = plain(r.Header.Get(headerKeys), 64)
+	l.said.Addresses = readAddresses(r.Header.Get(headerAddresses))
 	if n, err := strconv.ParseInt(r.Header.Get(headerTime), 10, 64); err == nil {
 		l.said.Skew = l.skewLocked(time.Unix(0, n).Sub(now))
 	}
