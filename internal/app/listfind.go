@@ -8,20 +8,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/miekg/dns"
-
 	"github.com/vedetta-watch/vedetta/dnsbl"
-	"github.com/vedetta-watch/vedetta/internal/dnsclient"
 )
 
 // findEvery is how often our outgoing addresses are looked for.
 const findEvery = 15 * time.Minute
-
-// Bounds of what an SPF record adds.
-const (
-	maxSPF      = 256 // addresses of one domain
-	maxSPFHosts = 20  // host names of one record that are looked up
-)
 
 // findAddresses looks for our outgoing addresses until ctx ends: those that
 // are configured, those of this host, and those that the SPF records of our
@@ -36,7 +27,7 @@ func (l *listWatch) findAddresses(ctx context.Context) error {
 		}
 		if l.config.SPF {
 			for _, domain := range l.config.Domains {
-				found = append(found, spfAddresses(ctx, l.client, domain)...)
+				found = append(found, spfAddresses(ctx, l.client, domain, l.config.Domains)...)
 			}
 		}
 		if l.do(ctx, func() { l.watchAll(ctx, found) }) != nil || wait(ctx, findEvery) != nil {
@@ -52,12 +43,28 @@ type foundSubject struct {
 }
 
 func (l *listWatch) configured() (found []foundSubject) {
-	for _, text := range slices.Concat(l.config.Addresses, l.config.Domains) {
+	for _, n := range l.config.Networks() {
+		if n.Addr().Is6() {
+			n = netip.PrefixFrom(n.Addr(), 128) // a list is asked about the /64 around it
+		}
+		for _, addr := range addressesOf(n) {
+			found = append(found, foundSubject{dnsbl.Address(addr), "configuration"})
+		}
+	}
+	for _, text := range l.config.Domains {
 		if s, err := dnsbl.ParseSubject(text); err == nil { // the configuration was checked
 			found = append(found, foundSubject{s, "configuration"})
 		}
 	}
 	return found
+}
+
+// addressesOf lists the addresses of a network.
+func addressesOf(n netip.Prefix) (addrs []netip.Addr) {
+	for addr := n.Masked().Addr(); n.Contains(addr); addr = addr.Next() {
+		addrs = append(addrs, addr)
+	}
+	return addrs
 }
 
 // watchAll begins to watch what was found. What is not found any more is
@@ -72,83 +79,6 @@ func (l *listWatch) watchAll(ctx context.Context, found []foundSubject) {
 		l.p.log.Warn("no address is watched on block lists: name them in dnsbl.addresses; neither this host nor an agent has one that the Internet knows")
 	}
 	l.tell(ctx)
-}
-
-// A spfResolver looks records up.
-type spfResolver interface {
-	Lookup(ctx context.Context, name string, qtype uint16) dnsclient.Answer
-}
-
-// spfAddresses are the addresses that a domain's SPF record itself allows to
-// send for it (RFC 7208, section 5): by ip4, ip6, a and mx, for +, up to a /24.
-// What it includes or redirects to is mostly somebody else's, and left out.
-// What cannot be looked up now is found later.
-func spfAddresses(ctx context.Context, r spfResolver, domain string) []foundSubject {
-	var addrs []netip.Addr
-	hosts := 0
-	for _, text := range r.Lookup(ctx, domain, dns.TypeTXT).TXT {
-		version, terms, _ := strings.Cut(text, " ")
-		if !strings.EqualFold(version, "v=spf1") {
-			continue
-		}
-		for term := range strings.FieldsSeq(strings.ToLower(terms)) {
-			name, value, _ := strings.Cut(strings.TrimPrefix(term, "+"), ":")
-			switch name {
-			case "ip4", "ip6":
-				addrs = append(addrs, spfNetwork(value)...)
-			case "a", "mx":
-				if hosts++; hosts <= maxSPFHosts && !strings.ContainsAny(value, "%/") {
-					addrs = append(addrs, spfHost(ctx, r, name, value, domain)...)
-				}
-			}
-			if len(addrs) >= maxSPF {
-				break
-			}
-		}
-	}
-	var found []foundSubject
-	for _, addr := range addrs[:min(len(addrs), maxSPF)] {
-		found = append(found, foundSubject{dnsbl.Address(addr), "SPF of " + domain})
-	}
-	return found
-}
-
-// spfNetwork lists the addresses of a small IPv4 network, or of one IPv6
-// address: larger ones say what may send, not what does.
-func spfNetwork(text string) (addrs []netip.Addr) {
-	if addr, err := netip.ParseAddr(text); err == nil {
-		return []netip.Addr{addr}
-	}
-	p, err := netip.ParsePrefix(text)
-	if err != nil || p.Addr().Is4() && p.Bits() < 24 || !p.Addr().Is4() && p.Bits() < 128 {
-		return nil
-	}
-	for addr := p.Masked().Addr(); p.Contains(addr); addr = addr.Next() {
-		addrs = append(addrs, addr)
-	}
-	return addrs
-}
-
-// spfHost looks up the addresses of a host, or of the mail exchangers of a
-// domain; value is empty for the domain itself.
-func spfHost(ctx context.Context, r spfResolver, mechanism, value, domain string) (addrs []netip.Addr) {
-	if value == "" {
-		value = domain
-	}
-	hosts := []string{value}
-	if mechanism == "mx" {
-		hosts = nil
-		for _, mx := range r.Lookup(ctx, value, dns.TypeMX).MX {
-			if hosts = append(hosts, mx.Host); len(hosts) == 10 { // RFC 7208, section 4.6.4
-				break
-			}
-		}
-	}
-	for _, host := range hosts {
-		addrs = append(addrs, r.Lookup(ctx, host, dns.TypeA).Addrs...)
-		addrs = append(addrs, r.Lookup(ctx, host, dns.TypeAAAA).Addrs...)
-	}
-	return addrs
 }
 
 // A heard is a reply of another mail server that holds our address's

@@ -13,15 +13,16 @@ import (
 func FuzzSPFAddresses(f *testing.F) {
 	for _, text := range []string{
 		"v=spf1 ip4:203.0.113.9/24 ip6:2001:db8::1 a mx -all", "v=spf1 ip4:0.0.0.0/0 ip6:::/0", "v=spf1 a:a.test mx:a.test a:a.test", "V=SPF1 +ip4:1.2.3.4 ?a:%{i}/24", "v=spf1\tip4:::ffff:1.2.3.4",
+		"v=spf1 include:a.test include:_spf.a.test. redirect=A.test", "v=spf1 include: redirect= include:.a.test",
 	} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		r := dnsclient.Static{
-			TXT: map[string][]string{"a.test": {text}}, A: map[string][]netip.Addr{"a.test": {netip.MustParseAddr("203.0.113.1")}},
+			TXT: map[string][]string{"a.test": {text}, "_spf.a.test": {text}}, A: map[string][]netip.Addr{"a.test": {netip.MustParseAddr("203.0.113.1")}},
 			MX: map[string][]dnsclient.MX{"a.test": {{Host: "a.test."}}},
 		}
-		found := spfAddresses(context.Background(), r, "a.test")
+		found := spfAddresses(context.Background(), r, "a.test", []string{"a.test"})
 		if len(found) > maxSPF {
 			t.Errorf("%d addresses", len(found))
 		}

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
@@ -512,7 +513,7 @@ func TestSPFAddresses(t *testing.T) {
 		MX: map[string][]dnsclient.MX{"a.test": {{Preference: 10, Host: "mx1.test."}}},
 	}
 	texts := func(domain string) (all []string) {
-		for _, f := range spfAddresses(t.Context(), r, domain) {
+		for _, f := range spfAddresses(t.Context(), r, domain, []string{domain}) {
 			all = append(all, f.subject.String())
 			if f.source != "SPF of "+domain {
 				t.Errorf("source %q", f.source)
@@ -531,6 +532,64 @@ func TestSPFAddresses(t *testing.T) {
 		if got := texts(domain); len(got) > 0 {
 			t.Errorf("%s: %q", domain, got)
 		}
+	}
+}
+
+// TestIncludedSPF follows what a record includes and redirects to as far as it
+// is ours: in no circle, not for ever, and not through an alias.
+func TestIncludedSPF(t *testing.T) {
+	r := fakeSPF{
+		TXT: map[string][]string{
+			"example.com":          {"v=spf1 include:_spf.example.com include:esp.test include:_esp.example.com +include:_spf.Example.org. ?include:_neutral.example.com include:%{i}.example.com include:notexample.com ip4:203.0.113.1 redirect=_r.example.com"},
+			"_spf.example.com":     {"v=spf1 ip4:203.0.113.2 a include:example.com redirect=_tail.example.com"},
+			"_tail.example.com":    {"v=spf1 ip4:203.0.113.3 ~all"},
+			"_spf.example.org":     {"v=spf1 ip4:203.0.113.4 -all redirect=_unused.example.org"},
+			"_unused.example.org":  {"v=spf1 ip4:203.0.113.66"},
+			"_r.example.com":       {"v=spf1 ip4:203.0.113.5 -all"},
+			"_neutral.example.com": {"v=spf1 ip4:203.0.113.66"},
+			"esp.test":             {"v=spf1 ip4:203.0.113.66"},
+			"notexample.com":       {"v=spf1 ip4:203.0.113.66"},
+			"long.test":            {"v=spf1 include:0.long.test"},
+		},
+		A:     map[string][]netip.Addr{"_spf.example.com": {netip.MustParseAddr("203.0.113.6")}},
+		CNAME: map[string]string{"_esp.example.com": "esp.test"},
+	}
+	for i := range 30 {
+		r.TXT[fmt.Sprintf("%d.long.test", i)] = []string{fmt.Sprintf("v=spf1 ip4:198.51.100.%d include:%d.long.test", i, i+1)}
+	}
+	texts := func(domain string) (all []string) {
+		for _, f := range spfAddresses(t.Context(), r, domain, []string{"example.com", "Example.org", "long.test"}) {
+			all = append(all, f.subject.String())
+		}
+		slices.Sort(all)
+		return all
+	}
+	want := []string{"203.0.113.1", "203.0.113.2", "203.0.113.3", "203.0.113.4", "203.0.113.5", "203.0.113.6"}
+	if diff := cmp.Diff(want, texts("example.com")); diff != "" {
+		t.Errorf("addresses (-want +got):\n%s", diff)
+	}
+	if n := len(texts("long.test")); n != 10 {
+		t.Errorf("%d records were followed, want 10", n)
+	}
+}
+
+// TestConfiguredNetworks watches each address of an IPv4 network, and one of an
+// IPv6 network.
+func TestConfiguredNetworks(t *testing.T) {
+	if config.MaxWatched != dnsbl.DefaultMaxSubjects {
+		t.Errorf("the configuration takes %d, and the watch %d", config.MaxWatched, dnsbl.DefaultMaxSubjects)
+	}
+	l := newTestListWatch()
+	l.config.Addresses, l.config.Domains = []string{"203.0.113.9", "198.51.100.0/30", "255.255.255.254/31", "2001:db8:0:1::/64", "2001:db8::9"}, []string{"example.com"}
+	var got []string
+	for _, f := range l.configured() {
+		if got = append(got, f.subject.String()); f.source != "configuration" || !f.subject.IsSingle() {
+			t.Errorf("%s is found by %s", f.subject, f.source)
+		}
+	}
+	want := []string{"203.0.113.9", "198.51.100.0", "198.51.100.1", "198.51.100.2", "198.51.100.3", "255.255.255.254", "255.255.255.255", "2001:db8:0:1::", "2001:db8::9", "example.com"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("watched (-want +got):\n%s", diff)
 	}
 }
 

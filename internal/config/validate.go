@@ -146,12 +146,16 @@ func (c Config) checkServers(p *problems) {
 }
 
 func (c Config) checkDNSBL(p *problems) {
+	watched := len(c.DNSBL.Domains)
 	for i, text := range c.DNSBL.Addresses {
-		a, err := netip.ParseAddr(text)
-		p.need(err == nil && a.Zone() == "", fmt.Sprintf("dnsbl.addresses[%d]", i), "%q is no address: write 192.0.2.1 or 2001:db8::1", text)
-		p.need(err != nil || !a.IsPrivate() && !a.IsLoopback() && !a.IsLinkLocalUnicast(), fmt.Sprintf("dnsbl.addresses[%d]", i),
-			"%q is private, and no list knows it: write the one that the Internet sees", text)
+		n, err := outgoing(text)
+		if err != nil {
+			p.need(false, fmt.Sprintf("dnsbl.addresses[%d]", i), "%s", err)
+			continue
+		}
+		watched += addressesOf(n)
 	}
+	p.need(watched <= MaxWatched, "dnsbl.addresses", "%d addresses, with the domains, are too many: at most %d are watched", watched, MaxWatched)
 	for i, text := range c.DNSBL.Domains {
 		p.need(validDomain(text), fmt.Sprintf("dnsbl.domains[%d]", i), "%q is no domain: write example.com", text)
 	}
