@@ -17,6 +17,7 @@ import (
 type Catalogue struct {
 	Version  int // of the data, counting up
 	Lists    []List
+	Changes  []Change // to lists of another catalogue; see [Catalogue.Merge]
 	Dead     []DeadZone
 	Disabled []string // zones or names of lists that are not to be asked; see [Catalogue.Merge]
 }
@@ -47,6 +48,50 @@ type List struct {
 	Delist    string        // where an entry is removed; empty where there is no such place
 	Terms     string        // on which terms the list may be asked
 	Notes     string
+}
+
+// A Change says what is to be otherwise about a list that another catalogue
+// describes. What is zero or nil stays as it is.
+type Change struct {
+	List      string // its name
+	Tier      *Tier
+	Weight    *int // 0 to 100; codes with their own keep their ratio to that of the list
+	PerSecond float64
+	PerDay    int
+
+	line int // of the catalogue that it is in
+}
+
+// apply returns l with the change.
+func (c *Change) apply(l List) List {
+	if c.Tier != nil {
+		if l.Every == l.Tier.base() {
+			l.Every = c.Tier.base()
+		}
+		l.Tier = *c.Tier
+	}
+	if c.Weight != nil {
+		l.Codes = slices.Clone(l.Codes)
+		for i := range l.Codes {
+			l.Codes[i].Weight = scaled(l.Codes[i].Weight, l.Weight, *c.Weight)
+		}
+		l.Weight = *c.Weight
+	}
+	if c.PerSecond != 0 {
+		l.PerSecond = c.PerSecond
+	}
+	if c.PerDay != 0 {
+		l.PerDay = c.PerDay
+	}
+	return l
+}
+
+// scaled is the weight of a code of a list that weighed was, and weighs now.
+func scaled(weight, was, now int) int {
+	if was == 0 {
+		return now
+	}
+	return min((weight*now+was/2)/was, 100)
 }
 
 // A TestPoint is an entry that a list has, or must not have, for testing
@@ -203,14 +248,15 @@ var shipped = sync.OnceValue(func() *Catalogue {
 
 // Merge returns c with the lists of own in the place of any that have the
 // same name, and the rest of own added; the version is that of c. What own
-// disables, by zone or by name, is left out. A list of own on a zone that
-// either calls dead is an error; one that is redundant is only warned about.
+// changes is otherwise, and what it disables, by zone or by name, is left out.
+// A list of own on a zone that either calls dead is an error, and so is a change
+// to a list that there is not; a zone that is redundant is only warned about.
 func (c *Catalogue) Merge(own *Catalogue) (merged *Catalogue, warnings []string, err error) {
 	merged = &Catalogue{Version: c.Version}
 	merged.Lists = append(slices.DeleteFunc(slices.Clone(c.Lists), own.has), own.Lists...)
 	merged.Dead = slices.Concat(c.Dead, own.Dead)
 	merged.Disabled = slices.Concat(c.Disabled, own.Disabled)
-	var errs []error
+	errs := merged.change(own.Changes)
 	for i := range own.Lists {
 		dead, ok := merged.dead(&own.Lists[i])
 		switch text := fmt.Sprintf("list %s: %s %s", own.Lists[i].Name, own.Lists[i].PublicZone(), dead.Why); {
@@ -231,6 +277,21 @@ func (c *Catalogue) Merge(own *Catalogue) (merged *Catalogue, warnings []string,
 		return nil, nil, err
 	}
 	return merged, warnings, nil
+}
+
+// change applies changes to the lists of c, which nobody else may have. It
+// returns a [*Mistake] for each list that there is not.
+func (c *Catalogue) change(changes []Change) (errs []error) {
+	for i := range changes {
+		to := &changes[i]
+		at := slices.IndexFunc(c.Lists, func(l List) bool { return l.Name == to.List })
+		if at < 0 {
+			errs = append(errs, fmt.Errorf("dnsbl: catalogue: %w", &Mistake{to.line, to.List, "there is none of that name to change, and a new one needs zone, kinds, tier and codes"}))
+			continue
+		}
+		c.Lists[at] = to.apply(c.Lists[at])
+	}
+	return errs
 }
 
 // has reports whether c has a list of the same name.

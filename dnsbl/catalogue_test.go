@@ -40,6 +40,9 @@ func TestKeysCheck(t *testing.T) {
 
 func TestShippedCatalogue(t *testing.T) {
 	c := Shipped()
+	if len(c.Changes) > 0 {
+		t.Errorf("%s is changed, and described nowhere", c.Changes[0].List)
+	}
 	if c.Version < 1 {
 		t.Errorf("version is %d, want one that counts up", c.Version)
 	}
@@ -117,6 +120,14 @@ func TestParseNamesEveryMistake(t *testing.T) {
 		{"hashes have no standard test point", strings.Replace(list(""), "[ip4]", "[hash]", 1), []string{"line 2: list x: test_listed has no hash: a list that cannot be tested is not used"}},
 		{"network of the question", list("    ask4: 4\n"), []string{"line 2: list x: ask4: 4 is not between 8 and 32 bits"}},
 		{"dead zone", "dead: [{zone: \"*.*\"}]\n", []string{`line 1: dead: "*.*" is no zone`}},
+		{"changes", "lists:\n  - {name: x, per_day: 5, per_second: -1}\n  - {name: y, weight: 101, tier: loud}\n", []string{
+			"line 2: list x: per_second: -1 is not above 0 and at most a million", "line 2: list x: per_day: 5 is not between 100 and 10 billion",
+			`line 3: list y: "loud" is no tier: want inform, warn, act`, "line 3: list y: weight: 101 is not between 0 and 100",
+		}},
+		{"a list and a change to it", list("") + "  - {name: x, per_day: 500}\n", []string{"line 7: list x: the name is given twice"}},
+		{"more than a change", "lists:\n  - {name: spamcop, tier: warn, terms: none}\n", []string{
+			"line 2: list spamcop: kinds is missing", "line 2: list spamcop: zone is missing", "line 2: list spamcop: codes is missing: an answer without a code is no listing",
+		}},
 		{"too large", strings.Repeat("#", maxCatalogue+1), []string{"line 1: larger than 1048576 bytes"}},
 	}
 	for _, tt := range tests {
@@ -175,6 +186,45 @@ func TestMerge(t *testing.T) {
 		}
 		if diff := cmp.Diff([]string{`disabled: no list is called "nothing.example"`}, warnings); diff != "" {
 			t.Error(diff)
+		}
+	})
+	t.Run("changes what a list of that name has", func(t *testing.T) {
+		parsed, err := ParseCatalogue([]byte("lists:\n  - {name: spamhaus-zen, per_day: 5000000, per_second: 50, weight: 50}\n  - {name: psbl, tier: act}\n  - {name: spamcop, weight: 0}\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, warnings, err := Shipped().Merge(parsed)
+		if err != nil || len(warnings) > 0 {
+			t.Fatal(err, warnings)
+		}
+		zen, before := *find(c, "spamhaus-zen"), find(Shipped(), "spamhaus-zen")
+		if zen.PerDay != 5_000_000 || zen.PerSecond != 50 || zen.Weight != 50 || zen.Tier != before.Tier || zen.Zone != before.Zone {
+			t.Errorf("spamhaus-zen: %+v", zen)
+		}
+		for i, code := range zen.Codes {
+			if want := (before.Codes[i].Weight + 1) / 2; code.Weight != want {
+				t.Errorf("%s weighs %d, want %d", code.says(), code.Weight, want)
+			}
+		}
+		if before.Weight != 100 || before.Codes[0].Weight == zen.Codes[0].Weight || len(c.Lists) != len(Shipped().Lists) {
+			t.Error("the shipped catalogue changed, too, or a list is missing")
+		}
+		if l, was := find(c, "psbl"), find(Shipped(), "psbl"); l.Tier != Act || l.Every != Act.base() || l.Weight != was.Weight || l.PerDay != was.PerDay {
+			t.Errorf("psbl: tier %s, every %s, weight %d", l.Tier, l.Every, l.Weight)
+		}
+		if l := find(c, "spamcop"); l.Weight != 0 || l.Codes[0].Weight != 0 {
+			t.Errorf("spamcop weighs %d", l.Weight)
+		}
+	})
+	t.Run("refuses a change to nothing", func(t *testing.T) {
+		parsed, err := ParseCatalogue([]byte("lists:\n  - {name: spamhouse-zen, per_day: 5000000}\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = Shipped().Merge(parsed)
+		var m *Mistake
+		if !errors.As(err, &m) || m.Line != 2 || !strings.Contains(err.Error(), "line 2: list spamhouse-zen: there is none of that name to change, and a new one needs zone") {
+			t.Errorf("error %v", err)
 		}
 	})
 	t.Run("refuses a dead zone", func(t *testing.T) {

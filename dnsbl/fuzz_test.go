@@ -3,6 +3,7 @@ package dnsbl
 import (
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"unicode"
@@ -15,6 +16,7 @@ func FuzzParseCatalogue(f *testing.F) {
 	f.Add([]byte("lists:\n  - {name: x, zone: x.example, kinds: [domain], tier: act, bits: true, codes: [{bit: 2, meaning: m}], test_listed: [127.0.0.2, test]}\n"))
 	f.Add([]byte("dead: [{zone: \"*.x.example\", redundant: true}]\ndisabled: [x]\nversion: 3\n"))
 	f.Add([]byte("lists: &a [*a]"))
+	f.Add([]byte("lists:\n  - {name: spamhaus-zen, per_day: 5000000, per_second: 50, tier: warn, weight: 0}\n  - {name: nobodys, weight: 3}\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := ParseCatalogue(data)
 		if err != nil {
@@ -32,8 +34,17 @@ func FuzzParseCatalogue(f *testing.F) {
 				t.Errorf("%s believes a refusal, or no answer", l.Name)
 			}
 		}
-		if _, _, err := Shipped().Merge(c); err != nil && !strings.Contains(err.Error(), "must not be asked") {
-			t.Errorf("merge: %v", err)
+		merged, _, err := Shipped().Merge(c)
+		if err != nil {
+			if !strings.Contains(err.Error(), "must not be asked") && !strings.Contains(err.Error(), "there is none of that name") {
+				t.Errorf("merge: %v", err)
+			}
+			return
+		}
+		for _, l := range merged.Lists {
+			if !(l.PerSecond > 0) || l.PerDay < minPerDay || l.Weight < 0 || l.Weight > 100 || slices.ContainsFunc(l.Codes, func(c Code) bool { return c.Weight < 0 || c.Weight > 100 }) {
+				t.Errorf("a list that cannot be watched: %+v", l)
+			}
 		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -61,7 +62,7 @@ type (
 		Access     string     `yaml:"access"` // free (default), permit, key
 		Kinds      []string   `yaml:"kinds"`
 		Tier       string     `yaml:"tier"`
-		Weight     int        `yaml:"weight"`
+		Weight     *int       `yaml:"weight"` // default: 0
 		Bits       bool       `yaml:"bits"`
 		Codes      []yamlCode `yaml:"codes"`
 		Ask4       int        `yaml:"ask4"`        // default: 32
@@ -228,16 +229,44 @@ func (p *catalogueParser) catalogue(file *yamlCatalogue) *Catalogue {
 			p.mistake("the name is given twice")
 		}
 		names[p.list] = true
-		c.Lists = append(c.Lists, p.one(&file.Lists[i]))
+		if y := &file.Lists[i]; y.changes() {
+			c.Changes = append(c.Changes, p.change(y))
+		} else {
+			c.Lists = append(c.Lists, p.one(y))
+		}
 	}
+	return c
+}
+
+// changes reports whether y names a list that is described elsewhere, and only
+// what is to be otherwise about it.
+func (y *yamlList) changes() bool {
+	only := yamlList{Name: y.Name, Tier: y.Tier, Weight: y.Weight, PerSecond: y.PerSecond, PerDay: y.PerDay}
+	return reflect.DeepEqual(*y, only) && !reflect.DeepEqual(*y, yamlList{Name: y.Name})
+}
+
+// change reads what is to be otherwise about a list.
+func (p *catalogueParser) change(y *yamlList) Change {
+	c := Change{List: y.Name, Weight: y.Weight, PerSecond: y.PerSecond, PerDay: y.PerDay, line: p.line}
+	if y.Tier != "" {
+		c.Tier = new(Tier)
+		p.check(fromText(c.Tier, tierTexts, "tier", []byte(y.Tier)))
+	}
+	if y.Weight != nil {
+		p.weight("", *y.Weight)
+	}
+	p.budget(y, &List{PerSecond: y.PerSecond, PerDay: y.PerDay})
 	return c
 }
 
 // one reads a list.
 func (p *catalogueParser) one(y *yamlList) (l List) {
 	l = List{
-		Name: y.Name, Title: y.Title, Operator: y.Operator, Weight: y.Weight, Bits: y.Bits,
+		Name: y.Name, Title: y.Title, Operator: y.Operator, Bits: y.Bits,
 		Ask4: y.Ask4, PerSecond: y.PerSecond, PerDay: y.PerDay, Delist: y.Delist, Terms: y.Terms, Notes: y.Notes,
+	}
+	if y.Weight != nil {
+		l.Weight = *y.Weight
 	}
 	if !isLDH(l.Name) {
 		p.mistake("name %q: want lower-case letters, digits and hyphens", y.Name)
