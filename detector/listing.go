@@ -26,6 +26,7 @@ type ListingRisk struct {
 	Act    float64                  // risk from which on accounts are named, 0 to 1; 0: never
 	Traps  map[uint64]bool          // hashes of addresses that nobody writes to who was not given them by a thief (mailq.Recipient.Hash)
 	Shared func(mailq.Account) bool // whether several people stand behind an account; nil: nobody
+	Sent   *Sent                    // what complaints are about; nil: none count
 
 	accounts map[mailq.Account]*endangering
 	held     once           // what servers hold against the addresses
@@ -68,19 +69,21 @@ type endangering struct {
 	name                    mailq.Account
 	since, at               time.Time
 	traps, content, unknown float64        // points
+	complaints              float64        // points
+	complainers             shares[uint32] // who complained
 	called, missing         int            // how often
 	outcomes                int            // recipients of which the end is known
 	trapped                 shares[uint64] // by trap
 	counted                 once
-	receivers               shares[string] // who called its mail spam, or did not know its recipients
+	receivers               shares[uint32] // who called its mail spam, complained, or did not know its recipients
 }
 
-func (a *endangering) points() float64 { return a.traps + a.content + a.unknown }
+func (a *endangering) points() float64 { return a.traps + a.content + a.unknown + a.complaints }
 
 // decay brings the points up to now.
 func (a *endangering) decay(now time.Time) {
 	f := halved(a.at, now)
-	a.traps, a.content, a.unknown = a.traps*f, a.content*f, a.unknown*f
+	a.traps, a.content, a.unknown, a.complaints = a.traps*f, a.content*f, a.unknown*f, a.complaints*f
 	a.at = later(a.at, now)
 	if a.points() < forgottenPoints { // what comes now is another story
 		*a = endangering{name: a.name, at: a.at, since: now, missing: a.missing, outcomes: a.outcomes, counted: a.counted, receivers: a.receivers}
@@ -102,7 +105,11 @@ func later(a, b time.Time) time.Time {
 // Observe takes an event and returns the findings about accounts that endanger
 // the address, where the risk is as high as Act.
 func (r *ListingRisk) Observe(ev *mailq.Event) []rules.Finding {
-	if r == nil || ev.Account == "" || !r.sign(ev) || r.Act <= 0 || r.Risk(ev.Time) < r.Act {
+	if r == nil || ev.Account == "" {
+		return nil
+	}
+	r.Sent.saw(ev)
+	if !r.sign(ev) || r.Act <= 0 || r.Risk(ev.Time) < r.Act {
 		return nil
 	}
 	if !r.hasTrap(ev) && ev.Time.Sub(r.named) < nameEvery {
@@ -124,7 +131,7 @@ func (r *ListingRisk) sign(ev *mailq.Event) bool {
 	if outcome && class == mailq.AddressReputation {
 		return r.hold(ev)
 	}
-	a := r.account(ev)
+	a := r.account(ev.Account, ev.Time)
 	a.decay(ev.Time)
 	before := a.points()
 	defer func() { r.add(a.points()-before, ev.Time) }()
@@ -141,13 +148,13 @@ func (r *ListingRisk) sign(ev *mailq.Event) bool {
 			return false
 		}
 		a.called++
-		a.content = min(a.content+a.receivers.add(Receiver(ev), contentPoints, receiverMost, ev.Time), contentMost)
+		a.content = min(a.content+a.receivers.add(receiverKey(Receiver(ev)), contentPoints, receiverMost, ev.Time), contentMost)
 		return true
 	case class == mailq.RecipientUnknown && ev.Kind == mailq.Bounced:
 		a.outcomes++
 		a.missing++
 		if a.missing > unknownFree && float64(a.missing) >= unknownShare*float64(a.outcomes) {
-			a.unknown = min(a.unknown+a.receivers.add(Receiver(ev), unknownPoints, receiverMost, ev.Time), unknownMost)
+			a.unknown = min(a.unknown+a.receivers.add(receiverKey(Receiver(ev)), unknownPoints, receiverMost, ev.Time), unknownMost)
 			return true
 		}
 	}
@@ -175,7 +182,11 @@ func (r *ListingRisk) trap(a *endangering, ev *mailq.Event) {
 
 // Release forgets what an account did: an operator says that it was right.
 func (r *ListingRisk) Release(account mailq.Account, now time.Time) {
-	if r == nil || r.accounts[account] == nil {
+	if r == nil {
+		return
+	}
+	r.Sent.release(account, now)
+	if r.accounts[account] == nil {
 		return
 	}
 	a := r.accounts[account]
@@ -206,19 +217,19 @@ func (r *ListingRisk) hold(ev *mailq.Event) bool {
 	return true
 }
 
-// account finds the sender of an event, made if need be.
-func (r *ListingRisk) account(ev *mailq.Event) *endangering {
-	if a := r.accounts[ev.Account]; a != nil {
+// account finds an account, made if need be.
+func (r *ListingRisk) account(name mailq.Account, now time.Time) *endangering {
+	if a := r.accounts[name]; a != nil {
 		return a
 	}
 	if r.accounts == nil {
 		r.accounts = map[mailq.Account]*endangering{}
 	}
 	if len(r.accounts) >= maxEndangering {
-		r.forget(ev.Time)
+		r.forget(now)
 	}
-	a := &endangering{name: ev.Account, since: ev.Time, at: ev.Time}
-	r.accounts[ev.Account] = a
+	a := &endangering{name: name, since: now, at: now}
+	r.accounts[name] = a
 	return a
 }
 
@@ -268,7 +279,7 @@ func (r *ListingRisk) name(now time.Time) (findings []rules.Finding) {
 			break
 		}
 		explained += a.points()
-		if a.receivers.decay(now); a.traps == 0 && len(a.receivers.points) < receiversLeast {
+		if a.receivers.decay(now); a.traps == 0 && told(&a.receivers) < receiversLeast {
 			continue // one server may be mistaken, or mean somebody else
 		}
 		findings = append(findings, r.finding(a, risk, a.points()/sum, now))
@@ -291,6 +302,10 @@ func (r *ListingRisk) finding(a *endangering, risk, share float64, now time.Time
 	say(rules.Traps, a.traps, "%d recipients are spam traps", len(a.trapped.points))
 	say(rules.Replies, a.content, "%d times its messages were called spam", a.called)
 	say(rules.Failures, a.unknown, "%d of %d recipients do not exist", a.missing, a.outcomes)
+	if a.complaints > 0 {
+		delivered, blamed := r.Sent.of(a.name)
+		say(rules.Complaints, a.complaints, "%d of %d delivered messages were complained about, by %d receivers", blamed, delivered, max(told(&a.complainers), 1))
+	}
 	f.Evidence = append(f.Evidence, rules.Evidence{Kind: rules.Listing, Text: fmt.Sprintf(
 		"the risk that the outgoing addresses are listed is %.0f %%; %.0f %% of what accounts add to it is this one's", 100*risk, 100*share)})
 	return f

@@ -97,7 +97,7 @@ func TestLoadNamesEveryMistake(t *testing.T) {
 			"a.yml:5: unknown name scroe; known names: score, families, hard, evidence, foreign, messages, recipients, age, class, subject, domain, shared, backlog, second, minute, hour, abs, ceil, floor, len, lower, max, min, round",
 		}},
 		{"condition over several lines", "rules:\n  - name: blind\n    ladder:\n      - do: observe\n        when: |\n          score >= 6 and\n          evidence(\"novelity\") > 1 and\n          class == \"logni\"\n", []string{
-			`a.yml:7: unknown family of evidence "novelity"; known: novelty, domains, rate, fanout, series, oneway, hours, failures, returned, fleet, replies, logins, sender, likeness, script, queue, coverage, listing, traps, calibration`,
+			`a.yml:7: unknown family of evidence "novelity"; known: novelty, domains, rate, fanout, series, oneway, hours, failures, returned, fleet, replies, logins, sender, likeness, script, queue, coverage, listing, traps, complaints, calibration`,
 			`a.yml:8: unknown class "logni"; known: login, script, forward, user, uid, client`,
 		}},
 		{"exemptions", "rules:\n  - name: blind\n    exempt: [\"*\", a*b, \"@\"]\n    ladder: [{do: observe, when: true}]\n", []string{
@@ -111,7 +111,7 @@ func TestLoadNamesEveryMistake(t *testing.T) {
 			"a.yml:2: subject of the finding is missing",
 			`a.yml:2: unknown class "dog"; known: login, script, forward, user, uid, client`,
 			`a.yml:2: age "-1h" is no time: want something like 90s, 10m or 2h`,
-			`a.yml:2: unknown family of evidence "smell"; known: novelty, domains, rate, fanout, series, oneway, hours, failures, returned, fleet, replies, logins, sender, likeness, script, queue, coverage, listing, traps, calibration`,
+			`a.yml:2: unknown family of evidence "smell"; known: novelty, domains, rate, fanout, series, oneway, hours, failures, returned, fleet, replies, logins, sender, likeness, script, queue, coverage, listing, traps, complaints, calibration`,
 			`a.yml:3: unknown mode "act": want observe or enforce`,
 			`a.yml:4: exempt entry "*" would exempt everybody: use mode observe`,
 			`a.yml:5: want.do is "bark": want nothing, observe, throttle, hold, block or reset`,

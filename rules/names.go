@@ -41,6 +41,8 @@ const (
 	Listing  = "listing"  // what a block list says, or how near a listing is
 	Traps    = "traps"    // mail to spam traps
 
+	Complaints = "complaints" // complaints of its recipients
+
 	Calibration = "calibration" // how far the score is moved on this installation
 )
 
@@ -63,7 +65,7 @@ var ruleTable = [...]struct {
 }
 
 var familyNames = [...]string{
-	Novelty, Domains, Rate, Fanout, Series, Oneway, Hours, Failures, Returned, Fleet, Replies, Logins, Sender, Likeness, Script, Queue, Coverage, Listing, Traps, Calibration,
+	Novelty, Domains, Rate, Fanout, Series, Oneway, Hours, Failures, Returned, Fleet, Replies, Logins, Sender, Likeness, Script, Queue, Coverage, Listing, Traps, Complaints, Calibration,
 }
 
 // classNames are the values of [Finding.Class] that a condition may ask for.
