@@ -23,6 +23,7 @@ type Batch struct {
 	Outbox    []OutboxRow // added once by ID
 	Learned   []string    // keys of the releases whose teaching is in Accounts
 	Spool     []SpoolRow  // of an agent: what the hub is to have
+	Sent      [][]byte    // what changed about messages that left
 }
 
 // A MessageState is a message that the parser has begun to join. An empty
@@ -68,6 +69,9 @@ func (db *DB) Commit(ctx context.Context, b Batch) (fresh []string, err error) {
 			return err
 		}
 		if err := putSpool(tx, b.Spool); err != nil {
+			return err
+		}
+		if err := putSent(tx, b.Sent, b.Time); err != nil {
 			return err
 		}
 		return putLearned(tx, b.Learned, b.Time)

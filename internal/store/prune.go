@@ -18,11 +18,12 @@ type Ages struct {
 	Accounts  time.Duration // since they changed last
 	Messages  time.Duration // since they changed last
 	Listings  time.Duration // changes on block lists; of what is listed, all are kept
+	Sent      time.Duration // since they were written
 }
 
 // Pruned counts what was removed.
 type Pruned struct {
-	Findings, Decisions, Journal, Releases, Incidents, Outbox, Accounts, Messages, Listings int
+	Findings, Decisions, Journal, Releases, Incidents, Outbox, Accounts, Messages, Listings, Sent int
 }
 
 // pruneRows is how many rows one transaction removes, and pruneWindow how
@@ -60,6 +61,7 @@ func (db *DB) Prune(ctx context.Context, now time.Time, ages Ages) (Pruned, erro
 		{&p.Accounts, ages.Accounts, "accounts", "updated < ?1", "id"},
 		{&p.Messages, ages.Messages, "messages", "updated < ?1", "key"},
 		{&p.Listings, ages.Listings, "listings", "at < ?1 AND (subject = '' OR " + listingEnded + " OR " + listingPassed + ")", ""},
+		{&p.Sent, ages.Sent, "sent", "at < ?1", ""},
 	} {
 		if s.age <= 0 {
 			continue

@@ -12,7 +12,7 @@ import (
 const day = 24 * time.Hour
 
 // everything keeps all kinds for ten days.
-var everything = store.Ages{Findings: 10 * day, Journal: 10 * day, Incidents: 10 * day, Outbox: 10 * day, Accounts: 10 * day, Messages: 10 * day}
+var everything = store.Ages{Findings: 10 * day, Journal: 10 * day, Incidents: 10 * day, Outbox: 10 * day, Accounts: 10 * day, Messages: 10 * day, Sent: 10 * day}
 
 // fill writes one of each kind, made at a time and done with at once.
 func fill(t *testing.T, s Store, name string, at time.Time) {
@@ -24,6 +24,7 @@ func fill(t *testing.T, s Store, name string, at time.Time) {
 		Findings: []rules.Finding{f}, Decisions: []rules.Decision{d},
 		Messages:  []store.MessageState{{Key: uint64(at.UnixNano()), State: []byte("m")}},
 		Accounts:  []store.AccountState{{Account: name, State: []byte("a")}},
+		Sent:      [][]byte{[]byte("sent by " + name), []byte("and more")},
 		Incidents: []store.IncidentRow{{ID: "i-" + name, Body: []byte(`{}`), Updated: at}},
 		Outbox:    []store.OutboxRow{{ID: "m-" + name, Channel: "mail", Body: []byte(`{}`)}},
 	})
@@ -50,10 +51,11 @@ func prune(t *testing.T, s Store) {
 
 	same(t, "kept for ever", ok[store.Pruned](t)(s.Prune(t.Context(), now, store.Ages{})), store.Pruned{})
 	same(t, "pruned", ok[store.Pruned](t)(s.Prune(t.Context(), now, everything)),
-		store.Pruned{Findings: 1, Decisions: 1, Journal: 3, Releases: 1, Incidents: 1, Outbox: 1, Accounts: 1, Messages: 1})
+		store.Pruned{Findings: 1, Decisions: 1, Journal: 3, Releases: 1, Incidents: 1, Outbox: 1, Accounts: 1, Messages: 1, Sent: 2})
 	same(t, "pruned again", ok[store.Pruned](t)(s.Prune(t.Context(), now, everything)), store.Pruned{})
 
 	same(t, "accounts", load(t, s).Accounts, map[string]string{"new@shop.test": "a"})
+	same(t, "sent", sent(t, s), []string{"sent by new@shop.test", "and more"})
 	same(t, "positions", load(t, s).Positions, map[string]string{"mail.log": `{}`})
 	same(t, "the block", ids(ok[[]rules.Decision](t)(s.Active(t.Context(), now))), []string{block.ID})
 	same(t, "its finding", ok[rules.Finding](t)(s.Finding(t.Context(), standing.ID)), standing)
@@ -61,6 +63,16 @@ func prune(t *testing.T, s Store) {
 	same(t, "the open incident", len(ok[[]store.IncidentRow](t)(s.OpenIncidents(t.Context()))), 1)
 	same(t, "the waiting message", due(t, s, now, 10), []string{"m-waiting"})
 	same(t, "the release to be learned", len(ok[[]store.Release](t)(s.PendingReleases(t.Context()))), 1)
+}
+
+// sent is what is written about messages that left.
+func sent(t *testing.T, s Store) (all []string) {
+	t.Helper()
+	must(t, s.LoadSent(t.Context(), func(state []byte) error {
+		all = append(all, string(state))
+		return nil
+	}))
+	return all
 }
 
 // pruneMany has more rows than one transaction removes, old and new mixed.

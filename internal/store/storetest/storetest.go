@@ -20,6 +20,7 @@ type Store interface {
 	LoadPositions(ctx context.Context) (map[string][]byte, error)
 	LoadMessages(ctx context.Context, yield func(store.MessageState) error) error
 	LoadAccounts(ctx context.Context, yield func(store.AccountState) error) error
+	LoadSent(ctx context.Context, yield func(state []byte) error) error
 
 	Findings(ctx context.Context, filter store.FindingFilter) ([]rules.Finding, error)
 	Finding(ctx context.Context, id string) (rules.Finding, error)
