@@ -33,30 +33,31 @@ type std struct {
 
 // cli is the command line, a field a command.
 type cli struct {
-	Serve    serveCmd    `cmd:"" help:"Watch: read logs, answer the gate, act, tell."`
-	Agent    agentCmd    `cmd:"" help:"Watch one server of a fleet: read logs, answer the gate, and leave judging to the hub."`
-	Enrol    enrolCmd    `cmd:"" help:"Make this server an agent of its hub, with a token from vedetta agents add."`
-	Agents   agentsCmd   `cmd:"" help:"On a hub: list, add and revoke agents."`
-	Key      keyCmd      `cmd:"" help:"The key with which recipients are hashed: see how it stands, rotate it."`
-	Tokens   tokensCmd   `cmd:"" help:"List, make and revoke tokens for the API."`
-	Bench    benchCmd    `cmd:"" help:"Measure on this machine."`
-	Replay   replayCmd   `cmd:"" help:"Run the detector and the rules over old logs; acts on nothing."`
-	Eval     evalCmd     `cmd:"" help:"Measure on real traffic how much of a hijack gets out, and how often somebody honest is stopped."`
-	Demo     demoCmd     `cmd:"" help:"Show a hijack being found, blocked and reported, on this machine alone."`
-	Accounts accountsCmd `cmd:"" help:"List accounts, those with most evidence first."`
-	Why      whyCmd      `cmd:"" help:"Tell everything that led to where an account stands."`
-	Hold     holdCmd     `cmd:"" help:"Accept an account's mail and keep it in the queue."`
-	Block    blockCmd    `cmd:"" help:"Refuse an account's mail."`
-	Reset    resetCmd    `cmd:"" help:"Block an account, change its password and end its sessions."`
-	Unblock  unblockCmd  `cmd:"" help:"Let a stopped account send again; what it did stays suspicious."`
-	Release  releaseCmd  `cmd:"" help:"Clear an account: lift everything, and learn that what it did was right."`
-	Undo     undoCmd     `cmd:"" help:"Lift everything that the rules decided lately, for a bad hour."`
-	Queue    queueCmd    `cmd:"" help:"Show the mail queue by account; hold, release or delete an account's."`
-	DNSBL    dnsblCmd    `cmd:"" name:"dnsbl" help:"Ask DNS block lists about addresses and domains."`
-	Rules    rulesCmd    `cmd:"" help:"Work on rule files."`
-	Config   configCmd   `cmd:"" help:"Work on the configuration file."`
-	Health   healthCmd   `cmd:"" help:"Ask a running service whether it is well."`
-	Version  versionCmd  `cmd:"" help:"Print the version."`
+	Serve     serveCmd     `cmd:"" help:"Watch: read logs, answer the gate, act, tell."`
+	Agent     agentCmd     `cmd:"" help:"Watch one server of a fleet: read logs, answer the gate, and leave judging to the hub."`
+	Enrol     enrolCmd     `cmd:"" help:"Make this server an agent of its hub, with a token from vedetta agents add."`
+	Agents    agentsCmd    `cmd:"" help:"On a hub: list, add and revoke agents."`
+	Key       keyCmd       `cmd:"" help:"The key with which recipients are hashed: see how it stands, rotate it."`
+	Tokens    tokensCmd    `cmd:"" help:"List, make and revoke tokens for the API."`
+	Bench     benchCmd     `cmd:"" help:"Measure on this machine."`
+	Replay    replayCmd    `cmd:"" help:"Run the detector and the rules over old logs; acts on nothing."`
+	Eval      evalCmd      `cmd:"" help:"Measure on real traffic how much of a hijack gets out, and how often somebody honest is stopped."`
+	Demo      demoCmd      `cmd:"" help:"Show a hijack being found, blocked and reported, on this machine alone."`
+	Accounts  accountsCmd  `cmd:"" help:"List accounts, those with most evidence first."`
+	Why       whyCmd       `cmd:"" help:"Tell everything that led to where an account stands."`
+	Hold      holdCmd      `cmd:"" help:"Accept an account's mail and keep it in the queue."`
+	Block     blockCmd     `cmd:"" help:"Refuse an account's mail."`
+	Reset     resetCmd     `cmd:"" help:"Block an account, change its password and end its sessions."`
+	Unblock   unblockCmd   `cmd:"" help:"Let a stopped account send again; what it did stays suspicious."`
+	Release   releaseCmd   `cmd:"" help:"Clear an account: lift everything, and learn that what it did was right."`
+	Undo      undoCmd      `cmd:"" help:"Lift everything that the rules decided lately, for a bad hour."`
+	Queue     queueCmd     `cmd:"" help:"Show the mail queue by account; hold, release or delete an account's."`
+	DNSBL     dnsblCmd     `cmd:"" name:"dnsbl" help:"Ask DNS block lists about addresses and domains."`
+	Complaint complaintCmd `cmd:"" help:"Hand in complaints of feedback loops, from files or standard input: for a mail server to pipe them into."`
+	Rules     rulesCmd     `cmd:"" help:"Work on rule files."`
+	Config    configCmd    `cmd:"" help:"Work on the configuration file."`
+	Health    healthCmd    `cmd:"" help:"Ask a running service whether it is well."`
+	Version   versionCmd   `cmd:"" help:"Print the version."`
 }
 
 // errUsage marks a mistake in how the command was called.

@@ -133,6 +133,9 @@ func newService(ctx context.Context, c config.Config, db *store.DB, o Options) (
 	keys := ring.keys()
 	j.parser.Key, j.parser.Next = keys.Key, keys.Next
 	j.watchRisk(c.DNSBL.Risk, dir)
+	if c.DNSBL.Risk.Complaints {
+		j.risk.Sent = &detector.Sent{}
+	}
 	if err := j.places.load(); err != nil {
 		o.Log.Error("starting without knowing where clients are", "err", err) // keep tries again
 	}
@@ -347,7 +350,7 @@ func (s *service) restoreLearnt(ctx context.Context) error {
 	}
 	accounts.tell(s.log)
 	messages.tell(s.log)
-	return nil
+	return s.restoreSent(ctx)
 }
 
 // spoilt counts what cannot be restored.
@@ -619,7 +622,7 @@ const shutdownTime = 5 * time.Second
 
 func (s *service) serveAPI(ctx context.Context, l net.Listener, token string) error {
 	server := (&web.Server{
-		Watch: s, Fleet: s.desk(), Lists: s.listDesk(), Users: users{s.pipeline}, Keeper: s.keeper(), Token: token, Log: s.log,
+		Watch: s, Fleet: s.desk(), Lists: s.listDesk(), Complaints: s.complaintDesk(), Users: users{s.pipeline}, Keeper: s.keeper(), Token: token, Log: s.log,
 		Metrics: promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}),
 	}).HTTPServer()
 	stopped := make(chan struct{})

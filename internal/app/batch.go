@@ -36,6 +36,11 @@ func (p *pipeline) snapshot() store.Batch {
 	p.judge.detector.Changed(func(account mailq.Account, state []byte) {
 		b.Accounts = append(b.Accounts, store.AccountState{Account: string(account), State: bytes.Clone(state)})
 	})
+	if r := p.judge.risk; r != nil {
+		if sent := r.Sent.Changed(); sent != nil {
+			b.Sent = [][]byte{sent}
+		}
+	}
 	if p.forward != nil {
 		b.Spool = p.forward.seal(time.Now(), b.Positions)
 	}
@@ -66,6 +71,7 @@ func merge(older, newer work) work {
 			Decisions: append(a.Decisions, b.Decisions...),
 			Learned:   append(a.Learned, b.Learned...),
 			Spool:     append(a.Spool, b.Spool...),
+			Sent:      append(a.Sent, b.Sent...),
 		},
 	}
 }
@@ -81,12 +87,15 @@ func newest[T any, K comparable](a, b []T, key func(T) K) []T {
 
 func empty(w work) bool {
 	b := w.batch
-	return len(w.steps)+len(w.orders)+len(b.Positions)+len(b.Messages)+len(b.Accounts)+len(b.Learned)+len(b.Spool) == 0
+	return len(w.steps)+len(w.orders)+len(b.Positions)+len(b.Messages)+len(b.Accounts)+len(b.Learned)+len(b.Spool)+len(b.Sent) == 0
 }
 
 // rows is how much of w is kept while it cannot be written.
 func rows(w work) int {
 	n := len(w.steps) + len(w.batch.Messages) + len(w.batch.Accounts)
+	for _, state := range w.batch.Sent {
+		n += 1 + len(state)/64
+	}
 	for _, s := range w.batch.Spool {
 		n += s.Events
 	}

@@ -19,6 +19,7 @@ type (
 	KeyOrder   = web.KeyOrder
 	Rotation   = web.Rotation
 	ListQuery  = web.ListQuery
+	Complaint  = web.Complaint
 )
 
 // NewClient finds the running service by the configuration that it runs with.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/vedetta-watch/vedetta/detector"
 	"github.com/vedetta-watch/vedetta/internal/store"
 	"github.com/vedetta-watch/vedetta/mailq"
 	"github.com/vedetta-watch/vedetta/rules"
@@ -117,6 +118,7 @@ func (s *service) prune(ctx context.Context) error {
 		Messages:  keepMessages,
 		Outbox:    keepOutbox,
 		Listings:  time.Duration(keep.Journal),
+		Sent:      detector.SentFor,
 	})
 	return err
 }

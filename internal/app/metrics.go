@@ -44,7 +44,7 @@ type metrics struct {
 	// Of block lists.
 	lists, listUsable, listings      *prometheus.GaugeVec
 	listSubjects, exposure, listRisk prometheus.Gauge
-	listQuestions                    *prometheus.CounterVec
+	listQuestions, complaints        *prometheus.CounterVec
 
 	figures atomic.Pointer[figures]
 }
@@ -99,6 +99,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		exposure:      f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_dnsbl_exposure", Help: "The highest exposure of an address or domain, 0 to 1."}),
 		listRisk:      f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_dnsbl_risk", Help: "What the log says of the risk that our addresses are listed, 0 to 1."}),
 		listQuestions: f.NewCounterVec(prometheus.CounterOpts{Name: "vedetta_dnsbl_questions_total", Help: "Questions to block lists, by whether there was an answer."}, []string{"answer"}),
+		complaints:    f.NewCounterVec(prometheus.CounterOpts{Name: "vedetta_complaints_total", Help: "Complaints of feedback loops, by what they were worth."}, []string{"result"}),
 
 		lostNotes: f.NewCounter(prometheus.CounterOpts{Name: "vedetta_gate_messages_dropped_total", Help: "Messages that the gate was told of and that were left to the log, because reading was behind."}),
 	}

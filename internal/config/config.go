@@ -226,8 +226,9 @@ type DNSBL struct {
 
 // ListRisk says what is done before an address is listed.
 type ListRisk struct {
-	ActAt float64  `yaml:"act_at"`
-	Traps []string `yaml:"traps"`
+	ActAt      float64  `yaml:"act_at"`
+	Traps      []string `yaml:"traps"`
+	Complaints bool     `yaml:"complaints"`
 }
 
 // ListHook is a program that takes the mail of a listed address elsewhere.

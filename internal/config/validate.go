@@ -161,6 +161,7 @@ func (c Config) checkDNSBL(p *problems) {
 	}
 	p.need(c.DNSBL.Risk.ActAt >= 0 && c.DNSBL.Risk.ActAt <= 1, "dnsbl.risk.act_at", "%g is not between 0 and 1", c.DNSBL.Risk.ActAt)
 	p.need(c.DNSBL.Risk.ActAt == 0 || c.Hub.Address == "", "dnsbl.risk.act_at", "an agent does not judge: set it on the hub")
+	p.need(!c.DNSBL.Risk.Complaints || c.Hub.Address == "", "dnsbl.risk.complaints", "an agent does not judge: set it on the hub")
 	for i, text := range c.DNSBL.Risk.Traps {
 		a, err := mail.ParseAddress(text)
 		p.need(err == nil && a.Address == text, fmt.Sprintf("dnsbl.risk.traps[%d]", i), "%q is no e-mail address", text)

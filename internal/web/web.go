@@ -39,16 +39,17 @@ type Watch interface {
 	Health(ctx context.Context) Health
 }
 
-// Server is the handler's parts. Fleet, Lists, Users, Keeper and Metrics may be nil.
+// Server is the handler's parts. Fleet, Lists, Complaints, Users, Keeper and Metrics may be nil.
 type Server struct {
-	Watch   Watch
-	Fleet   Fleet
-	Lists   Lists
-	Users   Users
-	Keeper  Keeper
-	Token   string
-	Metrics http.Handler
-	Log     *slog.Logger
+	Watch      Watch
+	Fleet      Fleet
+	Lists      Lists
+	Complaints Complaints
+	Users      Users
+	Keeper     Keeper
+	Token      string
+	Metrics    http.Handler
+	Log        *slog.Logger
 
 	turnstile turnstile
 	sessions  sessions
@@ -76,7 +77,11 @@ func (s *Server) Handler() http.Handler {
 			r.Get("/lists", s.lists)
 			r.Get("/lists/history", s.listHistory)
 		})
-		r.With(s.atLeast(Operator)).Post("/act", s.act)
+		r.Group(func(r chi.Router) {
+			r.Use(s.atLeast(Operator))
+			r.Post("/act", s.act)
+			r.Post("/complaints", s.complain)
+		})
 		r.Group(func(r chi.Router) {
 			r.Use(s.atLeast(Admin))
 			r.Post("/agents", s.changeAgent)

@@ -77,6 +77,8 @@ func TestRoutes(t *testing.T) {
 		{"unknown field", "POST", "/api/v1/act", `{"doo":"block"}`, token, "", false, 400, "doo"},
 		{"no JSON", "POST", "/api/v1/act", `{`, token, "", false, 400, "order"},
 		{"too large", "POST", "/api/v1/act", `{"do":"` + strings.Repeat("x", maxBody) + `"}`, token, "", false, 400, "order"},
+		{"a complaint where none count", "POST", "/api/v1/complaints", `{}`, token, "", false, 404, "dnsbl.risk.complaints"},
+		{"a complaint without token", "POST", "/api/v1/complaints", `{}`, "", "", false, 401, "token"},
 		{"unknown path", "GET", "/api/v1/nothing", "", token, "", false, 404, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
