@@ -55,6 +55,9 @@ type Options struct {
 	// Main holds further lines of main.cf; they overrule the bed's own.
 	Main []string
 
+	// Master holds further lines of master.cf.
+	Master []string
+
 	// Dovecot holds further lines of dovecot.conf; they come last.
 	Dovecot []string
 }

@@ -54,6 +54,19 @@ func (b *Bed) SendInbound(from string, rcpts ...string) error {
 	return sendInbound(b.SMTP, from, rcpts...)
 }
 
+// Deliver delivers a message as it is, with lines that end in LF, at the port for
+// strangers.
+func (b *Bed) Deliver(message, from string, rcpts ...string) error {
+	c, err := dial(b.SMTP)
+	if err != nil {
+		return err
+	}
+	if err := c.SendMail(from, rcpts, strings.NewReader(strings.ReplaceAll(message, "\n", "\r\n"))); err != nil {
+		return errors.Join(err, c.Close())
+	}
+	return c.Quit()
+}
+
 func sendInbound(address, from string, rcpts ...string) error {
 	c, err := dial(address)
 	if err != nil {

@@ -198,7 +198,7 @@ func (b *Bed) writePostfix() error {
 	}
 	files := map[string]string{
 		"main.cf":   b.mainCF(),
-		"master.cf": strings.NewReplacer("SUBMISSION", b.Submission, "SMTP", b.SMTP).Replace(masterCF),
+		"master.cf": strings.NewReplacer("SUBMISSION", b.Submission, "SMTP", b.SMTP).Replace(masterCF) + strings.Join(append(b.options.Master, ""), "\n"),
 		"transport": b.routes("%s smtp:[127.0.0.1]:%d\n"),
 	}
 	// Postfix waits with a file that may still be being written, until it is

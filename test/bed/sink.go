@@ -17,6 +17,7 @@ import (
 // The domains of the Internet around the bed, each with a server of its own.
 const (
 	OK   = "ok.test"   // accepts everything
+	Also = "also.test" // so does it
 	Hard = "hard.test" // 550 5.1.1 to every recipient
 	Soft = "soft.test" // 451 4.7.1 to every recipient
 	Busy = "busy.test" // 421 4.7.1 to every recipient
@@ -64,6 +65,7 @@ type sink struct {
 func (b *Bed) startSinks() (err error) {
 	b.sinks = map[string]*sink{
 		OK:   {},
+		Also: {},
 		Hard: {atRcpt: hardReply},
 		Soft: {atRcpt: softReply},
 		Busy: {atRcpt: busyReply},
