@@ -108,10 +108,11 @@ type namedBy struct {
 	receivers map[string]bool
 }
 
-// hear takes a reply. An address of ours that it names, or that it was said to, is asked about at once;
-// one that several receivers name is taken for one of ours too: they say whom
-// they got the mail from. One alone could name anybody, and so can whoever has
-// several domains: such an address is watched, and no more.
+// hear takes a reply. An address of ours that it names, or that it was said to,
+// is asked about at once; one that several receivers name is taken for one of
+// ours too: they say whom they got the mail from. One alone could name anybody,
+// and so can whoever has several domains: such an address is watched, and no
+// more.
 func (l *listWatch) hear(h heard, now time.Time) {
 	if now.Sub(h.at) > oldReply {
 		return
