@@ -86,8 +86,9 @@ func LevelOf(exposure float64) Level {
 }
 
 // Listings returns what is known about a watched subject: of each list that
-// it was asked about, those first that it is on. It is nil if s is not
-// watched.
+// it was asked about, those first that it is on. Where a list has an IPv6
+// address and the network around it, the worse of the two is the listing: it is
+// mostly one entry. It is nil if s is not watched.
 func (w *Watch) Listings(s Subject) []Listing {
 	m := w.members[s]
 	if m == nil {
@@ -96,7 +97,7 @@ func (w *Watch) Listings(s Subject) []Listing {
 	var all []Listing
 	for _, u := range m.units {
 		for i := range u.pairs {
-			all = append(all, u.pairs[i].view())
+			all = withListing(all, u.pairs[i].view())
 		}
 	}
 	for i := range all {
@@ -110,6 +111,36 @@ func (w *Watch) Listings(s Subject) []Listing {
 		return cmp.Or(cmp.Compare(b.rank(), a.rank()), cmp.Compare(b.Weight, a.Weight), cmp.Compare(a.List, b.List))
 	})
 	return all
+}
+
+// withListing adds l to all, or keeps the one that says more if all has a listing
+// of that list already.
+func withListing(all []Listing, l Listing) []Listing {
+	i := slices.IndexFunc(all, func(other Listing) bool {
+		return other.List == l.List && other.Stage != NotListed && l.Stage != NotListed
+	})
+	if i < 0 {
+		return append(all, l)
+	}
+	if l.grade() > all[i].grade() {
+		all[i] = l
+	}
+	return all
+}
+
+// grade puts what is confirmed before what is not, what stands on its own before
+// what is one of many, then the worse, and of equals the network.
+func (l *Listing) grade() (n int) {
+	if l.Stage == OnList || l.Stage == Leaving {
+		n += 2000
+	}
+	if !l.Mass {
+		n += 1000
+	}
+	if !l.Subject.IsSingle() {
+		n++
+	}
+	return n + 2*l.Weight
 }
 
 // rank puts what is listed before what may be and what is not.

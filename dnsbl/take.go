@@ -181,7 +181,9 @@ func (w *Watch) open(p *pair) {
 	p.stage, g.opened = OnList, w.now
 	g.mass = p.list.crowd.covers(g.first)
 	if !w.countFlaps(p) {
-		w.tellListing(Opened, p, g.mass || g.flaps(w.now))
+		n := p.network()
+		told := n != nil && n.stage == OnList && n.listing.j.Weight >= g.j.Weight // the network has the entry
+		w.tellListing(Opened, p, told || g.mass || g.flaps(w.now))
 	}
 	w.schedule(p)
 }

@@ -56,6 +56,25 @@ func (u *unit) activity(now time.Time) time.Duration {
 // its /64, so that alone is asked while the address sends nothing.
 func (u *unit) isExact6() bool { return u.subject.Kind() == IP6 && u.subject.prefix.IsSingleIP() }
 
+// network returns the pair of the same list that asks about the network around
+// an IPv6 address, nil if p asks about something else.
+func (p *pair) network() *pair {
+	if !p.unit.isExact6() {
+		return nil
+	}
+	for _, u := range p.unit.members[0].units { // it is the only one: the address itself
+		if u == p.unit {
+			continue
+		}
+		for i := range u.pairs {
+			if u.pairs[i].list == p.list {
+				return &u.pairs[i]
+			}
+		}
+	}
+	return nil
+}
+
 // A pair is a unit on a list. There are as many as units times lists, so it is
 // kept small. Times are in Unix nanoseconds, 0 for never.
 type pair struct {

@@ -384,11 +384,15 @@ func (p *pair) question() TaskKind {
 func (p *pair) byResolver() bool { return p.list.shut || p.listing.tries >= askAuthority }
 
 // confirmAt returns when a suspicion may be confirmed: through the resolver,
-// once it has forgotten its first answer.
+// once it has forgotten its first answer, and an IPv6 address after the network
+// around it.
 func (p *pair) confirmAt() time.Time {
 	at := p.listing.first.Add(confirmAfter)
 	if p.byResolver() {
 		at = later(at, p.listing.first.Add(p.listing.ttl))
+	}
+	if n := p.network(); n != nil && n.stage == Suspicious {
+		at = later(at, n.confirmAt().Add(confirmAfter))
 	}
 	return at
 }

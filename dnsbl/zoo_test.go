@@ -218,6 +218,7 @@ func TestZoo(t *testing.T) {
 		{"restart-after-a-wrong-clock", zooRestartedClock},
 		{"txt-asked-for-target", zooText},
 		{"ipv6-slash64", zooIPv6},
+		{"ipv6-slash64-whole", zooIPv6Whole},
 		{"ipv6-without-entries", zooIPv6Blind},
 		{"uceprotect-once-a-network", zooNetwork},
 		{"welcome-lost", zooWelcomeLost},
@@ -586,6 +587,46 @@ func zooIPv6(t *testing.T) {
 	w.run(t, watch, w.now.Add(2*time.Hour))
 	if !slices.Contains(w.asked, exact) {
 		t.Errorf("an active address was not asked about by itself")
+	}
+}
+
+// zooIPv6Whole has an entry for a whole /64, as rbldnsd answers it: for each of
+// its addresses. It is one listing, until the address has a worse one of its own.
+func zooIPv6Whole(t *testing.T) {
+	w, watch, servers := watching(t, "spamhaus-zen")
+	const text = "2001:db8:1:2::25"
+	net64 := strings.TrimPrefix(label(t, "2001:db8:1:2::/64"), strings.Repeat("0.", 16))
+	worse := false
+	servers[0].bend = func(name string, a Answer) Answer {
+		switch {
+		case !strings.HasSuffix(name, net64):
+			return a
+		case worse && name == label(t, text):
+			return found("127.0.0.3", "127.0.0.11")
+		}
+		return found("127.0.0.11")
+	}
+	s := add(t, w, watch, text)
+	events := w.run(t, watch, epoch.Add(time.Hour))
+	if got := told(events); len(got) != 1 || got[0].Subject.String() != "2001:db8:1:2::/64" {
+		t.Errorf("told %+v, want the /64 alone", got)
+	}
+	listed := func() (on []string) {
+		for _, l := range watch.Listings(s) {
+			if l.Stage != NotListed {
+				on = append(on, fmt.Sprintf("%s %d", l.Subject, l.Weight))
+			}
+		}
+		return on
+	}
+	if got := listed(); !slices.Equal(got, []string{"2001:db8:1:2::/64 60"}) || Exposure(watch.Listings(s)) > 0.601 {
+		t.Errorf("listings %q, exposure %.2f; want the /64 for 0.60", got, Exposure(watch.Listings(s)))
+	}
+	worse = true
+	watch.Sent(w.now, s)
+	w.run(t, watch, w.now.Add(time.Hour))
+	if got := listed(); !slices.Equal(got, []string{text + " 90"}) || Exposure(watch.Listings(s)) > 0.901 {
+		t.Errorf("listings %q, exposure %.2f; want the address for 0.90", got, Exposure(watch.Listings(s)))
 	}
 }
 
