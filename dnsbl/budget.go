@@ -20,7 +20,7 @@ type budget struct {
 	left   int
 	whole  int // of which left is left
 	asked  int // on that day
-	checks int // rechecks on that day
+	checks int // questions of rechecks on that day
 
 	spent time.Time // when polls had used up their part of the day's; zero before
 }
@@ -82,14 +82,15 @@ func (b *budget) take() {
 	}
 }
 
-// recheck counts a recheck, and reports whether there is room for it: a fifth
-// of a day's budget, which is what rate and reserve leave.
+// recheck counts a recheck, which is up to two questions, and reports whether
+// there is room for it: a fifth of a day's budget, which is what rate and reserve
+// leave.
 func (b *budget) recheck(now time.Time) bool {
 	b.refill(now)
 	if b.checks >= b.whole/5 {
 		return false
 	}
-	b.checks++
+	b.checks += 2
 	return true
 }
 

@@ -78,7 +78,8 @@ type Answer struct {
 // A Resolver asks the DNS. It answers within a time of its own, and says
 // [Timeout] when ctx ends.
 type Resolver interface {
-	// Lookup asks through the recursive resolver and may answer from a cache.
+	// Lookup asks the recursive resolver, which may answer from its cache; nothing
+	// else remembers.
 	Lookup(ctx context.Context, name string, t Type) Answer
 	// Confirm asks an authoritative server of zone, past every cache.
 	Confirm(ctx context.Context, zone, name string, t Type) Answer

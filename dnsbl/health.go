@@ -65,6 +65,7 @@ const (
 	neverListed // two of them, which count once
 	delegationNS
 	delegationSOA
+	ownServers // a random label, asked of the list's own servers: what they say to us, rather than the list's health
 )
 
 // probes returns the questions of a health test (RFC 5782, section 5). A full
@@ -207,8 +208,11 @@ type tally struct {
 }
 
 func (t *tally) add(p probe, a Answer) {
-	if p.part == delegationNS || p.part == delegationSOA {
+	switch p.part {
+	case delegationNS, delegationSOA:
 		t.parked = cmp.Or(t.parked, parking(a))
+		return
+	case ownServers:
 		return
 	}
 	j := t.list.Judge(a)

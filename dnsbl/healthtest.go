@@ -17,7 +17,7 @@ type healthTest struct {
 	order    []int    // probes to ask, some of them twice
 	sent     int      // of order
 	again    []bool   // probes that the resolver is asked, since no authoritative server answered rightly
-	shut     bool     // an authoritative server answered, but did not have its test entry for us
+	shut     bool     // an authoritative server answered, but for us had no test entry, or one for everything
 }
 
 // runTests ends the test of l that waited long enough, and begins the next
@@ -37,6 +37,9 @@ func (w *Watch) beginTest(l *watched) {
 	t := &healthTest{id: w.id(), full: full, thorough: l.thorough, probes: l.probes(w.rng, w.isOurs, full)}
 	if full && w.now.Sub(l.zoneInfo.asked) >= wholeDay {
 		t.probes = append(t.probes, delegation()...)
+	}
+	if t.thorough {
+		t.probes = append(t.probes, probe{part: ownServers, label: randomHex(w.rng), typ: TypeA})
 	}
 	t.missing = len(t.probes)
 	t.again = make([]bool, len(t.probes))
@@ -62,7 +65,7 @@ func (w *Watch) askProbe(l *watched) Task {
 	}
 	return Task{
 		Kind: Probe, List: l.Name, zone: l.zone, name: name, typ: p.typ, issued: w.now, on: l, id: l.test.id, probe: i,
-		authoritative: l.test.thorough && p.part == testListed && !l.test.again[i],
+		authoritative: p.part == ownServers || l.test.thorough && p.part == testListed && !l.test.again[i],
 	}
 }
 
@@ -72,13 +75,17 @@ func (w *Watch) takeProbe(t Task, a Answer) {
 	if l.test == nil || l.test.id != t.id {
 		return
 	}
-	if t.authoritative && !l.isEntry(l.Judge(a)) {
+	own := l.test.probes[t.probe].part == ownServers
+	switch j := l.Judge(a); {
+	case own:
+		l.test.shut = l.test.shut || a.Status.usable() && j.Verdict != Clean
+	case t.authoritative && !l.isEntry(j):
 		l.test.shut = l.test.shut || a.Status.usable() || a.Status == Closed
 		l.test.again[t.probe] = true
 		l.test.order = append(l.test.order, t.probe)
 		return
 	}
-	if t.typ == TypeA {
+	if t.typ == TypeA && !own {
 		l.health.answered(a.Status.usable(), w.now.Sub(t.issued))
 	}
 	l.test.answers[t.probe] = a

@@ -23,6 +23,31 @@ type barred struct {
 
 func (b barred) Confirm(context.Context, string, string, Type) Answer { return b.said }
 
+// A remembering resolver says for an hour of what was not there that it still is
+// not, as a cache does.
+type remembering struct {
+	*world
+	until map[string]time.Time
+}
+
+func (r remembering) Lookup(ctx context.Context, name string, t Type) Answer {
+	if r.now.Before(r.until[name]) {
+		return Answer{Status: NXDomain, TTL: r.until[name].Sub(r.now)}
+	}
+	a := r.world.Lookup(ctx, name, t)
+	if a.Status == NXDomain {
+		a.TTL = time.Hour
+		r.until[name] = r.now.Add(a.TTL)
+	}
+	return a
+}
+
+// An excluded resolver is served rightly, while the list's own servers tell this
+// host that everything is listed.
+type excluded struct{ *world }
+
+func (excluded) Confirm(context.Context, string, string, Type) Answer { return found("127.0.0.2") }
+
 // runThrough is world.run with a resolver of its own.
 func runThrough(t testing.TB, r Resolver, w *world, watch *Watch, until time.Time) (events []Event) {
 	t.Helper()

@@ -34,6 +34,12 @@ func (w *Watch) takeText(t Task, a Answer) {
 func (w *Watch) takeAnswer(t Task, a Answer) {
 	p, l := t.pair, t.on
 	j := l.Judge(a)
+	if t.Kind == Poll && t.authoritative && (l.shut || j.Verdict != Listed) {
+		p.direct = false // they may serve the resolver and not us
+		l.set(p, w.now, rechecking)
+		return
+	}
+	p.direct = t.Kind == Poll && t.authoritative
 	w.learnHealth(t, a, j)
 	if t.authoritative && (l.shut || j.Reason.refused() || a.Status == Closed) {
 		p.listing.tries = askAuthority // it serves the resolver and not us

@@ -94,6 +94,7 @@ type pair struct {
 	line    line // the queue that it is in
 	welcome bool // known as good
 	lost    bool // no longer known as good, says one answer
+	direct  bool // not listed: it is asked of the list's own servers next; suspicious: that said so
 }
 
 // A line is what a pair is due for. The zero line is a poll like any other.
@@ -101,7 +102,7 @@ type line uint8
 
 const (
 	polling    line = iota
-	rechecking      // somebody said that it may be listed: before polls, and from their part of the budget
+	rechecking      // somebody said that it is listed: before polls, and from their part of the budget
 	confirming      // an answer has to be confirmed: before all others, and from the reserve too
 )
 

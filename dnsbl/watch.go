@@ -209,8 +209,9 @@ func (w *Watch) SetRisk(now time.Time, s Subject, risk float64) {
 }
 
 // Recheck asks about s at once, on the list of that name, or on all if it is
-// empty: before an address is first used, or when a peer says that it is
-// listed. What is about to be asked, or is listed, keeps its turn. A list takes
+// empty: when a peer says that it is listed. The resolver may remember that it was
+// not, so the list's own servers are asked, and the resolver if they do not say
+// that it is. What is about to be asked, or is listed, keeps its turn. A list takes
 // so many of these a day as are left of its budget once polls, tests and
 // confirmations have their parts; past them s is polled as ever.
 func (w *Watch) Recheck(now time.Time, s Subject, list string) {
@@ -225,6 +226,7 @@ func (w *Watch) Recheck(now time.Time, s Subject, list string) {
 			if p.stage != NotListed || p.line != polling || p.asked != 0 || list != "" && list != p.list.Name || !p.list.budget.recheck(w.now) {
 				continue
 			}
+			p.direct = !p.list.shut
 			p.list.set(p, w.now, rechecking)
 		}
 	}
@@ -411,10 +413,10 @@ func (w *Watch) task(l *watched, p *pair, kind TaskKind) Task {
 		zone: l.zone, name: p.unit.label + "." + l.zone, typ: TypeA, issued: w.now, on: l, pair: p,
 	}
 	if kind == Explanation {
-		t.typ, t.id = TypeTXT, p.listing.id
+		t.typ, t.id, t.authoritative = TypeTXT, p.listing.id, p.direct
 		return t
 	}
-	t.authoritative = kind == Confirmation && !p.byResolver()
+	t.authoritative = kind == Poll && p.direct || kind == Confirmation && !p.byResolver()
 	t.id = w.id()
 	p.asked = t.id
 	return t

@@ -73,6 +73,60 @@ func TestRecheckAsksAtOnce(t *testing.T) {
 	}
 }
 
+// What the resolver still remembers as not listed is found when somebody says that
+// it is, with what the list says about it.
+func TestRecheckIsNotAnsweredFromACache(t *testing.T) {
+	w, watch, servers := watching(t, "spamcop")
+	r := remembering{w, map[string]time.Time{}}
+	ip := add(t, w, watch, cleanIP)
+	runThrough(t, r, w, watch, epoch.Add(3*time.Hour))
+	watch.Recheck(w.now, ip, "")
+	if got := kinds(runThrough(t, r, w, watch, w.now.Add(10*time.Second)), ip); len(got) > 0 {
+		t.Errorf("an address that is not listed: %q", got)
+	}
+	servers[0].entries[label(t, cleanIP)] = []string{"127.0.0.2"}
+	servers[0].texts[label(t, cleanIP)] = "hit a trap"
+	watch.Recheck(w.now.Add(time.Minute), ip, "")
+	events := runThrough(t, r, w, watch, w.now.Add(3*time.Minute))
+	if got := kinds(events, ip); !slices.Equal(got, []string{"suspected", "listed"}) || events[len(events)-1].Reason != "hit a trap" {
+		t.Errorf("a minute after the listing: %+v", events)
+	}
+}
+
+// Where the list's own servers do not answer this host, or answer it nonsense, a
+// recheck is worth what the resolver says.
+func TestRecheckWithoutTheListsServers(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		resolver func(*world) Resolver
+	}{
+		{"unreachable", func(w *world) Resolver { return deaf{w} }},
+		{"nothing for us", func(w *world) Resolver { return barred{w, Answer{Status: NXDomain}} }},
+		{"a refusal", func(w *world) Resolver { return barred{w, found("127.255.255.254")} }},
+		{"everything", func(w *world) Resolver { return excluded{w} }},
+	} {
+		for _, listed := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, listed %t", tt.name, listed), func(t *testing.T) {
+				w, watch, servers := watching(t, "spamcop")
+				r := tt.resolver(w)
+				ip := add(t, w, watch, cleanIP)
+				runThrough(t, r, w, watch, epoch.Add(3*time.Hour+5*time.Minute))
+				if listed {
+					servers[0].entries[label(t, cleanIP)] = []string{"127.0.0.2"}
+				}
+				watch.Recheck(w.now, ip, "")
+				events := runThrough(t, r, w, watch, w.now.Add(10*time.Minute))
+				if opened := len(told(events)) > 0; opened != listed {
+					t.Errorf("events %+v", events)
+				}
+				if h := watch.Health()[0]; h.State != Healthy {
+					t.Errorf("the list is %s: %s", h.State, h.Text)
+				}
+			})
+		}
+	}
+}
+
 // However often somebody asks for it, rechecks leave polls and confirmations
 // their parts of the day, and put nothing back that is about to be asked.
 func TestRechecksAreBounded(t *testing.T) {

@@ -25,7 +25,7 @@ const confirmWithin = 15 * time.Second
 
 // Lookup asks the recursive resolver.
 func (r listResolver) Lookup(ctx context.Context, name string, t dnsbl.Type) dnsbl.Answer {
-	return listAnswer(r.client.Lookup(ctx, name, uint16(t)))
+	return listAnswer(r.client.LookupFresh(ctx, name, uint16(t)))
 }
 
 // Confirm asks the servers of zone themselves.
@@ -149,7 +149,6 @@ func (o DNSBLOptions) checker(ctx context.Context) (c *dnsbl.Checker, done func(
 // client opens the resolver that is asked.
 func (o DNSBLOptions) client(ctx context.Context) (*dnsclient.Client, error) {
 	c := newDNSClient(o.Config.DNSBL)
-	c.NoCache = true // hardly anything is asked twice
 	if o.Resolver != "" {
 		upstream, err := resolverAddress(ctx, o.Resolver)
 		if err != nil {

@@ -2,10 +2,12 @@ package app
 
 import (
 	"errors"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -49,6 +51,41 @@ func TestListAnswer(t *testing.T) {
 		if definite := got == dnsbl.Found || got == dnsbl.NoData || got == dnsbl.NXDomain; definite != s.Definite() {
 			t.Errorf("%s becomes %s", s, got)
 		}
+	}
+}
+
+// A list is asked anew each time: that an entry was not there an hour ago says
+// nothing now.
+func TestListResolverRemembersNothing(t *testing.T) {
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var asked atomic.Int64
+	server := &dns.Server{PacketConn: conn, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		asked.Add(1)
+		m := new(dns.Msg).SetRcode(q, dns.RcodeNameError)
+		soa, err := dns.NewRR("bl.test. 3600 IN SOA ns.bl.test. root.bl.test. 1 3600 600 86400 3600")
+		if err != nil {
+			t.Error(err)
+		}
+		m.Ns = append(m.Ns, soa)
+		w.WriteMsg(m)
+	})}
+	go server.ActivateAndServe()
+	t.Cleanup(func() { server.Shutdown() })
+	client := &dnsclient.Client{Upstreams: []string{conn.LocalAddr().String()}}
+	if err := client.Open(); err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	for range 2 {
+		if a := (listResolver{client}).Lookup(t.Context(), "2.0.0.127.bl.test", dnsbl.TypeA); a.Status != dnsbl.NXDomain || a.TTL != time.Hour {
+			t.Errorf("answer %+v", a)
+		}
+	}
+	if n := asked.Load(); n != 2 {
+		t.Errorf("two lookups were %d questions", n)
 	}
 }
 

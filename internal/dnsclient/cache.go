@@ -117,13 +117,7 @@ func (k *cache) end(key key, f *flight, a Answer, now time.Time, interrupted boo
 	close(f.done)
 }
 
-// store remembers an answer.
-func (k *cache) store(key key, a Answer, now time.Time) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.storeLocked(key, a, now)
-}
-
+// storeLocked remembers an answer.
 func (k *cache) storeLocked(key key, a Answer, now time.Time) {
 	ttl := lifetime(&a)
 	if ttl <= 0 {

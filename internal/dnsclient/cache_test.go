@@ -81,7 +81,7 @@ func TestCacheKeys(t *testing.T) {
 	}
 }
 
-// LookupFresh asks past the cache and refreshes it, but not with a failure.
+// LookupFresh asks past the cache and leaves it as it is.
 func TestLookupFresh(t *testing.T) {
 	var n atomic.Int64
 	address := serve(t, func(w dns.ResponseWriter, q *dns.Msg) {
@@ -96,7 +96,7 @@ func TestLookupFresh(t *testing.T) {
 	if a := c.LookupFresh(context.Background(), "a.test.", dns.TypeA); a.Cached || a.Addrs[0] != two {
 		t.Errorf("fresh: got %+v", a)
 	}
-	if a := ask(t, c, "a.test."); !a.Cached || a.Addrs[0] != two {
+	if a := ask(t, c, "a.test."); !a.Cached || a.Addrs[0] == two {
 		t.Errorf("remembered: got %+v", a)
 	}
 	if a := c.LookupFresh(context.Background(), "a.test.", dns.TypeA); a.Status != ServFail {
@@ -117,13 +117,13 @@ func TestCacheBounds(t *testing.T) {
 	name := func(i int) key { return key{fmt.Sprint(i), dns.TypeTXT} }
 	for _, k := range []*cache{newCache(10, 1<<20), newCache(1000, 10*size(&answer))} {
 		for i := range 10 {
-			k.store(name(i), answer, now)
+			k.storeLocked(name(i), answer, now)
 		}
-		k.store(name(5), answer, now) // again
+		k.storeLocked(name(5), answer, now) // again
 		if _, f, _ := k.begin(name(0), now); f != nil {
 			t.Fatal("0 is forgotten too early")
 		}
-		k.store(name(10), answer, now)
+		k.storeLocked(name(10), answer, now)
 		if len(k.entries) != 10 || k.recent.Len() != 10 || k.bytes != 10*size(&answer) {
 			t.Errorf("%d entries of %d bytes", len(k.entries), k.bytes)
 		}
@@ -137,7 +137,7 @@ func TestCacheBounds(t *testing.T) {
 		}
 	}
 	tiny := newCache(10, 10)
-	tiny.store(name(0), answer, now)
+	tiny.storeLocked(name(0), answer, now)
 	if len(tiny.entries) != 0 || tiny.bytes != 0 {
 		t.Errorf("an answer larger than the cache: %d entries of %d bytes", len(tiny.entries), tiny.bytes)
 	}

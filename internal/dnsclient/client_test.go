@@ -603,19 +603,3 @@ func TestIDInUse(t *testing.T) {
 		t.Errorf("ids %d and %d, %d wait", calls[0].id, calls[1].id, len(s.waiting))
 	}
 }
-
-func TestNoCache(t *testing.T) {
-	var asked atomic.Int64
-	c := open(t, &Client{NoCache: true}, serve(t, func(w dns.ResponseWriter, q *dns.Msg) {
-		asked.Add(1)
-		w.WriteMsg(reply(q, dns.RcodeSuccess, q.Question[0].Name+" 60 A 127.0.0.2"))
-	}))
-	for range 3 {
-		if a := c.Lookup(context.Background(), "2.list.test", dns.TypeA); a.Status != Found || a.Cached {
-			t.Errorf("got %+v", a)
-		}
-	}
-	if n := asked.Load(); n != 3 {
-		t.Errorf("3 lookups were %d questions", n)
-	}
-}

@@ -44,9 +44,8 @@ type Client struct {
 	Window   int           // questions in flight on each socket, 1 to 4096; 512 if zero
 	Patience time.Duration // until a question is sent again; 0.8 s if zero
 
-	NoCache      bool // nothing is remembered, and the same question twice is asked twice
-	CacheEntries int  // answers that are remembered; 100,000 if zero
-	CacheBytes   int  // that they take, about; 32 MB if zero
+	CacheEntries int // answers that are remembered; 100,000 if zero
+	CacheBytes   int // that they take, about; 32 MB if zero
 
 	// OwnNetworks are those of which the operator's resolvers ask, where this
 	// host's own addresses do not tell: SelfTest compares.
@@ -162,9 +161,6 @@ func (c *Client) Lookup(ctx context.Context, name string, qtype uint16) Answer {
 		return Answer{Name: name, Type: qtype, Err: err}
 	}
 	q.mixed = c.MixedCase
-	if c.NoCache {
-		return c.resolve(ctx, q)
-	}
 	for {
 		a, f, leads := c.cache.begin(q.key(), c.Now())
 		if f == nil {
@@ -187,19 +183,16 @@ func (c *Client) Lookup(ctx context.Context, name string, qtype uint16) Answer {
 	}
 }
 
-// LookupFresh is Lookup past the cache: it asks in any case. The cache remembers
-// the answer, if it is one.
+// LookupFresh is Lookup past the cache: it asks in any case, and the cache stays
+// as it is. It is for what matters only now, or is asked too rarely to be
+// remembered.
 func (c *Client) LookupFresh(ctx context.Context, name string, qtype uint16) Answer {
 	q, err := newQuestion(name, qtype)
 	if err != nil {
 		return Answer{Name: name, Type: qtype, Err: err}
 	}
 	q.mixed = c.MixedCase
-	a := c.resolve(ctx, q)
-	if a.Status.Definite() && !c.NoCache {
-		c.cache.store(q.key(), a, c.Now())
-	}
-	return a
+	return c.resolve(ctx, q)
 }
 
 // interrupted is the answer to a question whose context ended.
