@@ -20,16 +20,13 @@ type restoredPair struct {
 
 // Restore takes the history from before a restart, in its order: what is
 // listed, since when, and how often it was lately. It is called before the
-// subjects are added; those that never are only cost memory. Health is not
-// restored: lists are tested anew before they are believed.
+// subjects are added; those that never are only cost memory. Lists are tested anew
+// before they are believed.
 func (w *Watch) Restore(history []Event) {
 	if w.restored == nil {
 		w.restored = map[pairKey]*restoredPair{}
 	}
-	lists := map[string]*watched{}
-	for _, l := range w.lists {
-		lists[l.Name] = l
-	}
+	lists := w.byName()
 	for _, e := range history {
 		l := lists[e.List]
 		if l == nil || e.Subject == (Subject{}) {
@@ -50,16 +47,51 @@ func (w *Watch) Restore(history []Event) {
 	}
 }
 
-// RestoreAsked takes how many questions each list was asked on the day (UTC) that
-// now is in, as [Health] said before a restart. It is called before anything is
-// asked.
-func (w *Watch) RestoreAsked(now time.Time, asked map[string]int) {
-	w.tick(now)
+// A Memory is what a [Watch] knows of a list that a restart must not cost it, and
+// that the history does not tell.
+type Memory struct {
+	List        string    `json:"list"`                 // its name
+	Asked       int       `json:"asked,omitempty"`      // questions on the day that it is of (UTC)
+	Quarantined time.Time `json:"quarantined,omitzero"` // since when it is in quarantine
+	Proposed    bool      `json:"proposed,omitempty"`   // its removal was, in this quarantine
+}
+
+// Memories returns what is to be given to [Watch.RestoreLists] after a restart.
+func (w *Watch) Memories() []Memory {
+	all := make([]Memory, 0, len(w.lists))
 	for _, l := range w.lists {
-		if n, ok := asked[l.Name]; ok && n >= 0 {
-			l.budget.restore(w.now, n)
-		}
+		all = append(all, Memory{
+			List: l.Name, Asked: l.budget.askedAt(w.now), Quarantined: l.health.quarantined, Proposed: l.health.proposed,
+		})
 	}
+	return all
+}
+
+// RestoreLists takes the memories of that time. It is called before anything is
+// asked. A list that was in quarantine still is, until its test passes twice; what
+// else its health was is found out anew.
+func (w *Watch) RestoreLists(now, kept time.Time, memories []Memory) {
+	w.tick(now)
+	lists := w.byName()
+	for _, m := range memories {
+		l := lists[m.List]
+		if l == nil || !l.open {
+			continue
+		}
+		if m.Asked >= 0 && kept.Truncate(wholeDay).Equal(w.now.Truncate(wholeDay)) {
+			l.budget.restore(w.now, m.Asked)
+		}
+		l.health.quarantined, l.health.proposed = sooner(m.Quarantined, w.now), m.Proposed
+	}
+}
+
+// byName returns the lists by their names.
+func (w *Watch) byName() map[string]*watched {
+	lists := map[string]*watched{}
+	for _, l := range w.lists {
+		lists[l.Name] = l
+	}
+	return lists
 }
 
 // apply takes one event of the history. It reports whether it is about the

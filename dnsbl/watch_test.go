@@ -230,6 +230,46 @@ func TestAddRefusesWhatIsNoSubject(t *testing.T) {
 	}
 }
 
+// Restarts do not put off that a list should go, nor say it again.
+func TestQuarantineOutlivesRestarts(t *testing.T) {
+	for status, state := range map[Status]State{NXDomain: Empty, Timeout: Offline} {
+		t.Run(state.String(), func(t *testing.T) { quarantineOutlivesRestarts(t, status, state) })
+	}
+}
+
+func quarantineOutlivesRestarts(t *testing.T, status Status, want State) {
+	w, watch, servers := watching(t, "spamcop")
+	servers[0].bend = always(Answer{Status: status})
+	var due []time.Duration
+	var since time.Time
+	for day := range 30 {
+		for _, e := range w.run(t, watch, epoch.Add(time.Duration(day+1)*wholeDay)) {
+			if e.Kind == RemovalDue {
+				due = append(due, e.Time.Sub(epoch).Truncate(wholeDay))
+			}
+		}
+		if h := watch.Health()[0]; since.IsZero() {
+			since = h.Quarantined
+		} else if h.State != want || !h.Quarantined.Equal(since) {
+			t.Fatalf("on day %d it is %s, in quarantine since %s; want %s, %s", day, h.State, h.Quarantined, want, since)
+		}
+		kept := watch.Memories()
+		_, watch, _ = watching(t, "spamcop")
+		watch.RestoreLists(w.now, w.now, kept)
+		if h := watch.Health()[0]; h.State != Untested {
+			t.Fatalf("right after the restart: %+v", h)
+		}
+	}
+	if !slices.Equal(due, []time.Duration{14 * wholeDay}) {
+		t.Errorf("its removal is due at %v", due)
+	}
+	servers[0].bend = nil
+	w.run(t, watch, w.now.Add(wholeDay))
+	if h := watch.Health()[0]; h.State != Healthy || !h.Quarantined.IsZero() {
+		t.Errorf("a day after it is well again: %+v", h)
+	}
+}
+
 func TestSuspicionHastensTheOtherLists(t *testing.T) {
 	w, watch, servers := watching(t, "spamcop", "psbl")
 	ip := add(t, w, watch, cleanIP)

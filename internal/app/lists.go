@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -122,7 +123,7 @@ func (l *listWatch) restore(ctx context.Context) error {
 		}
 	}
 	l.watch.Restore(history)
-	l.restoreAsked(ctx)
+	l.restoreLists(ctx)
 	for s := range stillListed(history) {
 		if s.IsSingle() {
 			l.add(time.Now(), s, byHistory)
@@ -131,47 +132,40 @@ func (l *listWatch) restore(ctx context.Context) error {
 	return nil
 }
 
-// askedKey is where it stands how many questions each list was asked today.
-const askedKey = "asked-lists"
+// listsKey is where it stands what is known of each list.
+const listsKey = "lists"
 
-// An askedToday is how many questions each list was asked on a day (UTC).
-type askedToday struct {
-	Day  string         `json:"day"`
-	List map[string]int `json:"list"`
+// A listsKept is what was known of each list then.
+type listsKept struct {
+	Time  time.Time      `json:"time"`
+	Lists []dnsbl.Memory `json:"lists"`
 }
 
-// restoreAsked has restarts on one day share its questions.
-func (l *listWatch) restoreAsked(ctx context.Context) {
-	text, err := l.p.store.Setting(ctx, askedKey)
+// restoreLists has what is known of each list outlive a restart: what it was asked
+// today, and that it is in quarantine.
+func (l *listWatch) restoreLists(ctx context.Context) {
+	text, err := l.p.store.Setting(ctx, listsKey)
 	if errors.Is(err, store.ErrNotFound) {
 		return
 	}
-	var a askedToday
-	if err = errors.Join(err, json.Unmarshal(text, &a)); err != nil {
-		l.p.log.Error("block lists: how much they were asked today is not known", "err", err)
+	var kept listsKept
+	if err = errors.Join(err, json.Unmarshal(text, &kept)); err != nil {
+		l.p.log.Error("block lists: what was known of each is found out anew", "err", err)
 		return
 	}
-	if now := time.Now(); a.Day == now.UTC().Format(time.DateOnly) {
-		l.watch.RestoreAsked(now, a.List)
-	}
+	l.watch.RestoreLists(time.Now(), kept.Time, kept.Lists)
 }
 
-// keepAsked writes down how many questions each list was asked today.
-func (l *listWatch) keepAsked(ctx context.Context, now time.Time) {
-	a := askedToday{now.UTC().Format(time.DateOnly), map[string]int{}}
-	for _, h := range l.watch.Health() {
-		if h.AskedToday > 0 {
-			a.List[h.List] = h.AskedToday
-		}
-	}
-	text, err := json.Marshal(a)
+// keepLists writes down what is known of each list.
+func (l *listWatch) keepLists(ctx context.Context) {
+	text, err := json.Marshal(listsKept{time.Now(), l.watch.Memories()})
 	if err != nil {
 		panic(err) // plain data
 	}
 	ctx, cancel := finish(ctx)
 	defer cancel()
-	if err := l.p.store.SetSetting(ctx, askedKey, text); err != nil {
-		l.p.log.Error("block lists: how much they were asked today is written later", "err", err)
+	if err := l.p.store.SetSetting(ctx, listsKey, text); err != nil {
+		l.p.log.Error("block lists: what is known of each is written later", "err", err)
 	}
 }
 
@@ -452,7 +446,7 @@ func (l *listWatch) minute(ctx context.Context) {
 	l.p.metrics.listSubjects.Set(float64(len(l.sources)))
 	l.p.metrics.listRisk.Set(math.Float64frombits(l.risk.Load()))
 	l.writeDown(ctx)
-	l.keepAsked(ctx, now)
+	l.keepLists(ctx)
 	l.tell(ctx)
 }
 
@@ -471,6 +465,9 @@ func (l *listWatch) took(ctx context.Context, events []dnsbl.Event) {
 		l.unwritten = l.unwritten[over:]
 	}
 	l.writeDown(ctx)
+	if slices.ContainsFunc(events, func(e dnsbl.Event) bool { return e.Kind == dnsbl.ListState }) {
+		l.keepLists(ctx) // before anybody is told
+	}
 	l.tellSoon(ctx)
 	l.tellOnce(ctx, events)
 }

@@ -250,6 +250,37 @@ func TestListTrouble(t *testing.T) {
 	})
 }
 
+// A list in quarantine stays told over a restart, until its test passes twice.
+func TestListTroubleOutlivesARestart(t *testing.T) {
+	state := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeDNS{entries: map[string]string{}} // its test entry is gone
+		s := startLists(t, state, f)
+		time.Sleep(6 * time.Hour)
+		told := []string{"block list spamcop needs a look"}
+		if diff := cmp.Diff(told, s.letters(t)); diff != "" {
+			t.Errorf("letters (-want +got):\n%s", diff)
+		}
+		for range 3 {
+			s.stop()
+			time.Sleep(time.Minute)
+			s = startLists(t, state, f)
+			for _, pause := range []time.Duration{time.Second, 5 * time.Minute, 3 * time.Hour} {
+				time.Sleep(pause)
+				if diff := cmp.Diff(told, s.letters(t)); diff != "" {
+					t.Errorf("letters after a restart and %s (-want +got):\n%s", pause, diff)
+				}
+			}
+		}
+		f.set(func() { f.entries[spamcopTest] = "127.0.0.2" })
+		time.Sleep(48 * time.Hour)
+		if diff := cmp.Diff(append(told, "over: "+told[0]), s.letters(t)); diff != "" {
+			t.Errorf("letters after it is well again (-want +got):\n%s", diff)
+		}
+		s.stop()
+	})
+}
+
 // TestListPanics has a mistake of ours cost one answer, or the watch over block
 // lists, and never the service.
 func TestListPanics(t *testing.T) {

@@ -21,8 +21,8 @@ func (l *listWatch) tell(ctx context.Context) {
 	now := time.Now()
 	listings := l.listings(now)
 	l.tellStanding(ctx, rules.Listed, listings, now.Sub(l.began) > forgottenAfter, l.isAsked)
-	troubles, tested := l.troubles(ctx, now)
-	l.tellStanding(ctx, rules.ListHealth, troubles, now.Sub(l.began) > forgottenAfter, func(subject string) bool { return tested[subject] })
+	troubles, known := l.troubles(ctx, now)
+	l.tellStanding(ctx, rules.ListHealth, troubles, now.Sub(l.began) > forgottenAfter, func(subject string) bool { return known[subject] })
 	l.untold, l.tellAt = false, time.Now().Add(max(tellEvery, 10*time.Since(now)))
 }
 
@@ -235,10 +235,11 @@ func listingFinding(g *dnsbl.Listing, exposure float64, now time.Time) rules.Fin
 func troubleName(list string) string { return "block list " + list }
 
 // troubles are the findings about lists that are in quarantine, by their
-// subject, and the names of all whose health is known. Where most lists do not
-// answer it is our resolver or line, and told as that.
-func (l *listWatch) troubles(ctx context.Context, now time.Time) (findings map[string]rules.Finding, tested map[string]bool) {
-	findings, tested = map[string]rules.Finding{}, map[string]bool{}
+// subject, and the names of all of which it is known whether they are: a list that
+// fails its first tests after a start may or may not come to be. Where most lists
+// do not answer it is our resolver or line, and told as that.
+func (l *listWatch) troubles(ctx context.Context, now time.Time) (findings map[string]rules.Finding, known map[string]bool) {
+	findings, known = map[string]rules.Finding{}, map[string]bool{}
 	states := map[dnsbl.State]int{}
 	health := l.watch.Health()
 	for _, h := range health {
@@ -256,9 +257,10 @@ func (l *listWatch) troubles(ctx context.Context, now time.Time) (findings map[s
 	allAway := open > 0 && 2*states[dnsbl.Offline] > open
 	l.see(ctx, allAway, states[dnsbl.Offline], open)
 	for _, h := range health {
-		tested[troubleName(h.List)] = h.State != dnsbl.Untested
 		subject := troubleName(h.List)
-		if h.Quarantined.IsZero() || h.State.Usable() || h.State == dnsbl.Offline && allAway {
+		inTrouble := !h.Quarantined.IsZero() && h.State != dnsbl.Untested && (h.State != dnsbl.Offline || !allAway)
+		known[subject] = inTrouble || h.State.Usable()
+		if !inTrouble {
 			if !h.Spent.IsZero() {
 				findings[subject] = spentFinding(&h, now)
 			}
@@ -273,7 +275,7 @@ func (l *listWatch) troubles(ctx context.Context, now time.Time) (findings map[s
 			},
 		}
 	}
-	return findings, tested
+	return findings, known
 }
 
 // spentFinding says that a list is not asked about anything new today.
