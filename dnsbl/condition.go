@@ -89,6 +89,9 @@ func (c *condition) record(o outcome, begun, now time.Time) bool {
 func (c *condition) pass(o outcome, begun, now time.Time) bool {
 	c.passes++
 	if c.isQuarantined() && c.passes < 2 {
+		if c.state == Untested {
+			c.text = "in quarantine: its test passed once, and has to pass again"
+		}
 		return false
 	}
 	c.fails, c.quarantined, c.backoff = 0, time.Time{}, 0

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 )
 
 // A healthTest is a health test of a list that runs.
@@ -145,6 +146,23 @@ func (w *Watch) refuse(l *watched, j Judgement, a Answer) {
 	if changed {
 		w.tellState(l)
 	}
+}
+
+// Distrust says that the resolver cannot be believed, and why: no list can, until
+// it is tested anew. What a list is in quarantine for is not forgiven. It returns
+// what changed.
+func (w *Watch) Distrust(now time.Time, why string) []Event {
+	w.tick(now)
+	for _, l := range w.lists {
+		if !l.open {
+			continue
+		}
+		l.test, l.nextTest, l.health.passes = nil, w.now, 0
+		if l.health.become(Untested, "not tested: "+why, w.now) {
+			w.tellState(l)
+		}
+	}
+	return w.flush()
 }
 
 func (w *Watch) tellState(l *watched) {

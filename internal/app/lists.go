@@ -433,6 +433,7 @@ func (l *listWatch) examined(ctx context.Context, health []dnsclient.Health, why
 	}
 	l.distrust = why
 	if why != "" {
+		l.took(ctx, l.watch.Distrust(time.Now(), why))
 		l.p.blind(ctx, &l.eye, fmt.Errorf("no block list is asked: %s", why))
 	}
 }

@@ -337,12 +337,16 @@ func (l *listWatch) listStates(t *testing.T) (states []string) {
 }
 
 // TestDistrustAsksNothing keeps silent towards lists while no resolver can be
-// believed.
+// believed, and says that of what they are nothing is known.
 func TestDistrustAsksNothing(t *testing.T) {
 	state := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeDNS{entries: map[string]string{spamcopTest: "127.0.0.2"}}
 		s := startLists(t, state, f)
+		time.Sleep(time.Hour)
+		if got := s.lists.listStates(t); !slices.Contains(got, "spamcop HEALTHY") {
+			t.Errorf("before: %q", got)
+		}
 		up := netip.MustParseAddrPort("127.0.0.1:53")
 		health := []dnsclient.Health{{Upstream: up, Rewrites: dnsclient.Yes}}
 		if err := s.lists.do(t.Context(), func() { s.lists.examined(t.Context(), health, distrust(health)) }); err != nil {
@@ -356,6 +360,19 @@ func TestDistrustAsksNothing(t *testing.T) {
 		}
 		if got := s.letters(t); len(got) != 1 || !strings.Contains(got[0], "resolver for block lists") {
 			t.Errorf("letters %q", got)
+		}
+		if got := s.lists.listStates(t); !slices.Equal(got, []string{"barracuda NO_KEY", "spamcop UNTESTED"}) {
+			t.Errorf("states %q", got)
+		}
+		if n := value(t, s.metrics.listUsable.WithLabelValues("spamcop")); n != 0 {
+			t.Errorf("the metric says that the list is usable")
+		}
+		if err := s.lists.do(t.Context(), func() { s.lists.examined(t.Context(), nil, "") }); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if got := s.lists.listStates(t); !slices.Contains(got, "spamcop HEALTHY") {
+			t.Errorf("trusted again: %q", got)
 		}
 		s.stop()
 	})
