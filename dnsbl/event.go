@@ -20,7 +20,7 @@ const (
 	Flapped               // listed and cleared more than three times in 24 hours; from here on one incident
 	Cleared               // clean, confirmed
 	WelcomeLost           // no longer known as a good sender
-	CodeUnknown           // a code that the list does not document: somebody has to look
+	CodeUnknown           // codes that the list does not document: somebody has to look
 	ListState             // the health of a list changed
 	MassListing           // one list lists many unrelated subjects at once
 	Redelegated           // the zone of a list is served by others than before
@@ -57,7 +57,7 @@ type Event struct {
 	Kind    EventKind `json:"kind"`
 	List    string    `json:"list"`              // its name
 	Subject Subject   `json:"subject,omitzero"`  // zero for those about a list
-	Quiet   bool      `json:"quiet,omitempty"`   // history only: part of an incident that was told
+	Quiet   bool      `json:"quiet,omitempty"`   // history only: part of what was told
 	Since   time.Time `json:"since,omitzero"`    // of a listing: when it was first seen; of a list: since when it was in quarantine
 	Codes   []string  `json:"codes,omitempty"`   // as answered
 	Meaning string    `json:"meaning,omitempty"` // of the codes
@@ -68,7 +68,7 @@ type Event struct {
 	Delist  string    `json:"delist,omitempty"`  // where it is removed
 	Server  string    `json:"server,omitempty"`  // who confirmed it
 	Mass    bool      `json:"mass,omitempty"`    // part of a MassListing: no ground to act on until another list agrees
-	Count   int       `json:"count,omitempty"`   // Flapped: times it was listed in 24 hours; MassListing: how many neighbourhoods
+	Count   int       `json:"count,omitempty"`   // Flapped: times it was listed in 24 hours; MassListing: how many neighbourhoods; CodeUnknown: how many subjects so far
 	State   State     `json:"state,omitempty"`   // ListState: the new one
 	Text    string    `json:"text,omitempty"`    // about a list: what is wrong with it, for the operator
 }

@@ -52,6 +52,23 @@ func Exposure(listings []Listing) float64 {
 	return 1 - rest
 }
 
+// UnknownOn returns the lists of which nobody can tell now whether they have a
+// subject, whose listings these are: they were not asked yet, gave no usable
+// answer, or are not believed. Being on none of the others is not being clean.
+func UnknownOn(listings []Listing) (lists []string) {
+	checked := map[string]bool{} // a list may be asked about the network alone
+	for i := range listings {
+		checked[listings[i].List] = checked[listings[i].List] || !listings[i].Checked.IsZero()
+	}
+	for i := range listings {
+		l := &listings[i]
+		if l.Stage == NotListed && (l.Frozen || !l.Unknown.IsZero() || !checked[l.List]) && !slices.Contains(lists, l.List) {
+			lists = append(lists, l.List)
+		}
+	}
+	return lists
+}
+
 // A Level says what an exposure deserves. The zero Level is LevelNone.
 type Level uint8
 

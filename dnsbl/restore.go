@@ -1,7 +1,9 @@
 package dnsbl
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -16,6 +18,7 @@ type pairKey struct {
 type restoredPair struct {
 	stage   Stage
 	listing *listing
+	odd     bool
 }
 
 // Restore takes the history from before a restart, in its order: what is
@@ -41,7 +44,7 @@ func (w *Watch) Restore(history []Event) {
 			continue
 		}
 		w.restored[key] = r
-		if r.listing == nil {
+		if r.listing == nil && !r.odd {
 			delete(w.restored, key)
 		}
 	}
@@ -54,6 +57,8 @@ type Memory struct {
 	Asked       int       `json:"asked,omitempty"`      // questions on the day that it is of (UTC)
 	Quarantined time.Time `json:"quarantined,omitzero"` // since when it is in quarantine
 	Proposed    bool      `json:"proposed,omitempty"`   // its removal was, in this quarantine
+	Codes       []string  `json:"codes,omitempty"`      // those that it does not document and that were told
+	Odd         int       `json:"odd,omitempty"`        // how many subjects had one, when that was told
 }
 
 // Memories returns what is to be given to [Watch.RestoreLists] after a restart.
@@ -62,6 +67,7 @@ func (w *Watch) Memories() []Memory {
 	for _, l := range w.lists {
 		all = append(all, Memory{
 			List: l.Name, Asked: l.budget.askedAt(w.now), Quarantined: l.health.quarantined, Proposed: l.health.proposed,
+			Codes: codeTexts(slices.SortedFunc(maps.Keys(l.toldCodes), netip.Addr.Compare)), Odd: l.oddTold,
 		})
 	}
 	return all
@@ -82,6 +88,12 @@ func (w *Watch) RestoreLists(now, kept time.Time, memories []Memory) {
 			l.budget.restore(w.now, m.Asked)
 		}
 		l.health.quarantined, l.health.proposed = sooner(m.Quarantined, w.now), m.Proposed
+		l.oddTold = m.Odd
+		for _, text := range m.Codes[:min(len(m.Codes), maxCodesOf)] {
+			if c, err := netip.ParseAddr(text); err == nil {
+				l.toldCodes[c] = true
+			}
+		}
 	}
 }
 
@@ -94,8 +106,8 @@ func (w *Watch) byName() map[string]*watched {
 	return lists
 }
 
-// apply takes one event of the history. It reports whether it is about the
-// listing.
+// apply takes one event of the history. It reports whether that says something
+// about the pair.
 func (r *restoredPair) apply(e Event, l *watched) bool {
 	switch e.Kind {
 	case Suspected:
@@ -108,6 +120,9 @@ func (r *restoredPair) apply(e Event, l *watched) bool {
 		r.stage = OnList // the clean answer of a Clearing is asked for again
 	case Cleared:
 		r.stage = NotListed
+	case CodeUnknown:
+		r.odd = true
+		return true
 	default:
 		return false
 	}
@@ -159,7 +174,12 @@ func (w *Watch) takeRestored(p *pair) {
 	}
 	delete(w.restored, key)
 	p.listing, p.stage = r.listing, r.stage
-	p.listing.id = w.id()
+	if r.odd {
+		p.list.setOdd(p)
+	}
+	if p.listing != nil {
+		p.listing.id = w.id()
+	}
 	p.rewind(w.now, 0) // written when the clock was ahead
 	if p.stage != NotListed {
 		p.unit.alarms++

@@ -1,6 +1,7 @@
 package dnsbl
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -74,20 +75,51 @@ func (w *Watch) learnHealth(t Task, a Answer, j Judgement) {
 	if a.Status.usable() {
 		l.failures = 0
 	}
-	for _, c := range j.Codes {
-		if reason, _ := l.meaning(c); reason != UnknownCode || j.Reason != UnknownCode && j.Reason != HasEntry {
-			continue
-		}
-		if len(l.toldCodes) < maxCodesOf && !l.toldCodes[c] {
-			l.toldCodes[c] = true
-			w.tell(Event{Kind: CodeUnknown, List: l.Name, Subject: t.Subject, Codes: []string{c.String()}, Text: UnknownCode.String()})
-		}
-	}
+	w.learnCodes(t.pair, j)
 	switch {
 	case j.Reason.refused() && l.health.state != Rejected:
 		w.refuse(l, j, a)
 	case j.Reason == Rewritten, l.failures == 3:
 		l.testSoon(w.now)
+	}
+}
+
+// learnCodes takes the codes of an answer that the list does not document. Each
+// pair that has one is in the history once. People are told of each such code, and
+// again when ten times as many pairs have one.
+func (w *Watch) learnCodes(p *pair, j Judgement) {
+	if j.Reason != UnknownCode && j.Reason != HasEntry {
+		return
+	}
+	l := p.list
+	var odd []netip.Addr
+	fresh := false
+	for _, c := range j.Codes {
+		if reason, _ := l.meaning(c); reason != UnknownCode {
+			continue
+		}
+		odd = append(odd, c)
+		if len(l.toldCodes) < maxCodesOf && !l.toldCodes[c] {
+			l.toldCodes[c], fresh = true, true
+		}
+	}
+	if odd == nil || p.odd && !fresh {
+		return
+	}
+	l.setOdd(p)
+	loud := fresh || l.odd >= 10*l.oddTold
+	if loud {
+		l.oddTold = l.odd
+	}
+	w.tell(Event{Kind: CodeUnknown, List: l.Name, Subject: p.unit.subject, Quiet: !loud, Codes: codeTexts(odd), Count: l.odd, Text: UnknownCode.String()})
+}
+
+// setOdd notes that the list answered about p with a code that it does not
+// document.
+func (l *watched) setOdd(p *pair) {
+	if !p.odd {
+		p.odd = true
+		l.odd++
 	}
 }
 

@@ -94,6 +94,7 @@ type pair struct {
 	line    line // the queue that it is in
 	welcome bool // known as good
 	lost    bool // no longer known as good, says one answer
+	odd     bool // its list answered about it with a code that it does not document, lately or before
 	direct  bool // not listed: it is asked of the list's own servers next; suspicious: that said so
 }
 

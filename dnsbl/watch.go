@@ -169,6 +169,9 @@ func (w *Watch) Remove(s Subject) {
 			p := &u.pairs[i]
 			heap.Remove(p.list.queueOf(p), int(p.at))
 			p.list.demand -= p.demand()
+			if p.odd {
+				p.list.odd--
+			}
 			p.asked, p.listing = 0, nil // an answer that is still on its way finds nothing
 		}
 	}

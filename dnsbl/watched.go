@@ -33,6 +33,8 @@ type watched struct {
 	shut bool
 
 	toldCodes map[netip.Addr]bool // unknown codes that were told
+	odd       int                 // pairs that have or had one
+	oddTold   int                 // how many had when that was told
 	falls     falseAlarms
 	crowd     crowd
 	zoneInfo  delegationInfo

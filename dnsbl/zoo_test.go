@@ -195,6 +195,7 @@ func TestZoo(t *testing.T) {
 		{"healthy", zooHealthy},
 		{"hostkarma-white", zooCode("hostkarma", cleanIP, []string{"127.0.0.1"}, Clean, IsWelcome, "white: sends only good mail")},
 		{"unknown-code", zooUnknownCode},
+		{"unknown-codes", zooUnknownCodes},
 		{"mailspike-good-17", zooCode("mailspike", cleanIP, []string{"127.0.0.17"}, Clean, IsWelcome, "good: good reputation")},
 		{"mailspike-neutral-14", zooCode("mailspike", cleanIP, []string{"127.0.0.14"}, Clean, IsNeutral, "neutral: neutral reputation")},
 		{"suomispam-test-99", zooSuomispam},
@@ -294,6 +295,57 @@ func zooUnknownCode(t *testing.T) {
 	}
 	if l := watch.Listings(ip)[0]; l.Stage != NotListed || l.Unknown.IsZero() {
 		t.Errorf("stage %s, unknown since %s; want not listed, and unknown", l.Stage, l.Unknown)
+	}
+	if got := UnknownOn(watch.Listings(ip)); !slices.Equal(got, []string{"spamcop"}) {
+		t.Errorf("nobody can tell what %q say", got)
+	}
+}
+
+// Each address with a code that its list does not document is in the history
+// once. People are told of the code, and again when ten times as many addresses
+// have such a one; a restart says nothing again.
+func zooUnknownCodes(t *testing.T) {
+	w, watch, servers := watching(t, "spamcop")
+	var events []Event
+	loud := func() (n []int) {
+		for _, e := range events {
+			if e.Kind == CodeUnknown && !e.Quiet {
+				n = append(n, e.Count)
+			}
+		}
+		return n
+	}
+	begin := func(addresses int) {
+		for i := range addresses {
+			text := fmt.Sprintf("192.0.2.%d", i+1)
+			servers[0].entries[label(t, text)] = []string{"127.0.0.77"}
+			add(t, w, watch, text)
+		}
+		events = append(events, w.run(t, watch, w.now.Add(6*time.Hour))...)
+	}
+	for i, run := range []struct {
+		addresses int
+		loud      []int
+	}{{1, []int{1}}, {9, []int{1}}, {9, []int{1}}, {12, []int{1, 10}}, {12, []int{1, 10}}} {
+		memories := watch.Memories()
+		_, watch, _ = watching(t, "spamcop")
+		watch.RestoreLists(w.now, w.now, memories)
+		watch.Restore(roundTrip(t, events))
+		begin(run.addresses)
+		if got := loud(); !slices.Equal(got, run.loud) {
+			t.Errorf("run %d tells of %v addresses, want %v", i, got, run.loud)
+		}
+		for n := range run.addresses {
+			if got := kinds(events, subject(t, fmt.Sprintf("192.0.2.%d", n+1))); len(got) != 1 {
+				t.Errorf("run %d, address %d: %q", i, n+1, got)
+			}
+		}
+	}
+	servers[0].entries[label(t, "192.0.2.1")] = []string{"127.0.0.78"}
+	before := len(events)
+	events = append(events, w.run(t, watch, w.now.Add(6*time.Hour))...)
+	if got := events[before:]; len(got) != 1 || got[0].Quiet || !slices.Equal(got[0].Codes, []string{"127.0.0.78"}) {
+		t.Errorf("another code: %+v", got)
 	}
 }
 

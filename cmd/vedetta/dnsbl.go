@@ -333,7 +333,10 @@ func (cmd *dnsblHistoryCmd) Run(ctx context.Context, std std) error {
 	for _, c := range changes {
 		what := c.Text
 		if c.Meaning != "" {
-			what = fmt.Sprintf("%s (%s)", c.Meaning, strings.Join(c.Codes, ", "))
+			what = c.Meaning
+		}
+		if len(c.Codes) > 0 {
+			what += " (" + strings.Join(c.Codes, ", ") + ")"
 		}
 		if c.Reason != "" {
 			what += ": " + c.Reason

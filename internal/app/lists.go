@@ -466,7 +466,7 @@ func (l *listWatch) took(ctx context.Context, events []dnsbl.Event) {
 		l.unwritten = l.unwritten[over:]
 	}
 	l.writeDown(ctx)
-	if slices.ContainsFunc(events, func(e dnsbl.Event) bool { return e.Kind == dnsbl.ListState }) {
+	if slices.ContainsFunc(events, func(e dnsbl.Event) bool { return e.Kind == dnsbl.ListState || e.Kind == dnsbl.CodeUnknown }) {
 		l.keepLists(ctx) // before anybody is told
 	}
 	l.tellSoon(ctx)

@@ -281,6 +281,41 @@ func TestListTroubleOutlivesARestart(t *testing.T) {
 	})
 }
 
+// What a list answers and does not document is told once, however often the
+// service starts, and the address does not read as clean meanwhile.
+func TestUnknownCode(t *testing.T) {
+	state := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeDNS{entries: map[string]string{spamcopTest: "127.0.0.2", onSpamcop: "127.0.0.77"}}
+		for range 3 {
+			s := startLists(t, state, f)
+			time.Sleep(3 * time.Hour)
+			now, err := s.lists.Lists(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if g := now.Subjects[0]; !slices.Equal(g.Unknown, []string{"spamcop"}) || !g.Checked.IsZero() {
+				t.Errorf("shown: %+v", g)
+			}
+			if diff := cmp.Diff([]string{"block list spamcop needs a look"}, s.letters(t)); diff != "" {
+				t.Errorf("letters (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff([]string{"unknown-code"}, s.history(t)); diff != "" {
+				t.Errorf("history (-want +got):\n%s", diff)
+			}
+			s.stop()
+		}
+		f.set(func() { delete(f.entries, onSpamcop) })
+		s := startLists(t, state, f)
+		time.Sleep(time.Hour)
+		now, err := s.lists.Lists(t.Context())
+		if err != nil || len(now.Subjects[0].Unknown) > 0 || time.Since(now.Subjects[0].Checked) > time.Hour {
+			t.Errorf("clean: %+v, %v", now.Subjects, err)
+		}
+		s.stop()
+	})
+}
+
 // TestListPanics has a mistake of ours cost one answer, or the watch over block
 // lists, and never the service.
 func TestListPanics(t *testing.T) {
@@ -321,7 +356,7 @@ func (l *listWatch) answers(t *testing.T) (clean, unknown int) {
 	if err != nil || len(now.Subjects) != 1 || now.Watched != 1 {
 		t.Fatalf("%+v, %v", now, err)
 	}
-	return now.Subjects[0].Clean, now.Subjects[0].Unknown
+	return now.Subjects[0].Clean, len(now.Subjects[0].Unknown)
 }
 
 func (l *listWatch) listStates(t *testing.T) (states []string) {

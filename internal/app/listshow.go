@@ -23,8 +23,9 @@ func (s *service) listDesk() web.Lists {
 }
 
 // Lists implements web.Lists.
-func (l *listWatch) Lists(ctx context.Context) (now web.ListsNow, err error) {
-	err = l.do(ctx, func() {
+func (l *listWatch) Lists(ctx context.Context) (web.ListsNow, error) {
+	var now web.ListsNow
+	err := l.do(ctx, func() {
 		now = web.ListsNow{Distrust: l.distrust, Subjects: []web.ListSubject{}, Lists: []web.ListState{}}
 		for _, s := range slices.SortedFunc(maps.Keys(l.sources), dnsbl.Subject.Compare) {
 			now.Subjects = append(now.Subjects, l.show(s, l.sources[s]))
@@ -42,7 +43,9 @@ func (l *listWatch) Lists(ctx context.Context) (now web.ListsNow, err error) {
 	if err != nil {
 		return web.ListsNow{}, err
 	}
-	slices.SortStableFunc(now.Subjects, func(a, b web.ListSubject) int { return cmp.Compare(b.Exposure, a.Exposure) })
+	slices.SortStableFunc(now.Subjects, func(a, b web.ListSubject) int {
+		return cmp.Or(cmp.Compare(b.Exposure, a.Exposure), cmp.Compare(len(b.Unknown), len(a.Unknown)))
+	})
 	now.Watched = len(now.Subjects)
 	return now, nil
 }
@@ -51,14 +54,13 @@ func (l *listWatch) Lists(ctx context.Context) (now web.ListsNow, err error) {
 func (l *listWatch) show(s dnsbl.Subject, found string) web.ListSubject {
 	all := l.watch.Listings(s)
 	exposure := dnsbl.Exposure(all)
-	shown := web.ListSubject{Subject: s.String(), Found: found, Exposure: round(exposure, 2), Level: dnsbl.LevelOf(exposure).String(), Listings: []web.Listing{}}
+	shown := web.ListSubject{Subject: s.String(), Found: found, Exposure: round(exposure, 2), Level: dnsbl.LevelOf(exposure).String(), Listings: []web.Listing{}, Unknown: dnsbl.UnknownOn(all)}
+	shown.Clean = len(cleanOn(all, shown.Unknown))
 	for _, g := range all {
+		if g.Checked.After(shown.Checked) {
+			shown.Checked = g.Checked
+		}
 		if g.Stage == dnsbl.NotListed {
-			if l.distrust != "" || g.Frozen || g.Checked.IsZero() || !g.Unknown.IsZero() {
-				shown.Unknown++
-			} else {
-				shown.Clean++
-			}
 			continue
 		}
 		shown.Listings = append(shown.Listings, web.Listing{
@@ -97,4 +99,20 @@ func (l *listWatch) ListHistory(ctx context.Context, q web.ListQuery) ([]web.Lis
 		changes = append(changes, c)
 	}
 	return changes, nil
+}
+
+// cleanOn is the lists that say that a subject is not on them, in whole and in
+// part: its listings, and the lists that cannot tell.
+func cleanOn(all []dnsbl.Listing, unknown []string) map[string]bool {
+	clean := map[string]bool{}
+	for i := range all {
+		clean[all[i].List] = !slices.Contains(unknown, all[i].List)
+	}
+	for i := range all {
+		if g := &all[i]; g.Stage != dnsbl.NotListed {
+			clean[g.List] = false
+		}
+	}
+	maps.DeleteFunc(clean, func(_ string, is bool) bool { return !is })
+	return clean
 }

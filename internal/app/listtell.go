@@ -313,7 +313,10 @@ func (l *listWatch) tellOnce(ctx context.Context, events []dnsbl.Event) {
 		case dnsbl.MassListing:
 			text = fmt.Sprintf("it lists %d unrelated addresses at once; %s", e.Count, e.Text)
 		case dnsbl.CodeUnknown:
-			text = fmt.Sprintf("it answered %s about %s, which it does not document", strings.Join(e.Codes, ", "), e.Subject)
+			if e.Quiet {
+				continue
+			}
+			text = fmt.Sprintf("it answered %s about %s, which it does not document: nobody can tell whether that is listed; it is the case of %d of what is watched so far", strings.Join(e.Codes, ", "), e.Subject, e.Count)
 		case dnsbl.Redelegated:
 			text = "its zone is served by others: " + e.Text
 		case dnsbl.RemovalDue:

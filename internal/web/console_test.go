@@ -49,7 +49,7 @@ func watching(subjects int) atlas {
 		a.now.Lists = append(a.now.Lists, ListState{List: fmt.Sprint("list", i), Title: "List of " + state, State: state, Since: since, Text: "as it is: " + state, Terms: "for anybody", Asked: 1234})
 	}
 	for i := range subjects {
-		s := ListSubject{Subject: fmt.Sprintf("203.0.%d.%d", i/256, i%256), Found: "configuration", Level: "none", Clean: 21, Unknown: 12}
+		s := ListSubject{Subject: fmt.Sprintf("203.0.%d.%d", i/256, i%256), Found: "configuration", Level: "none", Clean: 21, Unknown: []string{"psbl"}}
 		switch i {
 		case 0:
 			s.Exposure, s.Level = 0.95, "page"

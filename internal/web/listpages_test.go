@@ -42,7 +42,7 @@ func TestListsPage(t *testing.T) {
 		"Wrong now", "203.0.0.0", "95 %", "critical", "List of HEALTHY", "listed", "3 h ago", "source of spam", "127.0.0.2", "see the page",
 		`href="https://lists.example/removal" rel="noreferrer noopener"`, "lists.example",
 		"203.0.0.1", "information", "suspected: nobody has confirmed it yet", "cannot be believed now (does not answer)",
-		"1–100 of 300", "203.0.0.99", "on none of 21; 12 cannot tell", "Page 1 of 3",
+		"1–100 of 300", "203.0.0.99", "on none of 21; 1 cannot tell", "Page 1 of 3",
 		"refuses to answer us", "as it is: NO_KEY", "not tested yet", "believed, but slow", "1,234")
 	if strings.Contains(page, "203.0.0.100") || strings.Contains(page, "javascript") {
 		t.Errorf("too much is shown:\n%s", page)
@@ -61,10 +61,10 @@ func TestVerdictsHaveThreeAnswers(t *testing.T) {
 		row  string // verdict of the first subject
 	}{
 		{"clean", ListsNow{Subjects: []ListSubject{{Subject: "x", Clean: 1}}, Lists: healthy}, "Nothing is known to be listed.", "clean"},
-		{"no list can tell", ListsNow{Subjects: []ListSubject{{Subject: "x", Unknown: 1}}, Lists: keyless}, "Nobody can tell", "unknown"},
-		{"distrust", ListsNow{Distrust: "the resolver rewrites", Subjects: []ListSubject{{Subject: "x", Unknown: 1}}, Lists: healthy}, "Nobody can tell", "unknown"},
+		{"no list can tell", ListsNow{Subjects: []ListSubject{{Subject: "x", Unknown: []string{"psbl"}}}, Lists: keyless}, "Nobody can tell", "unknown"},
+		{"distrust", ListsNow{Distrust: "the resolver rewrites", Subjects: []ListSubject{{Subject: "x", Unknown: []string{"psbl"}}}, Lists: healthy}, "Nobody can tell", "unknown"},
 		{"not asked yet", ListsNow{Subjects: []ListSubject{{Subject: "x"}}, Lists: healthy}, "Nobody can tell", "unknown"},
-		{"some not asked yet", ListsNow{Subjects: []ListSubject{{Subject: "x", Clean: 1}, {Subject: "y", Unknown: 1}}, Lists: healthy}, "1 is unknown: no list can tell.", "clean"},
+		{"some not asked yet", ListsNow{Subjects: []ListSubject{{Subject: "x", Clean: 1}, {Subject: "y", Unknown: []string{"psbl"}}}, Lists: healthy}, "1 is unknown: no list can tell.", "clean"},
 		{"suspected", ListsNow{Subjects: []ListSubject{{Subject: "x", Listings: on("SUSPECT"), Clean: 3}}, Lists: healthy}, "1 may be: that is being confirmed.", "suspected"},
 		{"listed", ListsNow{Subjects: []ListSubject{{Subject: "x", Listings: on("LISTED"), Clean: 3}}, Lists: healthy}, "1 of 1 is listed.", "listed"},
 		{"leaving", ListsNow{Subjects: []ListSubject{{Subject: "x", Listings: on("CLEARING"), Clean: 3}}, Lists: healthy}, "1 of 1 is listed.", "listed"},

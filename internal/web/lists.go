@@ -28,10 +28,12 @@ type ListSubject struct {
 	Subject  string    `json:"subject"`
 	Found    string    `json:"found"`    // how it came to be watched
 	Exposure float64   `json:"exposure"` // 0 to 1
-	Level    string    `json:"level"`    // none, note, warn, page
+	Level    string    `json:"level"`    // none, note, warn, page; none is clean only where no list is unknown
 	Clean    int       `json:"clean"`    // lists that say that it is not on them
-	Unknown  int       `json:"unknown"`  // lists that are asked and cannot tell now, or have not yet
 	Listings []Listing `json:"listings"` // those that it is on, or may be
+
+	Unknown []string  `json:"unknown,omitempty"` // lists of which nobody can tell now whether it is on them
+	Checked time.Time `json:"checked,omitzero"`  // the latest usable answer of any list
 }
 
 // A Listing is a subject on a list.
