@@ -19,6 +19,7 @@ const (
 	Relapsed              // the second answer says listed again
 	Flapped               // listed and cleared more than three times in 24 hours; from here on one incident
 	Cleared               // clean, confirmed
+	Welcomed              // known as a good sender
 	WelcomeLost           // no longer known as a good sender
 	CodeUnknown           // codes that the list does not document: somebody has to look
 	ListState             // the health of a list changed
@@ -30,7 +31,7 @@ const (
 
 var eventTexts = [eventKinds]string{
 	"", "suspected", "dismissed", "listed", "recoded", "clearing", "relapsed", "flapping", "cleared",
-	"welcome-lost", "unknown-code", "list-state", "mass-listing", "redelegated", "removal-due",
+	"welcomed", "welcome-lost", "unknown-code", "list-state", "mass-listing", "redelegated", "removal-due",
 }
 
 // String returns the kind as it is stored: "listed", "cleared", …

@@ -62,6 +62,23 @@ func runThrough(t testing.TB, r Resolver, w *world, watch *Watch, until time.Tim
 	return events
 }
 
+// restart returns a watch over the lists that goes on where another ended.
+func restart(t testing.TB, w *world, before *Watch, history []Event, lists ...string) *Watch {
+	t.Helper()
+	data, err := json.Marshal(before.Memories())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var memories []Memory
+	if err := json.Unmarshal(data, &memories); err != nil {
+		t.Fatal(err)
+	}
+	_, watch, _ := watching(t, lists...)
+	watch.RestoreLists(w.now, w.now, memories)
+	watch.Restore(roundTrip(t, history))
+	return watch
+}
+
 // roundTrip writes events as JSON and reads them back, as a store does.
 func roundTrip(t testing.TB, events []Event) (read []Event) {
 	t.Helper()

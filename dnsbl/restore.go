@@ -19,6 +19,7 @@ type restoredPair struct {
 	stage   Stage
 	listing *listing
 	odd     bool
+	welcome bool
 }
 
 // Restore takes the history from before a restart, in its order: what is
@@ -44,7 +45,7 @@ func (w *Watch) Restore(history []Event) {
 			continue
 		}
 		w.restored[key] = r
-		if r.listing == nil && !r.odd {
+		if r.listing == nil && !r.odd && !r.welcome {
 			delete(w.restored, key)
 		}
 	}
@@ -59,6 +60,9 @@ type Memory struct {
 	Proposed    bool      `json:"proposed,omitempty"`   // its removal was, in this quarantine
 	Codes       []string  `json:"codes,omitempty"`      // those that it does not document and that were told
 	Odd         int       `json:"odd,omitempty"`        // how many subjects had one, when that was told
+	Zone        string    `json:"zone,omitempty"`       // without a key, that the rest is about
+	Servers     []string  `json:"servers,omitempty"`    // of it
+	Primary     string    `json:"primary,omitempty"`
 }
 
 // Memories returns what is to be given to [Watch.RestoreLists] after a restart.
@@ -68,6 +72,7 @@ func (w *Watch) Memories() []Memory {
 		all = append(all, Memory{
 			List: l.Name, Asked: l.budget.askedAt(w.now), Quarantined: l.health.quarantined, Proposed: l.health.proposed,
 			Codes: codeTexts(slices.SortedFunc(maps.Keys(l.toldCodes), netip.Addr.Compare)), Odd: l.oddTold,
+			Zone: l.hide(l.zone), Servers: slices.Clone(l.zoneInfo.servers), Primary: l.zoneInfo.primary,
 		})
 	}
 	return all
@@ -88,6 +93,9 @@ func (w *Watch) RestoreLists(now, kept time.Time, memories []Memory) {
 			l.budget.restore(w.now, m.Asked)
 		}
 		l.health.quarantined, l.health.proposed = sooner(m.Quarantined, w.now), m.Proposed
+		if m.Zone == l.hide(l.zone) {
+			l.zoneInfo.servers, l.zoneInfo.primary = m.Servers, m.Primary
+		}
 		l.oddTold = m.Odd
 		for _, text := range m.Codes[:min(len(m.Codes), maxCodesOf)] {
 			if c, err := netip.ParseAddr(text); err == nil {
@@ -112,7 +120,7 @@ func (r *restoredPair) apply(e Event, l *watched) bool {
 	switch e.Kind {
 	case Suspected:
 		l.falls.suspected++
-		r.stage = Suspicious
+		r.stage, r.welcome = Suspicious, false
 	case Dismissed:
 		l.falls.dismissed++
 		r.stage = NotListed
@@ -122,6 +130,9 @@ func (r *restoredPair) apply(e Event, l *watched) bool {
 		r.stage = NotListed
 	case CodeUnknown:
 		r.odd = true
+		return true
+	case Welcomed, WelcomeLost:
+		r.welcome = e.Kind == Welcomed
 		return true
 	default:
 		return false
@@ -173,7 +184,7 @@ func (w *Watch) takeRestored(p *pair) {
 		return
 	}
 	delete(w.restored, key)
-	p.listing, p.stage = r.listing, r.stage
+	p.listing, p.stage, p.welcome = r.listing, r.stage, r.welcome
 	if r.odd {
 		p.list.setOdd(p)
 	}

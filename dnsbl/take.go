@@ -307,13 +307,20 @@ func (w *Watch) leave(p *pair) {
 func (w *Watch) welcome(p *pair, j Judgement) {
 	switch {
 	case j.Reason == IsWelcome:
+		if !p.welcome {
+			w.tellWelcome(Welcomed, p, j)
+		}
 		p.welcome, p.lost = true, false
 	case p.welcome && !p.lost:
 		p.lost = true
 	case p.welcome:
 		p.welcome, p.lost = false, false
-		w.tell(Event{Kind: WelcomeLost, List: p.list.Name, Subject: p.unit.subject, Codes: codeTexts(j.Codes), Meaning: j.Meaning})
+		w.tellWelcome(WelcomeLost, p, j)
 	}
+}
+
+func (w *Watch) tellWelcome(kind EventKind, p *pair, j Judgement) {
+	w.tell(Event{Kind: kind, List: p.list.Name, Subject: p.unit.subject, Codes: codeTexts(j.Codes), Meaning: j.Meaning})
 }
 
 // tellListing adds an event about the listing of p.

@@ -253,9 +253,7 @@ func quarantineOutlivesRestarts(t *testing.T, status Status, want State) {
 		} else if h.State != want || !h.Quarantined.Equal(since) {
 			t.Fatalf("on day %d it is %s, in quarantine since %s; want %s, %s", day, h.State, h.Quarantined, want, since)
 		}
-		kept := watch.Memories()
-		_, watch, _ = watching(t, "spamcop")
-		watch.RestoreLists(w.now, w.now, kept)
+		watch = restart(t, w, watch, nil, "spamcop")
 		if h := watch.Health()[0]; h.State != Untested {
 			t.Fatalf("right after the restart: %+v", h)
 		}

@@ -492,11 +492,16 @@ func listingRow(e dnsbl.Event) store.ListingRow {
 	if err != nil {
 		panic(err) // plain data
 	}
-	row := store.ListingRow{Time: e.Time, Kind: e.Kind.String(), List: e.List, Body: body, Ends: e.Kind == dnsbl.Cleared || e.Kind == dnsbl.Dismissed, Passing: isPassing(e.Kind)}
+	row := store.ListingRow{Time: e.Time, Kind: e.Kind.String(), List: e.List, Body: body, Ends: isEnd(e.Kind), Passing: isPassing(e.Kind)}
 	if e.Subject != (dnsbl.Subject{}) {
 		row.Subject = e.Subject.String()
 	}
 	return row
+}
+
+// isEnd reports whether what was known of a subject and list is over with a change.
+func isEnd(k dnsbl.EventKind) bool {
+	return k == dnsbl.Cleared || k == dnsbl.Dismissed || k == dnsbl.WelcomeLost
 }
 
 // isPassing reports whether a change says nothing any more once another one

@@ -69,7 +69,7 @@ type ListQuery struct {
 // A ListChange is one change: of a subject on a list, or of a list.
 type ListChange struct {
 	Time    time.Time `json:"time"`
-	Kind    string    `json:"kind"` // suspected, dismissed, listed, recoded, clearing, relapsed, flapping, cleared, list-state, …
+	Kind    string    `json:"kind"` // suspected, dismissed, listed, recoded, clearing, relapsed, flapping, cleared, welcomed, welcome-lost, unknown-code, list-state, …
 	List    string    `json:"list"`
 	Subject string    `json:"subject,omitempty"`
 	Since   time.Time `json:"since,omitzero"`
