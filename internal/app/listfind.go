@@ -176,18 +176,33 @@ func (l *listWatch) isNamed(addr netip.Addr, receiver string, now time.Time) boo
 // addressesIn finds the IP addresses in a text, at most four.
 func addressesIn(text string) (addrs []netip.Addr) {
 	for _, word := range strings.FieldsFunc(text, func(r rune) bool {
-		return !(r >= '0' && r <= '9' || r >= 'a' && r <= 'f' || r >= 'A' && r <= 'F' || r == '.' || r == ':')
+		return !(r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r == '.' || r == ':')
 	}) {
-		word = strings.TrimRight(word, ".:")
-		addr, err := netip.ParseAddr(word)
-		if err != nil {
-			addr, err = netip.ParseAddr(strings.TrimLeft(word, ".:"))
-		}
-		if err == nil && len(addrs) < 4 {
-			addrs = append(addrs, addr.Unmap())
+		if addr, ok := addressIn(strings.Trim(word, ".:")); ok && len(addrs) < 4 {
+			addrs = append(addrs, addr)
 		}
 	}
 	return addrs
+}
+
+// global6 is what IPv6 addresses on the Internet are from.
+var global6 = netip.MustParsePrefix("2000::/3")
+
+// addressIn finds the address that a word is, may be with words before it and a
+// port after it: 203.0.113.9, blocked:203.0.113.9:25, IPv6:2001:db8::9.
+func addressIn(word string) (netip.Addr, bool) {
+	for more := true; more; {
+		addr, err := netip.ParseAddr(word)
+		if addr = addr.Unmap(); err == nil && (addr.Is4() || global6.Contains(addr)) {
+			return addr, true
+		}
+		head := ""
+		head, word, more = strings.Cut(word, ":")
+		if addr, err := netip.ParseAddr(head); err == nil {
+			return addr, true
+		}
+	}
+	return netip.Addr{}, false
 }
 
 // Signs are early signs about an address, in the last while.

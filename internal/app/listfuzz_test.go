@@ -38,6 +38,7 @@ func FuzzSPFAddresses(f *testing.F) {
 func FuzzAddressesIn(f *testing.F) {
 	f.Add("554 Client host [203.0.113.9] blocked; see http://x/?ip=2001:db8::1")
 	f.Add("::::::1.1.1.1.1")
+	f.Add("[IPv6:2001:db8::9]:25 blocked:203.0.113.9:25")
 	f.Fuzz(func(t *testing.T, text string) {
 		addrs := addressesIn(text)
 		if len(addrs) > 4 {

@@ -678,11 +678,20 @@ func TestConfiguredNetworks(t *testing.T) {
 
 func TestAddressesIn(t *testing.T) {
 	for text, want := range map[string][]string{
-		"550 5.7.1 Client host [203.0.113.9] blocked using zen.spamhaus.org":      {"203.0.113.9"},
-		"554 IP=203.0.113.9 - see 2001:db8::9.":                                   {"203.0.113.9", "2001:db8::9"},
-		"421 4.7.0 [TSS04] Messages from ::ffff:203.0.113.9 temporarily deferred": {"203.0.113.9"},
-		"version 1.2.3.4.5 of 1.2.3, at 10:20:30":                                 nil,
-		"1.1.1.1 1.1.1.2 1.1.1.3 1.1.1.4 1.1.1.5 1.1.1.6":                         {"1.1.1.1", "1.1.1.2", "1.1.1.3", "1.1.1.4"},
+		"550 5.7.1 Client host [203.0.113.9] blocked using zen.spamhaus.org":                {"203.0.113.9"},
+		"554 IP=203.0.113.9 - see 2001:db8::9.":                                             {"203.0.113.9", "2001:db8::9"},
+		"421 4.7.0 [TSS04] Messages from ::ffff:203.0.113.9 temporarily deferred":           {"203.0.113.9"},
+		"550 Blocked:203.0.113.9":                                                           {"203.0.113.9"},
+		"listed:203.0.113.9":                                                                {"203.0.113.9"},
+		"203.0.113.9:25 refused":                                                            {"203.0.113.9"},
+		"IP:203.0.113.9:25: 550 no":                                                         {"203.0.113.9"},
+		"Client host [2001:db8::1]:25 blocked":                                              {"2001:db8::1"},
+		"[IPv6:2001:db8::9] and listed:2001:db8::8, face:203.0.113.9":                       {"2001:db8::9", "2001:db8::8", "203.0.113.9"},
+		"bad:2001:db8::7 ip=203.0.113.9/32 http://x.test/?203.0.113.10":                     {"2001:db8::7", "203.0.113.9", "203.0.113.10"},
+		"dead.beef face: cafe:1 face::b00c ::1 fe80::1 de:ad:be:ef":                         nil,
+		"blocked using 9.113.0.203.zen.spamhaus.org, 203.0.113.9.example.com, a203.0.113.9": nil,
+		"version 1.2.3.4.5 of 1.2.3, at 10:20:30":                                           nil,
+		"1.1.1.1 1.1.1.2 1.1.1.3 1.1.1.4 1.1.1.5 1.1.1.6":                                   {"1.1.1.1", "1.1.1.2", "1.1.1.3", "1.1.1.4"},
 		"": nil,
 		"\xff\x00:::" + strings.Repeat("1.", 300): nil,
 	} {
