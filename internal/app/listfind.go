@@ -11,8 +11,12 @@ import (
 	"github.com/vedetta-watch/vedetta/dnsbl"
 )
 
-// findEvery is how often our outgoing addresses are looked for.
-const findEvery = 15 * time.Minute
+// findEvery is how often our outgoing addresses are looked for, and findAgain how
+// soon after the resolver was not trusted.
+const (
+	findEvery = 15 * time.Minute
+	findAgain = time.Minute
+)
 
 // findAddresses looks for our outgoing addresses until ctx ends: those that
 // are configured, those of this host, and those that the SPF records of our
@@ -25,15 +29,41 @@ func (l *listWatch) findAddresses(ctx context.Context) error {
 				found = append(found, foundSubject{dnsbl.Address(addr), "interface"})
 			}
 		}
+		pause := findEvery
 		if l.config.SPF {
-			for _, domain := range l.config.Domains {
-				found = append(found, spfAddresses(ctx, l.client, domain, l.config.Domains)...)
+			spf, ok := l.findSPF(ctx, l.client)
+			if !ok {
+				pause = findAgain
 			}
+			found = append(found, spf...)
 		}
-		if l.do(ctx, func() { l.watchAll(ctx, found) }) != nil || wait(ctx, findEvery) != nil {
+		if l.do(ctx, func() { l.watchAll(ctx, found) }) != nil || wait(ctx, pause) != nil {
 			return nil
 		}
 	}
+}
+
+// findSPF looks for what the SPF records of our domains allow to send. It reports
+// false, and finds nothing, while the resolver is not trusted: one that makes
+// addresses up would make them ours.
+func (l *listWatch) findSPF(ctx context.Context, r spfResolver) (found []foundSubject, ok bool) {
+	if !l.isTrusted(ctx) {
+		return nil, false
+	}
+	for _, domain := range l.config.Domains {
+		found = append(found, spfAddresses(ctx, r, domain, l.config.Domains)...)
+	}
+	if !l.isTrusted(ctx) { // it was examined meanwhile
+		return nil, false
+	}
+	return found, true
+}
+
+// isTrusted reports whether the resolvers are believed.
+func (l *listWatch) isTrusted(ctx context.Context) bool {
+	trusted := false
+	err := l.do(ctx, func() { trusted = l.distrust == "" })
+	return err == nil && trusted
 }
 
 // A foundSubject is what is to be watched, and how it was found.

@@ -676,6 +676,45 @@ func TestConfiguredNetworks(t *testing.T) {
 	}
 }
 
+// What a resolver that is not trusted says of SPF records, before or after they
+// were looked up, makes no address ours.
+func TestSPFNeedsTrust(t *testing.T) {
+	l := &listWatch{p: &pipeline{}, asks: make(chan func()), over: make(chan struct{}), distrust: "it was not examined yet",
+		config: config.DNSBL{Domains: []string{"a.test"}}}
+	go func() {
+		for f := range l.asks {
+			f()
+		}
+	}()
+	defer close(l.asks)
+	records := fakeSPF{TXT: map[string][]string{"a.test": {"v=spf1 a:gone.test"}}, A: map[string][]netip.Addr{"gone.test": {netip.MustParseAddr("203.0.113.80")}}}
+	if found, ok := l.findSPF(t.Context(), records); len(found) > 0 || ok {
+		t.Errorf("before the examination: %v", found)
+	}
+	trust := func(why string) func() { return func() { l.distrust = why } }
+	if err := l.do(t.Context(), trust("")); err != nil {
+		t.Fatal(err)
+	}
+	if found, ok := l.findSPF(t.Context(), records); len(found) != 1 || !ok {
+		t.Errorf("trusted: %v", found)
+	}
+	fails := failing{records, func() { _ = l.do(t.Context(), trust("it makes names up")) }}
+	if found, ok := l.findSPF(t.Context(), fails); len(found) > 0 || ok {
+		t.Errorf("examined meanwhile: %v", found)
+	}
+}
+
+// A failing resolver is found out while it is asked.
+type failing struct {
+	spfResolver
+	found func()
+}
+
+func (f failing) Lookup(ctx context.Context, name string, qtype uint16) dnsclient.Answer {
+	f.found()
+	return f.spfResolver.Lookup(ctx, name, qtype)
+}
+
 func TestAddressesIn(t *testing.T) {
 	for text, want := range map[string][]string{
 		"550 5.7.1 Client host [203.0.113.9] blocked using zen.spamhaus.org":                {"203.0.113.9"},
