@@ -194,9 +194,8 @@ func (w *Watch) suspect(p *pair, a Answer, j Judgement) {
 	l.falls.suspected++
 	l.testSoon(w.now)
 	w.tellListing(Suspected, p, true)
-	sweep := time.Duration(4 * float64(l.Every) * l.stretch()) // an address that sends not now, but lately
 	hood := p.unit.subject.neighbourhood()
-	if w.hoods[hood] > 0 && l.crowd.add(hood, w.now, sweep, len(w.hoods)) {
+	if w.hoods[hood] > 0 && l.crowd.add(hood, w.now, crowdWithin*l.Every, len(w.hoods)) {
 		w.tell(Event{Kind: MassListing, List: l.Name, Count: len(l.crowd.recent), State: l.health.state,
 			Text: "it lists many unrelated subjects at once; nothing should be done about them until another list agrees"})
 	}

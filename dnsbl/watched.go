@@ -157,14 +157,18 @@ type crowd struct {
 }
 
 // The share of the watched neighbourhoods, and the number, that one list may
-// newly list in one sweep.
+// newly list within so many of its intervals: an address that sends not now, but
+// lately, is asked about in that time. Where a budget stretches the intervals that
+// is not the time of a sweep, but what is listed over half a day is not the list's
+// doing.
 const (
-	crowdShare = 0.02
-	crowdLeast = 5
+	crowdShare  = 0.02
+	crowdLeast  = 5
+	crowdWithin = 4
 )
 
 // add notes a new suspicion and reports whether a mass listing begins with
-// it. within is the time of a sweep, of is how many neighbourhoods there are.
+// it. within is the time that counts, of is how many neighbourhoods there are.
 func (c *crowd) add(s Subject, now time.Time, within time.Duration, of int) bool {
 	if c.recent == nil {
 		c.recent = map[Subject]time.Time{}

@@ -230,6 +230,8 @@ func TestZoo(t *testing.T) {
 		{"authority-is-private", zooShut(Answer{Status: Closed})},
 		{"authority-refuses-us", zooShut(found("127.255.255.254"))},
 		{"redelegated", zooRedelegated},
+		{"six-in-a-day", zooStretched(6, 2*time.Hour, false)},
+		{"forty-at-once-and-rarely-asked", zooStretched(40, 0, true)},
 		{"no-listing-while-the-test-hangs", zooTestHangs},
 	}
 	for _, tt := range tests {
@@ -477,6 +479,40 @@ func zooStrangers(t *testing.T) {
 	}
 	if len(listings) != 2 {
 		t.Errorf("ours is on %d lists, want 2", len(listings))
+	}
+}
+
+// Six networks that come to be listed two hours apart are no mass listing, however
+// rarely the budget lets the list be asked; forty at once are.
+func zooStretched(listed int, apart time.Duration, mass bool) func(*testing.T) {
+	return func(t *testing.T) {
+		w, watch, servers := watching(t, "spamcop")
+		l := watch.lists[0]
+		l.PerDay, l.budget.perDay = 400, 400
+		for i := range 40 {
+			text := fmt.Sprintf("100.%d.1.1", 128+i)
+			add(t, w, watch, text)
+			if i < listed {
+				servers[0].entries[label(t, text)] = []string{"127.0.0.2"}
+				servers[0].since[label(t, text)] = func(now time.Time) bool {
+					return !now.Before(epoch.Add(wholeDay + time.Duration(i)*apart))
+				}
+			}
+		}
+		var events []Event
+		for w.now.Before(epoch.Add(2 * wholeDay)) {
+			for s := range watch.Subjects() {
+				watch.Sent(w.now, s)
+			}
+			events = append(events, w.run(t, watch, w.now.Add(30*time.Minute))...)
+		}
+		if stretch := watch.Health()[0].Stretch; stretch < 10 {
+			t.Errorf("the intervals are stretched by %.1f", stretch)
+		}
+		found := slices.Contains(kinds(events, Subject{}), "mass-listing")
+		if n := len(told(events)); found != mass || !mass && n != listed || mass && n > listed/4 {
+			t.Errorf("%d of %d listings are told, a mass listing: %t", n, listed, found)
+		}
 	}
 }
 
