@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -32,8 +33,8 @@ type Book struct {
 	Keep time.Duration
 
 	mu        sync.Mutex
-	incidents map[string]*Incident // by finding ID
-	changed   map[string]bool      // finding IDs changed since the last Changed
+	incidents map[string]*Incident // by ID
+	changed   map[string]bool      // IDs changed since the last Changed
 	evicted   int
 }
 
@@ -61,26 +62,47 @@ func (b *Book) record(f rules.Finding, d rules.Decision, failure string, at time
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	in, known := b.incidents[f.ID]
+	id := idOf(f)
+	in, known := b.incidents[id]
 	if known && !in.Resolved.IsZero() && !f.Time.After(in.Resolved) {
 		return Change{}, false // old news about what is over
 	}
 	if !known {
-		in = &Incident{ID: ID(f.ID), State: Opened, Opened: at}
-		b.addLocked(f.ID, in)
+		in = &Incident{ID: id, State: Opened, Opened: at}
+		b.addLocked(id, in)
 	}
 	before := *in
 	in.reopen(f)
+	fresh := in.fresh(f)
 	kind := in.take(f, d, failure)
 	if before.unchanged(*in) {
 		return Change{}, false
 	}
 	in.Changed = at
-	b.changed[f.ID] = true
+	b.changed[id] = true
 	if kind == Silent {
 		return Change{}, false
 	}
-	return in.change(kind, d, f.Hard, at), true
+	c := in.change(kind, d, f.Hard, at)
+	c.New = fresh
+	return c, true
+}
+
+// idOf is the ID of the incident that a finding belongs to.
+func idOf(f rules.Finding) string { return ID(cmp.Or(f.Continues, f.ID)) }
+
+// Refresh replaces the finding of an open lasting incident by what is known
+// now, where that is nothing to tell: some of its parts are gone, or it weighs
+// less. An older finding changes nothing.
+func (b *Book) Refresh(f rules.Finding, at time.Time) {
+	id := idOf(f)
+	b.each(func(in *Incident) bool {
+		if in.ID != id || !in.Open() || !in.Finding.Lasting || f.Time.Before(in.Finding.Time) {
+			return false
+		}
+		in.Finding, in.Changed = f, at
+		return true
+	})
 }
 
 // unchanged says whether what Record compares is the same in both.
@@ -108,11 +130,12 @@ func (i *Incident) reopen(f rules.Finding) {
 // take puts a finding and its decision into the incident and says what is new
 // in them.
 func (i *Incident) take(f rules.Finding, d rules.Decision, failure string) Kind {
+	kind := i.news(f, d, failure)
 	if !f.Time.Before(i.Finding.Time) {
 		i.Finding = f
 	}
 	i.decide(d, d.Enforce && failure == "" && d.Action > rules.Observe)
-	kind := i.news(f, d, failure)
+	i.Critical = i.Critical || IsCritical(f)
 	i.Told = max(i.Told, d.Action)
 	if f.Hard != "" && !slices.Contains(i.Hard, f.Hard) && len(i.Hard) < maxHard {
 		i.Hard = append(slices.Clip(i.Hard), f.Hard)
@@ -172,8 +195,26 @@ func (i *Incident) news(f rules.Finding, d rules.Decision, failure string) Kind 
 		return Stronger
 	case f.Hard != "" && !slices.Contains(i.Hard, f.Hard) && len(i.Hard) < maxHard:
 		return Stronger
+	case IsCritical(f) && !i.Critical:
+		return Stronger
+	case len(i.fresh(f)) > 0:
+		return Wider
 	}
 	return Silent
+}
+
+// fresh is those of a finding's parts that the incident does not have. An older
+// finding has none: what is gone since then is not new.
+func (i *Incident) fresh(f rules.Finding) (parts []string) {
+	if f.Time.Before(i.Finding.Time) {
+		return nil
+	}
+	for _, p := range f.Parts {
+		if !slices.Contains(i.Finding.Parts, p) {
+			parts = append(parts, p)
+		}
+	}
+	return parts
 }
 
 // without returns fails less the one of the action, as a new slice.
@@ -199,6 +240,8 @@ func (i *Incident) change(kind Kind, d rules.Decision, hard string, at time.Time
 		}
 	}
 	switch {
+	case i.Finding.Lasting && (kind == Stronger || kind == Wider):
+		what = kind.String() + "-" + strings.TrimPrefix(i.Finding.ID, "f-")
 	case kind == Stronger && hard != "":
 		what += "-" + hard
 	case kind == Caught, kind == Failed:
@@ -274,16 +317,19 @@ func (b *Book) endLasting(rule, subject string, kind Kind, at time.Time) (told [
 	return told
 }
 
-// Standing lists the subjects of the open lasting incidents of a rule.
-func (b *Book) Standing(rule string) (subjects []string) {
+// Standing returns the open lasting incidents of a rule, by their subject, the
+// oldest first.
+func (b *Book) Standing(rule string) (standing []Incident) {
 	b.each(func(in *Incident) bool {
 		if in.Finding.Rule == rule && in.Open() && in.Finding.Lasting {
-			subjects = append(subjects, in.Subject())
+			standing = append(standing, *in)
 		}
 		return false
 	})
-	slices.Sort(subjects)
-	return slices.Compact(subjects)
+	slices.SortFunc(standing, func(x, y Incident) int {
+		return cmp.Or(cmp.Compare(x.Subject(), y.Subject()), x.Opened.Compare(y.Opened), cmp.Compare(x.ID, y.ID))
+	})
+	return standing
 }
 
 func (b *Book) end(subject, by string, kind Kind, at time.Time) (told []Change) {
@@ -369,10 +415,10 @@ func (b *Book) each(f func(*Incident) bool) (n int) {
 func (b *Book) Restore(in Incident) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if _, ok := b.incidents[in.Finding.ID]; ok || in.Finding.ID == "" {
+	if _, ok := b.incidents[in.ID]; ok || in.ID == "" {
 		return
 	}
-	b.addLocked(in.Finding.ID, &in)
+	b.addLocked(in.ID, &in)
 }
 
 // Changed yields the incidents that changed since the last call, to be saved.

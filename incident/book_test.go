@@ -396,12 +396,12 @@ func lastingOf(rule, subject string, score float64) func(*Book) []Change {
 }
 
 func lasting(score float64) func(*Book) []Change {
-	return lastingOf(rules.Listed, "203.0.113.9 (spamcop)", score)
+	return lastingOf(rules.Listed, "203.0.113.9", score)
 }
 
 func ended(minutes int) func(*Book) []Change {
 	return func(b *Book) []Change {
-		return b.Ended(rules.Listed, "203.0.113.9 (spamcop)", t0.Add(time.Duration(minutes)*time.Minute))
+		return b.Ended(rules.Listed, "203.0.113.9", t0.Add(time.Duration(minutes)*time.Minute))
 	}
 }
 
@@ -409,11 +409,11 @@ func ended(minutes int) func(*Book) []Change {
 func TestUnwatched(t *testing.T) {
 	b := &Book{}
 	lasting(1.7)(b)
-	told := b.Unwatched(rules.Listed, "203.0.113.9 (spamcop)", t0.Add(time.Hour))
+	told := b.Unwatched(rules.Listed, "203.0.113.9", t0.Add(time.Hour))
 	if len(told) != 1 || told[0].Kind != Unwatched || told[0].Kind.String() != "unwatched" || len(b.Standing(rules.Listed)) != 0 {
-		t.Fatalf("told %+v, standing %q", told, b.Standing(rules.Listed))
+		t.Fatalf("told %+v, standing %+v", told, b.Standing(rules.Listed))
 	}
-	if m := told[0].Tell(); m.Severity != "info" || m.Title != "no longer watched: 203.0.113.9 (spamcop) is on a block list" || strings.Contains(m.What, "no more") || strings.Contains(m.Done, "Nothing is left") {
+	if m := told[0].Tell(); m.Severity != "info" || m.Title != "no longer watched: 203.0.113.9 is on a block list" || strings.Contains(m.What, "no more") || strings.Contains(m.Done, "Nothing is left") {
 		t.Errorf("told as %+v", m)
 	}
 }
@@ -429,20 +429,102 @@ func TestLasting(t *testing.T) {
 		t.Errorf("the same again is told: %+v", told)
 	}
 	if told := b.Tick(t0.Add(30 * 24 * time.Hour)); len(told) != 0 || len(b.Standing(rules.Listed)) != 1 {
-		t.Errorf("a month later: told %+v, standing %q", told, b.Standing(rules.Listed))
+		t.Errorf("a month later: told %+v, standing %+v", told, b.Standing(rules.Listed))
 	}
-	if told := b.Ended(rules.Listed, "203.0.113.10 (spamcop)", t0.Add(time.Hour)); len(told) != 0 {
+	if told := b.Ended(rules.Listed, "203.0.113.10", t0.Add(time.Hour)); len(told) != 0 {
 		t.Errorf("another's end: told %+v", told)
 	}
 	if told := ended(90)(b); len(told) != 1 || told[0].Kind != Over {
 		t.Errorf("its end: told %+v", told)
 	}
 	if told := ended(91)(b); len(told) != 0 || len(b.Standing(rules.Listed)) != 0 {
-		t.Errorf("its end again: told %+v, standing %q", told, b.Standing(rules.Listed))
+		t.Errorf("its end again: told %+v, standing %+v", told, b.Standing(rules.Listed))
 	}
 	for score, want := range map[float64]string{0: "info", 0.4: "info", 0.52: "warning", 1.6: "warning", 1.61: "critical"} {
 		if told := lasting(score)(&Book{}); told[0].Tell().Severity != want {
 			t.Errorf("score %.2f: %s, want %s", score, told[0].Tell().Severity, want)
+		}
+	}
+}
+
+// listedOn is what the watcher of block lists finds at that minute: the lists
+// that have the address, the first finding of the incident or a later one.
+func listedOn(minute int, score float64, lists ...string) rules.Finding {
+	at := t0.Add(time.Duration(minute) * time.Minute)
+	f := rules.Finding{
+		ID: rules.FindingID(rules.Listed, "203.0.113.9", t0), Rule: rules.Listed, Subject: "203.0.113.9",
+		Time: at, Since: t0, Score: score, Lasting: true, Parts: lists,
+	}
+	if minute > 0 {
+		f.Continues = f.ID
+		f.ID = rules.FindingID(rules.Listed, "203.0.113.9 on "+strings.Join(lists, ", "), at)
+	}
+	return f
+}
+
+func listing(minute int, score float64, lists ...string) func(*Book) []Change {
+	return func(b *Book) []Change {
+		f := listedOn(minute, score, lists...)
+		return one(b.Record(f, decide(f, rules.Observe, false, 0), f.Time))
+	}
+}
+
+func refresh(minute int, score float64, lists ...string) func(*Book) []Change {
+	return func(b *Book) []Change {
+		f := listedOn(minute, score, lists...)
+		b.Refresh(f, f.Time)
+		return nil
+	}
+}
+
+// What lasts becomes wider, less, worse and wider again within one incident.
+// Each step is done twice, and after a restart.
+func TestWider(t *testing.T) {
+	b, saved := &Book{}, map[string]Incident{}
+	id, first := ID(rules.FindingID(rules.Listed, "203.0.113.9", t0)), ""
+	seen := map[string]bool{}
+	for _, step := range []struct {
+		do    func(*Book) []Change
+		told  string // kind, severity and new parts; "" for nothing
+		parts string // that stand
+	}{
+		{listing(0, 0.4, "psbl"), "opened info [psbl]", "psbl"},
+		{listing(5, 1.0, "psbl", "spamcop", "dronebl"), "widened warning [spamcop dronebl]", "psbl spamcop dronebl"},
+		{refresh(10, 0.6, "psbl", "dronebl"), "", "psbl dronebl"},
+		{refresh(9, 1.0, "psbl", "spamcop", "dronebl"), "", "psbl dronebl"},
+		{listing(5, 1.0, "psbl", "spamcop", "dronebl"), "", "psbl dronebl"},
+		{listing(15, 1.7, "psbl", "dronebl"), "escalated critical []", "psbl dronebl"},
+		{refresh(20, 0.4, "psbl"), "", "psbl"},
+		{listing(25, 1.8, "psbl", "spamcop"), "widened critical [spamcop]", "psbl spamcop"},
+		{func(b *Book) []Change { return b.Ended(rules.Listed, "203.0.113.9", t0.Add(time.Hour)) }, "resolved info []", ""},
+		{refresh(70, 1.8, "psbl"), "", ""},
+		{listing(30, 1.8, "psbl", "surbl"), "", ""},
+	} {
+		for _, c := range append(step.do(b), step.do(b)...) {
+			if got := fmt.Sprint(c.Kind, " ", c.Tell().Severity, " ", c.New); got != step.told {
+				t.Errorf("told %q, want %q", got, step.told)
+			}
+			if seen[c.ID] || c.Incident.ID != id {
+				t.Errorf("told %s of incident %s, want another ID, of %s", c.ID, c.Incident.ID, id)
+			}
+			seen[c.ID], step.told = true, ""
+			if first == "" {
+				first = c.ID
+			}
+			if c.Incident.First != first {
+				t.Errorf("%s answers %q, want %q", c.ID, c.Incident.First, first)
+			}
+		}
+		if step.told != "" {
+			t.Errorf("not told: %q", step.told)
+		}
+		b = reload(t, b, saved)
+		parts := ""
+		for _, in := range b.Standing(rules.Listed) {
+			parts = strings.Join(in.Finding.Parts, " ")
+		}
+		if parts != step.parts {
+			t.Errorf("%q stand, want %q", parts, step.parts)
 		}
 	}
 }

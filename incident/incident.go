@@ -64,9 +64,10 @@ const (
 	Undone         // an operator lifted the action
 	Over           // the action expired and the account is quiet
 	Unwatched      // nobody watches any more whether it lasts
+	Wider          // what lasts has further parts
 )
 
-var kindNames = [...]string{"silent", "opened", "escalated", "reopened", "failed", "recovered", "released", "undone", "resolved", "unwatched"}
+var kindNames = [...]string{"silent", "opened", "escalated", "reopened", "failed", "recovered", "released", "undone", "resolved", "unwatched", "widened"}
 
 func (k Kind) String() string { return name(kindNames[:], uint8(k), "kind") }
 
@@ -97,6 +98,8 @@ type Incident struct {
 	Done  rules.Action `json:"done"`            // strongest action told as carried out
 	Hard  []string     `json:"hard,omitempty"`  // hard rules told, at most maxHard
 	Fails []Failure    `json:"fails,omitempty"` // decisions that could not be carried out, at most one an action
+
+	Critical bool `json:"critical,omitempty"` // what lasts was told as critical
 
 	By    string    `json:"by,omitempty"` // who acknowledged, released or undid it
 	Acked time.Time `json:"acked,omitzero"`
@@ -139,6 +142,10 @@ type Change struct {
 	Kind     Kind      //
 	Time     time.Time // as given to the Book
 	Incident Incident  // as it is after the change
+
+	// New are those of the finding's parts that were not there at the last
+	// change, in their order.
+	New []string
 
 	// Decision is the one that is told. The incident's may be another: one
 	// that is carried out matters more there than a stronger one that is not.

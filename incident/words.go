@@ -60,18 +60,23 @@ func (c Change) severity() string {
 	case in.Finding.Rule == rules.ListHealth:
 		return "info" // the list's trouble is not ours
 	case in.Finding.Lasting:
-		return in.lastingSeverity()
+		return lastingSeverity(in.Finding)
 	}
 	return "warning"
 }
 
+// IsCritical reports whether a finding is about what lasts and is at its worst.
+func IsCritical(f rules.Finding) bool {
+	return f.Lasting && f.Rule != rules.ListHealth && lastingSeverity(f) == "critical"
+}
+
 // lastingSeverity goes by how much of the mail is at stake: the score is the
 // logarithm of it, 1.61 where four fifths are, and 0.51 where two fifths are.
-func (i Incident) lastingSeverity() string {
+func lastingSeverity(f rules.Finding) string {
 	switch {
-	case i.Finding.Score >= 1.609:
+	case f.Score >= 1.609:
 		return "critical"
-	case i.Finding.Score >= 0.51:
+	case f.Score >= 0.51:
 		return "warning"
 	}
 	return "info"
@@ -97,10 +102,7 @@ func (c Change) title() string {
 	case Caught:
 		return fmt.Sprintf("%s: %s works now", who, d.Action)
 	}
-	title := fmt.Sprintf("%s %s", who, in.looks())
-	if c.Kind == Again {
-		title = fmt.Sprintf("%s %s again", who, in.looks())
-	}
+	title := fmt.Sprintf("%s %s", who, c.state())
 	switch {
 	case d.Action == rules.Observe:
 		return title
@@ -121,6 +123,47 @@ func (i Incident) looks() string {
 		return words
 	}
 	return "raised " + i.Finding.Rule
+}
+
+// state is what is told of the subject: what it looks like, with the block
+// lists by name.
+func (c Change) state() string {
+	f, words := c.Incident.Finding, c.Incident.looks()
+	switch {
+	case c.Kind == Again:
+		words += " again"
+	case f.Rule == rules.Listed && len(f.Parts) > 0:
+		words = c.lists()
+	}
+	if c.Kind == Stronger && IsCritical(f) {
+		words += " (now critical)"
+	}
+	return words
+}
+
+// lists names the block lists that are new, or all where none is or all are.
+func (c Change) lists() string {
+	all := c.Incident.Finding.Parts
+	switch further := len(c.New) < len(all); {
+	case further && len(c.New) == 1:
+		return "is on one more block list: " + c.New[0]
+	case further && len(c.New) > 1:
+		return fmt.Sprintf("is on %d more block lists: %s", len(c.New), some(c.New))
+	case len(all) == 1:
+		return "is on a block list: " + all[0]
+	}
+	return fmt.Sprintf("is on %d block lists: %s", len(all), some(all))
+}
+
+// someMost is how many names a title has.
+const someMost = 4
+
+// some is the first of the names, and how many there are besides.
+func some(names []string) string {
+	if more := len(names) - someMost; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:someMost], ", "), more)
+	}
+	return strings.Join(names, ", ")
 }
 
 func (i Incident) by() string {
@@ -147,15 +190,15 @@ func (c Change) what() string {
 		return fmt.Sprintf("Nobody looks any more, but at the last look: %s %s.", in.Subject(), in.looks())
 	}
 	var s strings.Builder
-	fmt.Fprintf(&s, "%s %s", in.Subject(), in.looks())
-	if c.Kind == Again {
-		s.WriteString(" again")
-	}
+	fmt.Fprintf(&s, "%s %s", in.Subject(), c.state())
 	if f.Messages > 0 || f.Rcpts > 0 {
 		fmt.Fprintf(&s, ": since %s it has sent %s to %s", f.Since.UTC().Format(stamp),
 			count(f.Messages, "message"), count(f.Rcpts, "recipient"))
 	}
 	s.WriteString(".")
+	if standing := len(f.Parts); standing > len(c.New) && len(c.New) > 0 {
+		fmt.Fprintf(&s, " Now it is on %d: %s.", standing, some(f.Parts))
+	}
 	if f.Hard != "" {
 		fmt.Fprintf(&s, " The hard rule %s fired.", f.Hard)
 	}
@@ -244,10 +287,13 @@ func ends(d rules.Decision) string {
 // commands are what an operator may want to do next. Only an account (its
 // finding has a class) can be acted on.
 func (i Incident) commands(kind Kind) []string {
-	if i.Finding.Class == "" {
+	who := quote(i.Subject())
+	switch {
+	case i.Finding.Rule == rules.Listed:
+		return []string{"vedetta dnsbl history " + who + "  # what changed, and when"}
+	case i.Finding.Class == "":
 		return nil
 	}
-	who := quote(i.Subject())
 	why := "vedetta why " + who + "  # all the evidence"
 	release := "vedetta release " + who + "  # it was no hijack: end this and learn from it"
 	switch {

@@ -49,8 +49,10 @@ func TestWords(t *testing.T) {
 		}
 	}
 	for name, c := range map[string]Change{
-		"listed":       last(lasting(1.7)),
+		"listed":       last(listing(0, 1.7, "spamhaus-zen", "spamcop", "psbl", "dronebl", "0spam", "gbudb")),
 		"listed-over":  last(lasting(1.7), ended(90)),
+		"listed-wider": last(listing(0, 0.4, "psbl"), listing(5, 1.0, "spamcop", "psbl", "dronebl")),
+		"listed-worse": last(listing(0, 0.4, "psbl"), listing(5, 1.7, "psbl")),
 		"list-health":  last(lastingOf(rules.ListHealth, "block list psbl", 0)),
 		"observed":     last(record(0, rules.Observe, true)),
 		"would-block":  last(record(0, rules.Block, false)),

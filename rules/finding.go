@@ -32,6 +32,9 @@ type Finding struct {
 	Backlog  bool       `json:"backlog,omitempty"` // old news: it may propose, not act
 	Lasting  bool       `json:"lasting,omitempty"` // it stands until its watcher says that it is over: silence ends nothing
 	Evidence []Evidence `json:"evidence"`
+
+	Parts     []string `json:"parts,omitempty"`     // what a lasting finding consists of, such as the lists that have an address; all that stand
+	Continues string   `json:"continues,omitempty"` // ID of the finding whose incident this one is part of; empty: it has its own
 }
 
 // Evidence is one family's part in a finding, in words that a support

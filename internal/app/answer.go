@@ -61,8 +61,8 @@ func (p *pipeline) answer(ctx context.Context) error {
 			p.heardOfReset(ctx, r)
 		case begun := <-p.reconciled:
 			p.recovered(ctx, begun)
-		case e := <-p.ended:
-			p.post(ctx, e.end(p.book, time.Now()))
+		case change := <-p.bookChanges:
+			p.post(ctx, change(p.book, time.Now()))
 		case <-minute.C:
 			p.post(ctx, p.book.Tick(time.Now()))
 		case <-ended:

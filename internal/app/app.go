@@ -172,7 +172,7 @@ func newService(ctx context.Context, c config.Config, db *store.DB, o Options) (
 		return nil, err
 	}
 	p.restraints = make(chan restraint, maxRestrained)
-	p.ended = make(chan endedIncident)
+	p.bookChanges = make(chan bookChange)
 	if p.lists, err = newListWatch(c, p); err != nil {
 		return nil, err
 	}

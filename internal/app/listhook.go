@@ -106,6 +106,32 @@ func (h *listHook) run(ctx context.Context) error {
 	}
 }
 
+// addHookChange adds where an address stands with the hook.
+func (l *listWatch) addHookChange(changes map[string]enforce.AddressChange, s dnsbl.Subject, all []dnsbl.Listing) {
+	if l.hook == nil {
+		return
+	}
+	if c, ok := l.hook.addressChange(s, all); ok && (l.isOurs(s) || !c.Listed) {
+		changes[c.Address] = c
+		if c.Listed {
+			l.hook.before[c.Address] = true
+		}
+	}
+}
+
+// wantHook says to the hook where the addresses stand, those too that no list
+// has any more.
+func (l *listWatch) wantHook(changes map[string]enforce.AddressChange, now time.Time) {
+	if l.hook == nil {
+		return
+	}
+	l.hook.addClear(changes, l)
+	if now.Sub(l.began) > forgottenAfter {
+		maps.Copy(changes, l.hook.unwatched(l.isWatched))
+	}
+	l.hook.want(changes)
+}
+
 // addClear adds the addresses that the program was told are listed, and that no
 // list has any more.
 func (h *listHook) addClear(changes map[string]enforce.AddressChange, l *listWatch) {

@@ -48,7 +48,9 @@ type listWatch struct {
 	sources   map[dnsbl.Subject]string       // how each was found
 	named     map[netip.Addr]*namedBy        // addresses that replies name, that are not watched
 	risks     map[dnsbl.Subject]*signs       // early signs
-	told      map[string]map[string]bool     // by rule: IDs of what stands and was reported in this run
+	told      map[string]toldListed          // by subject: what was reported of listings in this run, and stands
+	ended     map[string]bool                // IDs of incidents that the book has not ended yet
+	troubled  map[string]bool                // IDs of the lists' troubles that were reported in this run
 	unwritten []store.ListingRow             // changes that could not be written down yet
 	eye       eye                            // on the resolver
 	away      bool                           // most lists do not answer
@@ -90,7 +92,7 @@ func newListWatch(whole config.Config, p *pipeline) (*listWatch, error) {
 		watch: dnsbl.NewWatch(catalogue, listKeys(c), rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))),
 		asks:  make(chan func()), over: make(chan struct{}), heard: make(chan heard, maxHeard),
 		distrust: "the resolver was not examined yet",
-		sources:  map[dnsbl.Subject]string{}, named: map[netip.Addr]*namedBy{}, risks: map[dnsbl.Subject]*signs{}, told: map[string]map[string]bool{},
+		sources:  map[dnsbl.Subject]string{}, named: map[netip.Addr]*namedBy{}, risks: map[dnsbl.Subject]*signs{}, told: map[string]toldListed{}, ended: map[string]bool{},
 		ofAgents: map[string]map[netip.Addr]bool{},
 		eye:      eye{kind: "lists", subject: "resolver for block lists", part: "block lists"},
 	}, nil

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -23,6 +24,7 @@ import (
 	"github.com/vedetta-watch/vedetta/internal/dnsclient"
 	"github.com/vedetta-watch/vedetta/internal/web"
 	"github.com/vedetta-watch/vedetta/mailq"
+	"github.com/vedetta-watch/vedetta/notify"
 	"github.com/vedetta-watch/vedetta/rules"
 )
 
@@ -66,7 +68,6 @@ func (f *fakeDNS) set(do func()) {
 const (
 	outgoing    = "203.0.113.9"
 	onSpamcop   = "9.113.0.203.bl.spamcop.net"
-	ofOutgoing  = outgoing + " (spamcop)"
 	spamcopTest = "2.0.0.127.bl.spamcop.net"
 )
 
@@ -77,8 +78,9 @@ type listService struct {
 	stop func()
 }
 
-// startLists runs a service with that state and DNS until stop.
-func startLists(t *testing.T, state string, f *fakeDNS) *listService {
+// startLists runs a service with that state and DNS, and some more lists, until
+// stop.
+func startLists(t *testing.T, state string, f *fakeDNS, more ...string) *listService {
 	t.Helper()
 	c := config.Default()
 	c.State, c.Hostname, c.Logs, c.API.Listen = state, "mx1.test", nil, ""
@@ -95,7 +97,7 @@ func startLists(t *testing.T, state string, f *fakeDNS) *listService {
 	}
 	var lists []dnsbl.List
 	for _, l := range dnsbl.Shipped().Lists {
-		if l.Name == "spamcop" || l.Name == "barracuda" {
+		if l.Name == "spamcop" || l.Name == "barracuda" || slices.Contains(more, l.Name) {
 			lists = append(lists, l)
 		}
 	}
@@ -141,19 +143,38 @@ func (s *listService) history(t *testing.T) (kinds []string) {
 	return kinds
 }
 
-// letters is the titles of what people were to be told.
-func (s *listService) letters(t *testing.T) (titles []string) {
+// messages is what people were to be told.
+func (s *listService) messages(t *testing.T) (all []notify.Message) {
 	t.Helper()
 	due, err := s.store.Due(t.Context(), time.Now().Add(time.Hour), 100)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, d := range due {
-		_, rest, _ := strings.Cut(string(d.Body), `"title":"`)
-		title, _, _ := strings.Cut(rest, `"`)
-		titles = append(titles, title)
+		var m notify.Message
+		if err := json.Unmarshal(d.Body, &m); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, m)
+	}
+	return all
+}
+
+// letters is their titles.
+func (s *listService) letters(t *testing.T) (titles []string) {
+	t.Helper()
+	for _, m := range s.messages(t) {
+		titles = append(titles, m.Title)
 	}
 	return titles
+}
+
+// standing is the open incidents about listings: subjects, and their lists.
+func (s *listService) standing() (open []string) {
+	for _, in := range s.book.Standing(rules.Listed) {
+		open = append(open, in.Subject()+" on "+strings.Join(in.Finding.Parts, ", "))
+	}
+	return open
 }
 
 // TestListings has an address listed, the service started anew meanwhile, and
@@ -178,7 +199,7 @@ func TestListings(t *testing.T) {
 		if diff := cmp.Diff([]string{"suspected", "listed"}, s.history(t)); diff != "" {
 			t.Errorf("soon after the reply (-want +got):\n%s", diff)
 		}
-		if diff := cmp.Diff([]string{ofOutgoing + " is on a block list"}, s.letters(t)); diff != "" {
+		if diff := cmp.Diff([]string{outgoing + " is on a block list: spamcop"}, s.letters(t)); diff != "" {
 			t.Errorf("letters (-want +got):\n%s", diff)
 		}
 		now, err := s.lists.Lists(t.Context())
@@ -200,13 +221,13 @@ func TestListings(t *testing.T) {
 		if now, err = s.lists.Lists(t.Context()); err != nil || !now.Subjects[0].Listings[0].Since.Equal(since) {
 			t.Errorf("listed since %v, %v; want %v", now.Subjects[0].Listings[0].Since, err, since)
 		}
-		if got := s.book.Standing(rules.Listed); !slices.Equal(got, []string{ofOutgoing}) {
+		if got := s.standing(); !slices.Equal(got, []string{outgoing + " on spamcop"}) {
 			t.Errorf("open incidents: %q", got)
 		}
 
 		f.set(func() { f.dead = true })
 		time.Sleep(12 * time.Hour)
-		if got := s.book.Standing(rules.Listed); len(got) != 1 {
+		if got := s.standing(); len(got) != 1 {
 			t.Errorf("the list died, and the listing reads as over")
 		}
 		if got := s.letters(t); len(got) != 2 || !strings.Contains(got[1], "resolver for block lists") {
@@ -217,8 +238,97 @@ func TestListings(t *testing.T) {
 		if diff := cmp.Diff([]string{"suspected", "listed", "clearing", "cleared"}, s.history(t)); diff != "" {
 			t.Errorf("at the end (-want +got):\n%s", diff)
 		}
-		if got := s.letters(t); !slices.Contains(got, "over: "+ofOutgoing+" is on a block list") || len(s.book.Standing(rules.Listed)) != 0 {
-			t.Errorf("letters %q, open incidents %q", got, s.book.Standing(rules.Listed))
+		if got := s.letters(t); !slices.Contains(got, "over: "+outgoing+" is on a block list") || len(s.standing()) != 0 {
+			t.Errorf("letters %q, open incidents %q", got, s.standing())
+		}
+		s.stop()
+	})
+}
+
+// An address that several lists have is one incident, told when it begins, when
+// further lists have it, when it becomes critical and when none has it any more.
+// That one of several is gone is noted; restarts change nothing.
+func TestListingsAreOneIncident(t *testing.T) {
+	state := t.TempDir()
+	more := []string{"dronebl", "uceprotect-1", "0spam", "psbl"}
+	zones := map[string]string{"spamcop": "bl.spamcop.net", "dronebl": "dnsbl.dronebl.org", "uceprotect-1": "dnsbl-1.uceprotect.net", "0spam": "bl.0spam.org", "psbl": "psbl.surriel.com"}
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeDNS{entries: map[string]string{}}
+		for _, zone := range zones {
+			f.entries["2.0.0.127."+zone] = "127.0.0.2"
+		}
+		name := func(list string) string { return "9.113.0.203." + zones[list] }
+		var s *listService
+		told := map[string]bool{} // messages
+		for _, step := range []struct {
+			what     string
+			on, off  []string
+			restart  bool
+			letters  []string // severity and title of new ones
+			standing string
+		}{
+			{"clean", nil, nil, true, nil, ""},
+			{"a first list", []string{"dronebl"}, nil, false, []string{"info " + outgoing + " is on a block list: dronebl"}, "dronebl"},
+			{"a restart", nil, nil, true, nil, "dronebl"},
+			{"two more", []string{"uceprotect-1", "0spam"}, nil, false, []string{"warning " + outgoing + " is on 2 more block lists: uceprotect-1, 0spam"}, "dronebl, uceprotect-1, 0spam"},
+			{"another restart", nil, nil, true, nil, "dronebl, uceprotect-1, 0spam"},
+			{"one is gone", nil, []string{"0spam"}, false, nil, "dronebl, uceprotect-1"},
+			{"a restart after that", nil, nil, true, nil, "dronebl, uceprotect-1"},
+			{"a heavy one", []string{"spamcop"}, nil, false, []string{"critical " + outgoing + " is on one more block list: spamcop (now critical)"}, "spamcop, dronebl, uceprotect-1"},
+			{"it is gone", nil, []string{"spamcop"}, false, nil, "dronebl, uceprotect-1"},
+			{"a restart with less", nil, nil, true, nil, "dronebl, uceprotect-1"},
+			{"it is back", []string{"spamcop"}, nil, false, []string{"critical " + outgoing + " is on one more block list: spamcop"}, "spamcop, dronebl, uceprotect-1"},
+			{"none is left", nil, []string{"spamcop", "dronebl", "uceprotect-1"}, false, []string{"info over: " + outgoing + " is on a block list"}, ""},
+			{"a restart after the end", nil, nil, true, nil, ""},
+			{"another day", []string{"psbl"}, nil, false, []string{"warning " + outgoing + " is on a block list: psbl"}, "psbl"},
+		} {
+			if step.restart {
+				if s != nil {
+					s.stop()
+				}
+				s = startLists(t, state, f, more...)
+			}
+			f.set(func() {
+				for _, list := range step.on {
+					f.entries[name(list)] = "127.0.0.2"
+				}
+				for _, list := range step.off {
+					delete(f.entries, name(list))
+				}
+			})
+			if len(step.on) > 0 {
+				s.lists.saw(&mailq.Event{Time: time.Now(), Kind: mailq.Deferred, To: mailq.Recipient{Domain: "example.org"},
+					Reply: mailq.Reply{Class: mailq.AddressReputation, Text: "450 [" + outgoing + "] has a poor reputation"}})
+			}
+			time.Sleep(time.Hour)
+			if len(step.off) > 0 {
+				time.Sleep(11 * time.Hour)
+			}
+			var got []string
+			for _, m := range s.messages(t) {
+				if told[m.ID] {
+					continue
+				}
+				told[m.ID] = true
+				got = append(got, string(m.Severity)+" "+m.Title)
+			}
+			if diff := cmp.Diff(step.letters, got); diff != "" {
+				t.Errorf("%s: letters (-want +got):\n%s", step.what, diff)
+			}
+			want := []string{outgoing + " on " + step.standing}
+			if step.standing == "" {
+				want = nil
+			}
+			if diff := cmp.Diff(want, s.standing()); diff != "" {
+				t.Errorf("%s: open incidents (-want +got):\n%s", step.what, diff)
+			}
+		}
+		threads := map[string]int{}
+		for _, m := range s.messages(t) {
+			threads[m.Thread]++
+		}
+		if len(threads) != 2 {
+			t.Errorf("threads: %v, want one for each incident", threads)
 		}
 		s.stop()
 	})
@@ -421,14 +531,13 @@ func TestMassListingStaysTold(t *testing.T) {
 		f := &fakeDNS{entries: map[string]string{}}
 		s := startLists(t, state, f)
 		g := dnsbl.Listing{Subject: dnsbl.Address(netip.MustParseAddr(outgoing)), List: "elsewhere", Tier: dnsbl.Act, Stage: dnsbl.OnList, Weight: 50, Confidence: 1, Since: time.Now(), Mass: true}
-		name := listingName(&g)
 		tell := func() {
 			if err := s.lists.do(t.Context(), func() {
-				findings := map[string]rules.Finding{}
-				if s.lists.isTelling(&g, s.lists.standing()) {
-					findings[name] = listingFinding(&g, 0.5, time.Now())
+				told, on := s.lists.knownListings(), &onLists{subject: outgoing}
+				if isBelieved(&g, told[outgoing]) {
+					on.add(&g, 0.5)
 				}
-				s.lists.tellStanding(t.Context(), rules.Listed, findings, false, func(string) bool { return true })
+				s.lists.tellListing(t.Context(), on, told, time.Now(), g.Stage == dnsbl.NotListed)
 			}); err != nil {
 				t.Fatal(err)
 			}
@@ -449,7 +558,7 @@ func TestMassListingStaysTold(t *testing.T) {
 		} {
 			g.Corroborated, g.Stage = step.corroborated, step.stage
 			tell()
-			if got := s.book.Standing(rules.Listed); len(got) > 0 != step.stands {
+			if got := s.standing(); len(got) > 0 != step.stands {
 				t.Errorf("%s: open incidents %q", step.what, got)
 			}
 		}
@@ -481,12 +590,15 @@ func TestTellingIsCheap(t *testing.T) {
 			if s.lists.tellSoon(t.Context()); !s.lists.untold {
 				t.Error("told again at once")
 			}
-			if n := testing.AllocsPerRun(3, func() { s.lists.listings(time.Now()) }); n > 500 {
+			if n := testing.AllocsPerRun(3, func() { s.lists.listings(time.Now(), s.lists.knownListings()) }); n > 500 {
 				t.Errorf("%.0f allocations to look at 2,001 addresses of which one is listed", n)
 			}
-			for name, want := range map[string]bool{ofOutgoing: true, outgoing + " (psbl)": false, "192.0.2.77 (spamcop)": false, "nonsense": false} {
-				if s.lists.isAsked(name) != want {
-					t.Errorf("%q is asked about: %t", name, !want)
+			for _, row := range []struct {
+				subject, list string
+				want          bool
+			}{{outgoing, "spamcop", true}, {outgoing, "psbl", false}, {"192.0.2.77", "spamcop", false}, {"nonsense", "spamcop", false}} {
+				if s.lists.isAsked(row.subject, row.list) != row.want {
+					t.Errorf("%s is asked about %q: %t", row.list, row.subject, !row.want)
 				}
 			}
 		}); err != nil {
@@ -504,17 +616,17 @@ func TestNoLongerWatched(t *testing.T) {
 		f := &fakeDNS{entries: map[string]string{spamcopTest: "127.0.0.2", onSpamcop: "127.0.0.2"}}
 		s := startLists(t, state, f)
 		time.Sleep(time.Hour)
-		if got := s.book.Standing(rules.Listed); len(got) != 1 {
+		if got := s.standing(); len(got) != 1 {
 			t.Fatalf("open incidents %q", got)
 		}
 		if err := s.endUnwatched(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
-		if got := s.book.Standing(rules.Listed); len(got) > 0 {
+		if got := s.standing(); len(got) > 0 {
 			t.Errorf("open incidents %q", got)
 		}
-		want := []string{ofOutgoing + " is on a block list", "no longer watched: " + ofOutgoing + " is on a block list"}
+		want := []string{outgoing + " is on a block list: spamcop", "no longer watched: " + outgoing + " is on a block list"}
 		if diff := cmp.Diff(want, s.letters(t)); diff != "" {
 			t.Errorf("letters (-want +got):\n%s", diff)
 		}

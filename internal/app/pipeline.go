@@ -51,8 +51,8 @@ type pipeline struct {
 
 	restraints chan restraint
 
-	lists *listWatch         // nil: no block lists are watched
-	ended chan endedIncident // what stands no more
+	lists       *listWatch      // nil: no block lists are watched
+	bookChanges chan bookChange // what stands no more, or has changed
 
 	reconciled chan time.Time        // when a comparison began that found all as it should be; holds one
 	untold     untold                // answer's
