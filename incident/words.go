@@ -229,6 +229,8 @@ func (c Change) done() string {
 	switch {
 	case d.Action == rules.Observe && d.HeldBack != "":
 		return fmt.Sprintf("Nothing was done: %s. %s", d.HeldBack, in.stands())
+	case in.Finding.Rule == rules.Listed:
+		return "Find and stop what caused it before you ask for removal: lists are harder on who comes back."
 	case d.Action == rules.Observe:
 		return "Nothing was done: the rules ask only to tell. " + in.stands()
 	case !d.Enforce:

@@ -56,7 +56,11 @@ func (m Message) evidence(s *strings.Builder) {
 		column = max(column, utf8.RuneCountInString(e.Kind))
 	}
 	for _, e := range m.Evidence {
-		first := fmt.Sprintf("  %5.1f  %s%s  ", e.Score, e.Kind, pad(e.Kind, column))
+		score := ""
+		if e.Score != 0 { // what only explains has none
+			score = fmt.Sprintf("%.1f", e.Score)
+		}
+		first := fmt.Sprintf("  %5s  %s%s  ", score, e.Kind, pad(e.Kind, column))
 		wrap(s, first, strings.Repeat(" ", utf8.RuneCountInString(first)), e.Text)
 	}
 	s.WriteString("\n")

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/vedetta-watch/vedetta/dnsbl"
@@ -23,6 +24,7 @@ type onLists struct {
 	subject  string
 	listings []dnsbl.Listing // that are told of, the weightiest first
 	exposure float64
+	ours     bool     // an address that is surely ours is among it
 	kept     []string // lists that had it, and that nobody asks about it now
 }
 
@@ -58,9 +60,18 @@ func (l *listWatch) tellListings(ctx context.Context, now time.Time, allFound bo
 			on[subject] = &onLists{subject: subject}
 		}
 	}
+	t := listTelling{now, allFound, told, sync.OnceValue(func() []rules.Evidence { return l.culprits(ctx, now) })}
 	for _, subject := range slices.Sorted(maps.Keys(on)) {
-		l.tellListing(ctx, on[subject], told, now, allFound)
+		l.tellListing(ctx, on[subject], t)
 	}
+}
+
+// A listTelling is what it takes to tell what is new about listings.
+type listTelling struct {
+	now      time.Time
+	allFound bool                    // what is ours must have been found by now
+	told     map[string]toldListed   // by subject
+	culprits func() []rules.Evidence // who may be behind a listing of our addresses
 }
 
 // knownListings is what people know of listings that stand, by subject: what the
@@ -88,21 +99,21 @@ const gatherFor = 5 * time.Minute
 // tellListing tells what is new about one incident: that it began, that further
 // lists have it, that it is critical now, or that it is over. That one of several
 // lists has it no more is noted only.
-func (l *listWatch) tellListing(ctx context.Context, on *onLists, told map[string]toldListed, now time.Time, allFound bool) {
-	t, known := told[on.subject]
-	unwatched := l.keep(on, t, allFound)
+func (l *listWatch) tellListing(ctx context.Context, on *onLists, telling listTelling) {
+	t, known := telling.told[on.subject]
+	unwatched := l.keep(on, t, telling.allFound)
 	if len(on.listings) == 0 {
 		if len(on.kept) == 0 {
 			l.endListing(ctx, on.subject, t, unwatched)
 		}
 		return
 	}
-	f := on.finding(t, now)
+	f := on.finding(t, telling.now)
 	worse := incident.IsCritical(f) && !t.critical
 	switch fresh := on.fresh(t); {
 	case !known:
 		f.ID = rules.FindingID(rules.Listed, on.subject, f.Since)
-	case len(fresh) > 0 && !worse && now.Sub(on.confirmed(fresh)) < gatherFor:
+	case len(fresh) > 0 && !worse && telling.now.Sub(on.confirmed(fresh)) < gatherFor:
 		return
 	case len(fresh) > 0:
 		f.ID = rules.FindingID(rules.Listed, on.subject+" on "+strings.Join(fresh, ", "), on.newest(fresh))
@@ -113,6 +124,9 @@ func (l *listWatch) tellListing(ctx context.Context, on *onLists, told map[strin
 			l.told[on.subject] = toldListed{finding: f, critical: t.critical}
 		}
 		return
+	}
+	if on.ours {
+		f.Evidence = append(f.Evidence, telling.culprits()...)
 	}
 	l.told[on.subject] = toldListed{finding: f, critical: t.critical || incident.IsCritical(f)}
 	l.p.report(ctx, f)
@@ -178,6 +192,7 @@ func (l *listWatch) listings(now time.Time, told map[string]toldListed) map[stri
 				on[subject] = &onLists{subject: subject}
 			}
 			on[subject].add(g, exposure)
+			on[subject].ours = on[subject].ours || l.isOurs(s) && s.Kind()&(dnsbl.IP4|dnsbl.IP6) != 0
 		}
 	}
 	for tier, n := range standing {
@@ -276,7 +291,7 @@ func (on *onLists) finding(t toldListed, now time.Time) rules.Finding {
 	say := func(score float64, format string, args ...any) {
 		f.Evidence = append(f.Evidence, rules.Evidence{Kind: rules.Listing, Score: score, Text: fmt.Sprintf(format, args...)})
 	}
-	say(f.Score, "its confirmed listings together are worth %.2f of 1 (%s)", on.exposure, dnsbl.LevelOf(on.exposure))
+	say(f.Score, "exposure %.2f of 1 (%s): how far its confirmed listings keep its mail from being delivered", on.exposure, dnsbl.LevelOf(on.exposure))
 	for i := range on.listings {
 		if g := &on.listings[i]; !t.has(g.List) {
 			on.sayNew(g, say)
@@ -284,7 +299,7 @@ func (on *onLists) finding(t toldListed, now time.Time) rules.Finding {
 	}
 	for i := range on.listings {
 		if g := &on.listings[i]; t.has(g.List) {
-			say(0, "as told before: %s, seen since %s", on.about(g), g.Since.UTC().Format(time.RFC3339))
+			say(0, "as told before: %s, seen since %s", on.about(g), g.Since.UTC().Format(toTheMinute))
 		}
 	}
 	if len(on.kept) > 0 {
@@ -293,9 +308,12 @@ func (on *onLists) finding(t toldListed, now time.Time) rules.Finding {
 	return f
 }
 
+// toTheMinute is how times stand in evidence.
+const toTheMinute = "2006-01-02 15:04 MST"
+
 // sayNew says all about a listing. What the list says is a stranger's text.
 func (on *onLists) sayNew(g *dnsbl.Listing, say func(score float64, format string, args ...any)) {
-	say(0, "%s; seen since %s, confirmed %s", on.about(g), g.Since.UTC().Format(time.RFC3339), g.Confirmed.UTC().Format(time.RFC3339))
+	say(0, "%s; seen since %s, confirmed %s", on.about(g), g.Since.UTC().Format(toTheMinute), g.Confirmed.UTC().Format(toTheMinute))
 	if g.Reason != "" {
 		say(0, "%s says: %s", g.Title, g.Reason)
 	}

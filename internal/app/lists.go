@@ -538,9 +538,6 @@ func (l *listWatch) setRisk(r *detector.ListingRisk, now time.Time) {
 // saw takes what an event of the log says about our addresses. It runs in
 // observe and never blocks: what does not fit is left out.
 func (l *listWatch) saw(ev *mailq.Event) {
-	if l == nil {
-		return
-	}
 	switch ev.Kind {
 	case mailq.Delivered:
 		if ev.Into == "" && !l.left.note(ev) && ev.Time.UnixNano() > l.sent.Load() {

@@ -537,7 +537,7 @@ func TestMassListingStaysTold(t *testing.T) {
 				if isBelieved(&g, told[outgoing]) {
 					on.add(&g, 0.5)
 				}
-				s.lists.tellListing(t.Context(), on, told, time.Now(), g.Stage == dnsbl.NotListed)
+				s.lists.tellListing(t.Context(), on, listTelling{time.Now(), g.Stage == dnsbl.NotListed, told, func() []rules.Evidence { return nil }})
 			}); err != nil {
 				t.Fatal(err)
 			}

@@ -53,6 +53,7 @@ type pipeline struct {
 
 	lists       *listWatch      // nil: no block lists are watched
 	bookChanges chan bookChange // what stands no more, or has changed
+	outflow     outflow         // observe's; counted where block lists are watched
 
 	reconciled chan time.Time        // when a comparison began that found all as it should be; holds one
 	untold     untold                // answer's
@@ -168,7 +169,10 @@ func (p *pipeline) guarded(judge func()) {
 
 // saw judges an event, or leaves that to the hub.
 func (p *pipeline) saw(ev *mailq.Event) {
-	p.lists.saw(ev)
+	if p.lists != nil {
+		p.lists.saw(ev)
+		p.outflow.saw(ev, time.Now())
+	}
 	if p.forward != nil {
 		p.forward.event(ev)
 		p.dirty = true
