@@ -23,6 +23,7 @@ type Listing struct {
 	Policy       bool      `json:"policy,omitempty"` // about how the address is set up, not about abuse
 	Reason       string    `json:"reason,omitempty"` // what the list says; see [CleanText]
 	Delist       string    `json:"delist,omitempty"`
+	Notes        string    `json:"notes,omitempty"`        // what the catalogue says about the list
 	Weight       int       `json:"weight"`                 // 0 to 100
 	Confidence   float64   `json:"confidence"`             // 0 to 1
 	Mass         bool      `json:"mass,omitempty"`         // part of a mass listing
@@ -183,7 +184,7 @@ func (p *pair) view() Listing {
 	g := p.listing
 	v.Since, v.Confirmed, v.Codes, v.Meaning = g.first, g.opened, codeTexts(g.j.Codes), g.j.Meaning
 	v.Scope, v.Policy, v.Weight, v.Mass = g.j.Scope, g.j.Policy, g.j.Weight, g.mass
-	v.Reason, v.Delist = g.text, delist(g.text, &l.List)
+	v.Reason, v.Delist, v.Notes = g.text, delist(g.text, &l.List), l.Notes
 	v.Confidence = 1 - l.falls.rate()
 	switch {
 	case p.stage == Suspicious:

@@ -292,7 +292,11 @@ func (i Incident) commands(kind Kind) []string {
 	who := quote(i.Subject())
 	switch {
 	case i.Finding.Rule == rules.Listed:
-		return []string{"vedetta dnsbl history " + who + "  # what changed, and when"}
+		history := "vedetta dnsbl history " + who + "  # what changed, and when"
+		if kind == Over || kind == Unwatched {
+			return []string{history}
+		}
+		return []string{history, "vedetta dnsbl removal " + who + "  # how to ask for removal, or why not yet"}
 	case i.Finding.Class == "":
 		return nil
 	}

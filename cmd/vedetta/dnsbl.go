@@ -20,6 +20,7 @@ type dnsblCmd struct {
 	Lists dnsblListsCmd `cmd:"" help:"Test every block list: which can be believed, which need a key."`
 
 	History dnsblHistoryCmd `cmd:"" help:"Show what changed on block lists, as the running service saw it."`
+	Removal dnsblRemovalCmd `cmd:"" help:"Say how an address comes off the lists that have it, with a text to ask for it, or why not to ask yet."`
 }
 
 // dnsblFlags are the options of commands that ask block lists.
@@ -348,4 +349,60 @@ func (cmd *dnsblHistoryCmd) Run(ctx context.Context, std std) error {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", stamp(c.Time), clean(c.List), clean(kind), clean(c.Subject), clean(what))
 	}
 	return w.Flush()
+}
+
+type dnsblRemovalCmd struct {
+	configFlag
+	JSON    bool   `help:"Print JSON."`
+	Subject string `arg:"" help:"Address or domain."`
+	List    string `arg:"" optional:"" help:"Only from this list."`
+}
+
+// exitNotYet says that no list should be asked now.
+const exitNotYet exitStatus = 1
+
+func (cmd *dnsblRemovalCmd) Run(ctx context.Context, std std) error {
+	client, err := cmd.client()
+	if err != nil {
+		return err
+	}
+	removals, err := client.ListRemoval(ctx, app.ListQuery{Subject: cmd.Subject, List: cmd.List})
+	if err != nil {
+		return err
+	}
+	if cmd.JSON {
+		if err := json.NewEncoder(std.out).Encode(removals); err != nil {
+			return err
+		}
+	} else {
+		cmd.print(std.out, removals)
+	}
+	if len(removals.NotYet) > 0 {
+		return exitNotYet
+	}
+	return nil
+}
+
+func (cmd *dnsblRemovalCmd) print(w io.Writer, removals app.ListRemovals) {
+	if len(removals.Lists) == 0 {
+		fmt.Fprintf(w, "%s: nothing to remove, as far as it is watched\n", clean(removals.Subject))
+	}
+	for _, why := range removals.NotYet {
+		fmt.Fprintf(w, "do not ask yet: %s\n", clean(why))
+	}
+	for _, r := range removals.Lists {
+		fmt.Fprintf(w, "\n%s (%s)\n", clean(r.Title), clean(r.List))
+		for _, field := range []struct{ name, text string }{{"page", r.Page}, {"wait", r.Wait}, {"note", r.Notes}} {
+			if field.text != "" {
+				fmt.Fprintf(w, "  %s: %s\n", field.name, clean(field.text))
+			}
+		}
+		if r.Text == "" {
+			continue
+		}
+		fmt.Fprintln(w, "  text to paste:")
+		for line := range strings.Lines(r.Text) {
+			fmt.Fprintln(w, strings.TrimRight("    "+clean(strings.TrimSuffix(line, "\n")), " "))
+		}
+	}
 }

@@ -20,6 +20,8 @@ type (
 	Rotation   = web.Rotation
 	ListQuery  = web.ListQuery
 	Complaint  = web.Complaint
+
+	ListRemovals = web.ListRemovals
 )
 
 // NewClient finds the running service by the configuration that it runs with.

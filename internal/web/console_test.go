@@ -40,6 +40,10 @@ func (a atlas) ListHistory(_ context.Context, q ListQuery) ([]ListChange, error)
 	return a.rows[:min(len(a.rows), q.Limit)], a.fail
 }
 
+func (a atlas) ListRemoval(context.Context, ListQuery) (ListRemovals, error) {
+	return ListRemovals{}, a.fail
+}
+
 // watching has that many subjects, of which the first few are listed, on lists
 // in each state.
 func watching(subjects int) atlas {

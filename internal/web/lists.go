@@ -13,6 +13,7 @@ import (
 type Lists interface {
 	Lists(ctx context.Context) (ListsNow, error)
 	ListHistory(ctx context.Context, q ListQuery) ([]ListChange, error)
+	ListRemoval(ctx context.Context, q ListQuery) (ListRemovals, error)
 }
 
 // ListsNow is how the block lists fare, and what stands on them.
@@ -83,6 +84,24 @@ type ListChange struct {
 	Text    string    `json:"text,omitempty"`
 }
 
+// ListRemovals is how an address or domain comes off the lists that have it.
+type ListRemovals struct {
+	Subject string        `json:"subject"`
+	NotYet  []string      `json:"not_yet,omitempty"` // why no list should be asked now
+	Lists   []ListRemoval `json:"lists,omitempty"`   // none: it is on no list
+}
+
+// A ListRemoval is how an entry of one list is removed.
+type ListRemoval struct {
+	List  string    `json:"list"`
+	Title string    `json:"title"`
+	Since time.Time `json:"since"`
+	Page  string    `json:"page,omitempty"`  // where to ask
+	Wait  string    `json:"wait,omitempty"`  // why not to ask
+	Notes string    `json:"notes,omitempty"` // about the list
+	Text  string    `json:"text,omitempty"`  // to ask with, for a person to paste
+}
+
 var errNoLists = errors.New("no block lists are watched: dnsbl.watch is not set")
 
 func (s *Server) lists(w http.ResponseWriter, r *http.Request) {
@@ -105,6 +124,16 @@ func (s *Server) listHistory(w http.ResponseWriter, r *http.Request) {
 	s.reply(w, rows, err)
 }
 
+func (s *Server) listRemoval(w http.ResponseWriter, r *http.Request) {
+	if s.Lists == nil {
+		s.refuse(w, http.StatusNotFound, errNoLists)
+		return
+	}
+	q := r.URL.Query()
+	removals, err := s.Lists.ListRemoval(r.Context(), ListQuery{Subject: q.Get("subject"), List: q.Get("list")})
+	s.reply(w, removals, err)
+}
+
 // Lists asks how the block lists fare.
 func (c *Client) Lists(ctx context.Context) (ListsNow, error) {
 	var now ListsNow
@@ -117,4 +146,11 @@ func (c *Client) ListHistory(ctx context.Context, q ListQuery) ([]ListChange, er
 	var rows []ListChange
 	err := c.get(ctx, "/api/v1/lists/history", url.Values{"subject": {q.Subject}, "list": {q.List}, "limit": {strconv.Itoa(q.Limit)}}, &rows)
 	return rows, err
+}
+
+// ListRemoval asks how an address or domain comes off a list, or off all.
+func (c *Client) ListRemoval(ctx context.Context, q ListQuery) (ListRemovals, error) {
+	var removals ListRemovals
+	err := c.get(ctx, "/api/v1/lists/removal", url.Values{"subject": {q.Subject}, "list": {q.List}}, &removals)
+	return removals, err
 }

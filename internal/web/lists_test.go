@@ -22,6 +22,10 @@ func (fakeLists) ListHistory(_ context.Context, q ListQuery) ([]ListChange, erro
 	return []ListChange{{List: q.List, Subject: q.Subject, Count: q.Limit}}, nil
 }
 
+func (fakeLists) ListRemoval(_ context.Context, q ListQuery) (ListRemovals, error) {
+	return ListRemovals{Subject: q.Subject, Lists: []ListRemoval{{List: q.List}}}, nil
+}
+
 func TestListRoutes(t *testing.T) {
 	start := func(lists Lists) Client {
 		s := httptest.NewServer((&Server{Watch: &fake{}, Lists: lists, Token: token, Log: slog.New(slog.DiscardHandler)}).Handler())
@@ -43,7 +47,13 @@ func TestListRoutes(t *testing.T) {
 	if now, err := many.Lists(t.Context()); err != nil || len(now.Subjects) != 1000 || now.Watched != 2000 {
 		t.Errorf("of 2000 subjects %d are sent, and said to be %d: %v", len(now.Subjects), now.Watched, err)
 	}
+	if r, err := c.ListRemoval(t.Context(), ListQuery{Subject: "203.0.113.9", List: "spamcop"}); err != nil || r.Subject != "203.0.113.9" || len(r.Lists) != 1 || r.Lists[0].List != "spamcop" {
+		t.Errorf("removal: %+v, %v", r, err)
+	}
 	none := start(nil)
+	if _, err := none.ListRemoval(t.Context(), ListQuery{}); err == nil || !strings.Contains(err.Error(), "dnsbl.watch") {
+		t.Errorf("removal at a service that watches none: %v", err)
+	}
 	if _, err := none.Lists(t.Context()); err == nil || !strings.Contains(err.Error(), "dnsbl.watch") {
 		t.Errorf("lists of a service that watches none: %v", err)
 	}

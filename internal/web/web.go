@@ -76,6 +76,7 @@ func (s *Server) Handler() http.Handler {
 			r.Get("/key", s.rotation)
 			r.Get("/lists", s.lists)
 			r.Get("/lists/history", s.listHistory)
+			r.Get("/lists/removal", s.listRemoval)
 		})
 		r.Group(func(r chi.Router) {
 			r.Use(s.atLeast(Operator))

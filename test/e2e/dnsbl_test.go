@@ -280,6 +280,9 @@ func TestServeWatchesLists(t *testing.T) {
 		now + " mx1 postfix/qmgr[8]: 4GZZk45QRtz1cZ: from=<alice@shop.test>, size=1000, nrcpt=1 (queue active)",
 		now + " mx1 postfix/smtp[9]: 4GZZk45QRtz1cZ: to=<r@example.org>, relay=mx.example.org[192.0.2.25]:25, delay=1, delays=0/0/1/0, dsn=5.7.1, status=bounced " +
 			"(host mx.example.org[192.0.2.25] said: 554 5.7.1 Service unavailable; Client host [" + address + "] blocked using bl.spamcop.net (in reply to RCPT TO command))",
+		now + " mx1 postfix/submission/smtpd[7]: 4GZZk45QRtz1cY: client=pc[192.0.2.9], sasl_method=PLAIN, sasl_username=alice@shop.test",
+		now + " mx1 postfix/qmgr[8]: 4GZZk45QRtz1cY: from=<alice@shop.test>, size=1000, nrcpt=1 (queue active)",
+		now + " mx1 postfix/smtp[9]: 4GZZk45QRtz1cY: to=<r@example.net>, relay=mx.example.net[192.0.2.26]:25, delay=1, delays=0/0/1/0, dsn=2.0.0, status=sent (250 ok)",
 	} {
 		appendLine(t, log, line)
 	}
@@ -297,7 +300,13 @@ func TestServeWatchesLists(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 	}
-	wait(t, "people to be told", func() bool { return hook.told(address, "is on a block list") })
+	wait(t, "people to be told", func() bool { return hook.told(address, "is on a block list: spamcop") })
+	if !hook.told("is on a block list: spamcop", "most of it from alice@shop.test (1)") {
+		t.Errorf("nobody is named: %+v", hook.deliveries())
+	}
+	if out, _, code := s.command("dnsbl", "removal", address); code != 1 || !strings.Contains(out, "do not ask yet: no account was stopped") || !strings.Contains(out, "page: https://www.spamcop.net/") || strings.Contains(out, "Please") {
+		t.Errorf("removal: exit code %d, %s", code, out)
+	}
 	told := len(hook.deliveries())
 
 	if code := s.stop(); code != 0 {
