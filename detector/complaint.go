@@ -71,10 +71,10 @@ func (r *ListingRisk) Complain(by []Handled, now time.Time) (mailq.Account, Comp
 	points *= math.Exp2(-max(0, now.Sub(time.Unix(int64(m.at), 0))).Hours() / complaintHalfLife.Hours())
 	a := r.account(from, now)
 	a.decay(now)
-	before := a.points()
+	before := a.did()
 	a.complaints = min(a.complaints+a.receivers.add(m.receiver, points, receiverMost, now), complaintsMost)
 	a.complainers.add(m.receiver, points, receiverMost, now)
-	r.add(a.points()-before, now)
+	r.add(a.did()-before, now)
 	if r.Act <= 0 || r.Risk(now) < r.Act {
 		return from, result, nil
 	}

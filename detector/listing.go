@@ -33,9 +33,12 @@ type ListingRisk struct {
 	holders  shares[string] // and who
 	address  float64        // points that are held against the addresses, at that time
 	at       time.Time
-	sum      float64 // points of all accounts, at that time
+	sum      float64 // points of all accounts, at that time, without those for their clients
 	sumAt    time.Time
-	named    time.Time // when accounts were last named
+	clients  float64 // points of all accounts for their clients, at that time
+	clientAt time.Time
+	released map[mailq.Account]time.Time // lately, that an answer from before does not bring back what was forgiven
+	named    time.Time                   // when accounts were last named
 }
 
 // The points of signs. A hundred in all are as much risk as there is.
@@ -52,6 +55,7 @@ const (
 	contentMost     = 40
 	unknownMost     = 30
 	trapsMost       = 120
+	clientsMost     = 30  // for the clients of an account, and of all accounts together
 	receiverMost    = 20  // points of an account that one receiver gives
 	holderMost      = 30  // points that one receiver holds against the addresses
 	receiversLeast  = 2   // that have to say so before an account is named for nothing but replies
@@ -76,14 +80,20 @@ type endangering struct {
 	trapped                 shares[uint64] // by trap
 	counted                 once
 	receivers               shares[uint32] // who called its mail spam, complained, or did not know its recipients
+	client                  float64        // points for where it signed in from, which is no deed of its own
+	clients                 shares[string]
+	signedIn                string // the latest of them, in words
 }
 
-func (a *endangering) points() float64 { return a.traps + a.content + a.unknown + a.complaints }
+func (a *endangering) points() float64 { return a.did() + a.client }
+
+// did is the points for what the account's mail did.
+func (a *endangering) did() float64 { return a.traps + a.content + a.unknown + a.complaints }
 
 // decay brings the points up to now.
 func (a *endangering) decay(now time.Time) {
 	f := halved(a.at, now)
-	a.traps, a.content, a.unknown, a.complaints = a.traps*f, a.content*f, a.unknown*f, a.complaints*f
+	a.traps, a.content, a.unknown, a.complaints, a.client = a.traps*f, a.content*f, a.unknown*f, a.complaints*f, a.client*f
 	a.at = later(a.at, now)
 	if a.points() < forgottenPoints { // what comes now is another story
 		*a = endangering{name: a.name, at: a.at, since: now, missing: a.missing, outcomes: a.outcomes, counted: a.counted, receivers: a.receivers}
@@ -133,8 +143,8 @@ func (r *ListingRisk) sign(ev *mailq.Event) bool {
 	}
 	a := r.account(ev.Account, ev.Time)
 	a.decay(ev.Time)
-	before := a.points()
-	defer func() { r.add(a.points()-before, ev.Time) }()
+	before := a.did()
+	defer func() { r.add(a.did()-before, ev.Time) }()
 	if trapped {
 		r.trap(a, ev)
 		return true
@@ -186,13 +196,18 @@ func (r *ListingRisk) Release(account mailq.Account, now time.Time) {
 		return
 	}
 	r.Sent.release(account, now)
-	if r.accounts[account] == nil {
-		return
+	r.noteRelease(account, now)
+	if a := r.accounts[account]; a != nil {
+		a.decay(now)
+		r.drop(a, now)
 	}
-	a := r.accounts[account]
-	a.decay(now)
-	r.add(-a.points(), now)
-	delete(r.accounts, account)
+}
+
+// drop forgets an account whose points are right for now.
+func (r *ListingRisk) drop(a *endangering, now time.Time) {
+	r.add(-a.did(), now)
+	r.addClient(-a.client, now)
+	delete(r.accounts, a.name)
 }
 
 // add counts points of an account.
@@ -238,8 +253,7 @@ func (r *ListingRisk) account(name mailq.Account, now time.Time) *endangering {
 func (r *ListingRisk) forget(now time.Time) {
 	all := r.ranked(now)
 	for _, a := range all[len(all)/2:] {
-		r.add(-a.points(), now)
-		delete(r.accounts, a.name)
+		r.drop(a, now)
 	}
 }
 
@@ -261,7 +275,7 @@ func (r *ListingRisk) Risk(now time.Time) float64 {
 	if r == nil {
 		return 0
 	}
-	sum := r.address*halved(r.at, now) + max(r.sum, 0)*halved(r.sumAt, now)
+	sum := r.address*halved(r.at, now) + max(r.sum, 0)*halved(r.sumAt, now) + min(max(r.clients, 0)*halved(r.clientAt, now), clientsMost)
 	return min(sum/fullRisk, 1)
 }
 
@@ -271,18 +285,18 @@ func (r *ListingRisk) name(now time.Time) (findings []rules.Finding) {
 	all := r.ranked(now)
 	sum, risk := 0.0, r.Risk(now)
 	for _, a := range all {
-		sum += a.points()
+		sum += a.did()
 	}
 	explained := 0.0
 	for _, a := range all {
 		if a.points() < namedLeast || explained >= namedShare*sum || len(findings) == maxNamedAtOnce {
 			break
 		}
-		explained += a.points()
+		explained += a.did()
 		if a.receivers.decay(now); a.traps == 0 && told(&a.receivers) < receiversLeast {
 			continue // one server may be mistaken, or mean somebody else
 		}
-		findings = append(findings, r.finding(a, risk, a.points()/sum, now))
+		findings = append(findings, r.finding(a, risk, a.did()/sum, now))
 	}
 	return findings
 }
@@ -305,6 +319,9 @@ func (r *ListingRisk) finding(a *endangering, risk, share float64, now time.Time
 	if a.complaints > 0 {
 		delivered, blamed := r.Sent.of(a.name)
 		say(rules.Complaints, a.complaints, "%d of %d delivered messages were complained about, by %d receivers", blamed, delivered, max(told(&a.complainers), 1))
+	}
+	if a.client > 0 { // no family of its own: it may be a neighbour's doing
+		f.Evidence = append(f.Evidence, rules.Evidence{Kind: rules.Logins, Score: a.client, Text: a.signedIn})
 	}
 	f.Evidence = append(f.Evidence, rules.Evidence{Kind: rules.Listing, Text: fmt.Sprintf(
 		"the risk that the outgoing addresses are listed is %.0f %%; %.0f %% of what accounts add to it is this one's", 100*risk, 100*share)})

@@ -1,6 +1,9 @@
 package dnsbl
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // minPerDay is the smallest budget that still lets a list be tested twice a
 // day.
@@ -22,6 +25,8 @@ type budget struct {
 	asked  int // on that day
 	checks int // questions of rechecks on that day
 
+	inquiries int // on that day
+
 	spent time.Time // when polls had used up their part of the day's; zero before
 }
 
@@ -35,7 +40,7 @@ func (b *budget) refill(now time.Time) {
 	}
 	if !now.Before(b.day.Add(wholeDay)) {
 		b.day = now.Truncate(wholeDay)
-		b.left, b.asked, b.checks, b.spent = b.perDay, 0, 0, time.Time{}
+		b.left, b.asked, b.checks, b.inquiries, b.spent = b.perDay, 0, 0, 0, time.Time{}
 		if b.at.IsZero() {
 			rest := float64(wholeDay-now.Sub(b.day)) / float64(wholeDay)
 			b.left = max(int(float64(b.perDay)*rest), b.perDay/20)
@@ -92,6 +97,19 @@ func (b *budget) recheck(now time.Time) bool {
 	}
 	b.checks += 2
 	return true
+}
+
+// inquiry returns when something may be asked that can wait, now at the
+// earliest: where so many polls a second, rechecks, tests and confirmations leave
+// something of the day's budget, and up to a tenth of it.
+func (b *budget) inquiry(now time.Time, polls float64) time.Time {
+	b.refill(now)
+	tomorrow := b.day.Add(wholeDay)
+	if float64(b.inquiries) >= inquiriesShare*float64(b.whole) {
+		return tomorrow
+	}
+	rest := min(polls, b.rate()) * tomorrow.Sub(now).Seconds()
+	return b.next(now, b.reserve()+max(0, b.whole/5-b.checks)+int(math.Ceil(rest)))
 }
 
 // askedAt returns how many questions were asked on the day that now is in.

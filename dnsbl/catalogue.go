@@ -202,6 +202,27 @@ func (k Keys) Check(c *Catalogue) error {
 	return errors.Join(errs...)
 }
 
+// CheckClients says which of the named lists cannot be asked about the clients of
+// logins: an error for all that c does not know or that say nothing about
+// clients, joined, and a warning for each that keys do not open.
+func (c *Catalogue) CheckClients(names []string, keys Keys) (warnings []string, err error) {
+	var errs []error
+	for _, name := range names {
+		i := slices.IndexFunc(c.Lists, func(l List) bool { return l.Name == name })
+		if i < 0 {
+			errs = append(errs, fmt.Errorf("dnsbl: no list is called %q: vedetta dnsbl lists shows their names", name))
+			continue
+		}
+		l := &c.Lists[i]
+		if !slices.ContainsFunc(l.Codes, func(c Code) bool { return c.Client > 0 }) || l.Kinds&(IP4|IP6) == 0 {
+			errs = append(errs, fmt.Errorf("dnsbl: list %s says nothing about clients: none of its codes has client in the catalogue", name))
+		} else if _, open := l.zone(keys); !open {
+			warnings = append(warnings, fmt.Sprintf("list %s is not asked about clients: %s", name, l.closed()))
+		}
+	}
+	return warnings, errors.Join(errs...)
+}
+
 // zone returns the zone to ask, or false if the list is not open to us.
 func (l *List) zone(keys Keys) (string, bool) {
 	key := keys[l.Operator]

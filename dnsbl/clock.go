@@ -43,6 +43,7 @@ func (l *watched) rewind(now time.Time, back time.Duration) {
 	for _, t := range []*time.Time{&l.health.since, &l.health.quarantined, &l.zoneInfo.serialSince} {
 		*t = sooner(*t, now)
 	}
+	l.rewindInquiries(now)
 	for s, at := range l.crowd.recent {
 		l.crowd.recent[s] = sooner(at, now)
 	}

@@ -112,6 +112,7 @@ func (w *Watch) endTest(l *watched) {
 	}
 	w.learnZone(l, t)
 	changed := l.health.record(o, l.begun, w.now)
+	w.settleInquiries(l)
 	l.nextTest = l.begun.Add(l.health.nextTest(&l.List))
 	if changed {
 		w.tellState(l)
@@ -143,6 +144,7 @@ func (w *Watch) refuse(l *watched, j Judgement, a Answer) {
 	l.test = nil
 	changed := l.health.record(outcome{state: Rejected, text: "not tested: " + j.explain(a), full: true}, w.now, w.now)
 	l.nextTest = w.now.Add(l.health.nextTest(&l.List))
+	w.settleInquiries(l)
 	if changed {
 		w.tellState(l)
 	}

@@ -85,6 +85,7 @@ type (
 		Scope   string `yaml:"scope"`  // default: that of the kind
 		Weight  *int   `yaml:"weight"` // default: that of the list
 		Policy  bool   `yaml:"policy"`
+		Client  int    `yaml:"client"` // default: a listing says nothing about the client of a login
 	}
 	yamlDead struct {
 		Zone      string `yaml:"zone"`
@@ -397,7 +398,7 @@ func (p *catalogueParser) codes(y *yamlList, l *List) {
 
 // code reads one code of l.
 func (p *catalogueParser) code(y *yamlCode, l *List) Code {
-	c := Code{Name: CleanText([]string{y.Name}), Meaning: CleanText([]string{y.Meaning}), Weight: l.Weight, Policy: y.Policy}
+	c := Code{Name: CleanText([]string{y.Name}), Meaning: CleanText([]string{y.Meaning}), Weight: l.Weight, Policy: y.Policy, Client: y.Client}
 	if c.Meaning == "" {
 		p.mistake("code %s: meaning is missing", y.Code)
 	}
@@ -427,6 +428,9 @@ func (p *catalogueParser) code(y *yamlCode, l *List) Code {
 	}
 	if y.Scope != "" {
 		p.check(fromText(&c.Scope, scopeTexts, "scope", []byte(y.Scope)))
+	}
+	if c.Client < 0 || c.Client > 100 || c.Client > 0 && (c.Policy || c.Class != Entry) {
+		p.mistake("code %s: client: %d is not between 0 and 100, or the code says nothing bad", y.Code, c.Client)
 	}
 	if y.Weight != nil {
 		c.Weight = *y.Weight

@@ -155,6 +155,11 @@ var sharedSpace = netip.MustParsePrefix("100.64.0.0/10")
 // IsSingle reports whether s is not a network of several addresses.
 func (s Subject) IsSingle() bool { return !s.prefix.IsValid() || s.prefix.IsSingleIP() }
 
+// In reports whether s is an address or network within the network of other.
+func (s Subject) In(other Subject) bool {
+	return s.prefix.IsValid() && other.prefix.IsValid() && other.prefix.Contains(s.prefix.Addr()) && s.prefix.Bits() >= other.prefix.Bits()
+}
+
 // neighbourhood is what lists tend to list as one: a /24, a /48, a domain.
 // Subjects in different neighbourhoods have little to do with each other.
 func (s Subject) neighbourhood() Subject {

@@ -15,6 +15,8 @@ func (w *Watch) Take(now time.Time, t Task, a Answer) []Event {
 		w.takeProbe(t, a)
 	case Explanation:
 		w.takeText(t, a)
+	case Once:
+		w.takeInquiry(t, a)
 	default:
 		if t.pair.asked == t.id {
 			t.pair.asked = 0
@@ -75,7 +77,9 @@ func (w *Watch) learnHealth(t Task, a Answer, j Judgement) {
 	if a.Status.usable() {
 		l.failures = 0
 	}
-	w.learnCodes(t.pair, j)
+	if t.Kind != Once { // what is written down and told would hold the address of somebody else
+		w.learnCodes(t.pair, j)
+	}
 	switch {
 	case j.Reason.refused() && l.health.state != Rejected:
 		w.refuse(l, j, a)

@@ -15,9 +15,10 @@ const (
 	Poll                         // is the subject listed?
 	Confirmation                 // is it really? Asked of an authoritative server
 	Explanation                  // what does the list say about the entry (TXT)?
+	Once                         // is the subject of an inquiry listed?
 )
 
-var taskTexts = [...]string{"probe", "poll", "confirmation", "explanation"}
+var taskTexts = [...]string{"probe", "poll", "confirmation", "explanation", "inquiry"}
 
 // String returns the kind in a word.
 func (k TaskKind) String() string { return taskTexts[k] }
@@ -35,6 +36,7 @@ type Task struct {
 	issued        time.Time
 	on            *watched
 	pair          *pair
+	inquiry       *inquiry
 	id            uint32 // of the question about the pair, of the test, or of the listing
 	probe         int    // index in the test
 }

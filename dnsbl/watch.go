@@ -41,6 +41,7 @@ type Watch struct {
 	turn     int       // the list whose turn it is
 	ids      uint32
 	events   []Event // of the call that runs
+	answered []Inquiry
 }
 
 // NewWatch returns a watch over the lists of c that keys open; the others are
@@ -349,7 +350,10 @@ func (w *Watch) ask(l *watched) (Task, bool) {
 	if t, ok := w.askPair(l, &l.checks); ok {
 		return t, true
 	}
-	return w.askPair(l, &l.polls)
+	if t, ok := w.askPair(l, &l.polls); ok {
+		return t, true
+	}
+	return w.askInquiry(l)
 }
 
 // askPair returns the question about the first pair of a queue of l that is

@@ -21,6 +21,9 @@ type watched struct {
 	urgent queue // pairs to be confirmed
 	demand int64 // polls of all its pairs in 10⁹ seconds
 
+	inquiries []*inquiry // that wait to be asked, the oldest first
+	doubts    []*inquiry // of which it says listed, and that wait for its next test
+
 	test     *healthTest // that runs; nil if none does
 	tests    uint32      // how many began
 	begun    time.Time   // the latest
@@ -78,6 +81,9 @@ func (l *watched) wakes(now time.Time) time.Time {
 			t = sooner(t, later(time.Unix(0, q[0].due), l.budget.next(now, l.budget.reserve())))
 		}
 	}
+	if len(l.inquiries) > 0 {
+		t = sooner(t, l.inquiriesAt(now))
+	}
 	return t
 }
 
@@ -86,7 +92,7 @@ func (l *watched) hasWork(now time.Time) bool {
 	if l.test != nil && l.test.sent < len(l.test.order) {
 		return true
 	}
-	return l.health.state.Usable() && (l.urgent.isDue(now) || l.checks.isDue(now) || l.polls.isDue(now))
+	return l.health.state.Usable() && (l.urgent.isDue(now) || l.checks.isDue(now) || l.polls.isDue(now) || len(l.inquiries) > 0)
 }
 
 func later(a, b time.Time) time.Time {

@@ -238,7 +238,11 @@ func listCatalogue(c config.DNSBL) (catalogue *dnsbl.Catalogue, warnings []strin
 	if err := listKeys(c).Check(catalogue); err != nil {
 		return nil, nil, fmt.Errorf("dnsbl.keys: %w", err)
 	}
-	return catalogue, warnings, nil
+	doubts, err := catalogue.CheckClients(c.Risk.Clients, listKeys(c))
+	if err != nil {
+		return nil, nil, fmt.Errorf("dnsbl.risk.clients: %w", err)
+	}
+	return catalogue, append(warnings, doubts...), nil
 }
 
 // listKeys are the keys of the lists.

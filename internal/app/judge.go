@@ -79,7 +79,7 @@ func (j *judge) event(ev *mailq.Event) (step, bool) {
 // watchRisk has the judge add up what endangers our addresses, if something is
 // to be done about it. The parser has its keys.
 func (j *judge) watchRisk(c config.ListRisk, dir *directory) {
-	if c.ActAt <= 0 && len(c.Traps) == 0 && !c.Complaints {
+	if c.ActAt <= 0 && len(c.Traps) == 0 && len(c.Clients) == 0 && !c.Complaints {
 		return
 	}
 	j.risk, j.traps = &detector.ListingRisk{Act: c.ActAt, Shared: dir.IsShared}, c.Traps

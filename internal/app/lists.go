@@ -37,6 +37,7 @@ type listWatch struct {
 	asks     chan func()
 	over     chan struct{} // closed when the loop has ended
 	heard    chan heard    // from observe
+	clients  *listClients  // nil: no client of an account is asked about
 	hook     *listHook     // nil: there is none
 	risk     atomic.Uint64 // bits of what the log says of the risk that our addresses are listed, 0 to 1
 	sent     atomic.Int64  // when the latest mail left of which nobody says from where, in Unix nanoseconds
@@ -88,7 +89,7 @@ func newListWatch(whole config.Config, p *pipeline) (*listWatch, error) {
 		return nil, err
 	}
 	return &listWatch{
-		p: p, config: c, client: client, resolver: listResolver{client}, hook: hook,
+		p: p, config: c, clients: newListClients(whole, catalogue), client: client, resolver: listResolver{client}, hook: hook,
 		watch: dnsbl.NewWatch(catalogue, listKeys(c), rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))),
 		asks:  make(chan func()), over: make(chan struct{}), heard: make(chan heard, maxHeard),
 		distrust: "the resolver was not examined yet",
@@ -333,6 +334,7 @@ func (l *listWatch) loop(ctx context.Context, tasks chan<- dnsbl.Task, answers <
 		if len(waiting) > 0 {
 			out, next = tasks, waiting[0]
 		}
+		l.hearInquiries(ctx)
 		l.tellSoon(ctx)
 		timer.Reset(l.sleep(asked + len(waiting)))
 		select {
@@ -349,6 +351,8 @@ func (l *listWatch) loop(ctx context.Context, tasks chan<- dnsbl.Task, answers <
 			ask()
 		case h := <-l.heard:
 			l.hear(h, time.Now())
+		case in := <-l.clients.coming():
+			l.signedIn(ctx, in, time.Now())
 		case <-minute.C:
 			l.minute(ctx)
 		case <-timer.C:
@@ -447,6 +451,7 @@ func (l *listWatch) minute(ctx context.Context) {
 	l.active(now)
 	l.weighSigns(now)
 	l.p.metrics.listSubjects.Set(float64(len(l.sources)))
+	l.forgetClients(now)
 	l.p.metrics.listRisk.Set(math.Float64frombits(l.risk.Load()))
 	l.writeDown(ctx)
 	l.keepLists(ctx)
@@ -538,6 +543,7 @@ func (l *listWatch) setRisk(r *detector.ListingRisk, now time.Time) {
 // saw takes what an event of the log says about our addresses. It runs in
 // observe and never blocks: what does not fit is left out.
 func (l *listWatch) saw(ev *mailq.Event) {
+	l.sawClient(ev)
 	switch ev.Kind {
 	case mailq.Delivered:
 		if ev.Into == "" && !l.left.note(ev) && ev.Time.UnixNano() > l.sent.Load() {

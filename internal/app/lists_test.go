@@ -33,7 +33,8 @@ type fakeDNS struct {
 	mu      sync.Mutex
 	entries map[string]string
 	dead    bool
-	broken  bool // it panics
+	broken  bool   // it panics
+	all     string // what it answers to every name; empty: only to those that it has
 	asked   int
 }
 
@@ -44,7 +45,11 @@ func (f *fakeDNS) Lookup(_ context.Context, name string, t dnsbl.Type) dnsbl.Ans
 	if f.broken {
 		panic("a hostile answer")
 	}
-	switch entry, ok := f.entries[name]; {
+	entry, ok := f.entries[name]
+	if f.all != "" {
+		entry, ok = f.all, true
+	}
+	switch {
 	case f.dead:
 		return dnsbl.Answer{Status: dnsbl.Timeout}
 	case ok && t == dnsbl.TypeA:
@@ -78,9 +83,22 @@ type listService struct {
 	stop func()
 }
 
-// startLists runs a service with that state and DNS, and some more lists, until
-// stop.
-func startLists(t *testing.T, state string, f *fakeDNS, more ...string) *listService {
+// askLists has a service watch these lists.
+func askLists(names ...string) func(*service) {
+	return func(s *service) {
+		var lists []dnsbl.List
+		for _, l := range dnsbl.Shipped().Lists {
+			if slices.Contains(names, l.Name) {
+				lists = append(lists, l)
+			}
+		}
+		s.lists.watch = dnsbl.NewWatch(&dnsbl.Catalogue{Lists: lists}, nil, testRand())
+	}
+}
+
+// startLists runs a service with that state and DNS until stop, after more was
+// done to it.
+func startLists(t *testing.T, state string, f *fakeDNS, more ...func(*service)) *listService {
 	t.Helper()
 	c := config.Default()
 	c.State, c.Hostname, c.Logs, c.API.Listen = state, "mx1.test", nil, ""
@@ -95,14 +113,11 @@ func startLists(t *testing.T, state string, f *fakeDNS, more ...string) *listSer
 	if err != nil {
 		t.Fatal(err)
 	}
-	var lists []dnsbl.List
-	for _, l := range dnsbl.Shipped().Lists {
-		if l.Name == "spamcop" || l.Name == "barracuda" || slices.Contains(more, l.Name) {
-			lists = append(lists, l)
-		}
-	}
-	s.lists.watch = dnsbl.NewWatch(&dnsbl.Catalogue{Lists: lists}, nil, testRand())
+	askLists("spamcop", "barracuda")(s)
 	s.lists.resolver, s.lists.distrust = f, ""
+	for _, do := range more {
+		do(s)
+	}
 	if err := s.restore(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -250,7 +265,7 @@ func TestListings(t *testing.T) {
 // That one of several is gone is noted; restarts change nothing.
 func TestListingsAreOneIncident(t *testing.T) {
 	state := t.TempDir()
-	more := []string{"dronebl", "uceprotect-1", "0spam", "psbl"}
+	more := askLists("spamcop", "barracuda", "dronebl", "uceprotect-1", "0spam", "psbl")
 	zones := map[string]string{"spamcop": "bl.spamcop.net", "dronebl": "dnsbl.dronebl.org", "uceprotect-1": "dnsbl-1.uceprotect.net", "0spam": "bl.0spam.org", "psbl": "psbl.surriel.com"}
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeDNS{entries: map[string]string{}}
@@ -286,7 +301,7 @@ func TestListingsAreOneIncident(t *testing.T) {
 				if s != nil {
 					s.stop()
 				}
-				s = startLists(t, state, f, more...)
+				s = startLists(t, state, f, more)
 			}
 			f.set(func() {
 				for _, list := range step.on {

@@ -45,6 +45,7 @@ type metrics struct {
 	lists, listUsable, listings      *prometheus.GaugeVec
 	listSubjects, exposure, listRisk prometheus.Gauge
 	listQuestions, complaints        *prometheus.CounterVec
+	listInquiries                    *prometheus.CounterVec
 
 	figures atomic.Pointer[figures]
 }
@@ -100,6 +101,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		listRisk:      f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_dnsbl_risk", Help: "What the log says of the risk that our addresses are listed, 0 to 1."}),
 		listQuestions: f.NewCounterVec(prometheus.CounterOpts{Name: "vedetta_dnsbl_questions_total", Help: "Questions to block lists, by whether there was an answer."}, []string{"answer"}),
 		complaints:    f.NewCounterVec(prometheus.CounterOpts{Name: "vedetta_complaints_total", Help: "Complaints of feedback loops, by what they were worth."}, []string{"result"}),
+		listInquiries: f.NewCounterVec(prometheus.CounterOpts{Name: "vedetta_dnsbl_inquiries_total", Help: "Questions to block lists about clients of accounts, by what came of them."}, []string{"of", "result"}),
 
 		lostNotes: f.NewCounter(prometheus.CounterOpts{Name: "vedetta_gate_messages_dropped_total", Help: "Messages that the gate was told of and that were left to the log, because reading was behind."}),
 	}
@@ -128,6 +130,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		m.decisions.WithLabelValues(action.String(), "true")
 		m.decisions.WithLabelValues(action.String(), "false")
 		m.failed.WithLabelValues(action.String())
+	}
+	for _, result := range []string{"listed", "clean", "unknown", leftOut} {
+		m.listInquiries.WithLabelValues(ofClients, result)
 	}
 	for _, kind := range []string{"log", "queue", "aliases", "enforcement", "places", "lists"} {
 		m.blind.WithLabelValues(kind)

@@ -229,6 +229,7 @@ type ListRisk struct {
 	ActAt      float64  `yaml:"act_at"`
 	Traps      []string `yaml:"traps"`
 	Complaints bool     `yaml:"complaints"`
+	Clients    []string `yaml:"clients"`
 }
 
 // ListHook is a program that takes the mail of a listed address elsewhere.

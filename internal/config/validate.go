@@ -166,6 +166,7 @@ func (c Config) checkDNSBL(p *problems) {
 		a, err := mail.ParseAddress(text)
 		p.need(err == nil && a.Address == text, fmt.Sprintf("dnsbl.risk.traps[%d]", i), "%q is no e-mail address", text)
 	}
+	p.need(len(c.DNSBL.Risk.Clients) == 0 || c.DNSBL.Watch, "dnsbl.risk.clients", "are never asked: dnsbl.watch is false")
 	h := c.DNSBL.Hook
 	p.need(h.Exposure > 0 && h.Exposure <= 1, "dnsbl.hook.exposure", "%g is not above 0 and at most 1", h.Exposure)
 	p.between("dnsbl.hook.timeout", h.Timeout, time.Second, time.Minute)

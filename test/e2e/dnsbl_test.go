@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -400,4 +402,82 @@ func dnsblCommand(t *testing.T, args ...string) (out string, code int) {
 		t.Logf("standard error: %s", stderr.String())
 	}
 	return stdout.String(), cmd.ProcessState.ExitCode()
+}
+
+// TestListedClientCounts has accounts sign in from addresses on a list: through
+// Unbound and rbldnsd, that alone names nobody, and adds to the points of who
+// writes to a spam trap.
+func TestListedClientCounts(t *testing.T) {
+	d := bed.StartDNS(t, []bed.DNSZone{{Name: "k3y.authbl.dq.spamhaus.net", Type: "combined",
+		Data: "$DATASET ip4set:bots @\n:127.0.0.20:bot\n127.0.0.2\n192.0.2.9\n192.0.2.10\n$DATASET ip6trie:bots @\n:127.0.0.20:bot\n0:0:0:0:0:ffff:7f00:2/128\n"}})
+	hook := newHook(t)
+	log := filepath.Join(t.TempDir(), "mail.log")
+	if err := os.WriteFile(log, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	others := "disabled:\n" // lists that nobody serves here
+	for _, l := range dnsbl.Shipped().Lists {
+		if l.Name != "spamhaus-authbl" {
+			others += "- " + l.Name + "\n"
+		}
+	}
+	catalogue := filepath.Join(t.TempDir(), "lists.yml")
+	if err := os.WriteFile(catalogue, []byte(others), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := newService(t, setup{Logs: []string{log}, Notify: hook.section(),
+		DNSBL: fmt.Sprintf("watch: true\ninterfaces: false\nresolvers: [%q]\naddresses: [203.0.113.9]\ncatalogue: %s\nkeys: {spamhaus: k3y}\n"+
+			"risk: {act_at: 0.1, traps: [anna.nowhere@trap.test], clients: [spamhaus-authbl]}\n", d.Resolver, catalogue)})
+	s.start()
+	wait(t, "the list to be believed", func() bool {
+		now, err := s.Lists(t.Context())
+		return err == nil && len(now.Lists) == 1 && now.Lists[0].State == "HEALTHY"
+	})
+	submit := func(id, account, client, to string) {
+		now := time.Now().UTC().Format(time.RFC3339)
+		for _, line := range []string{
+			now + " mx1 postfix/submission/smtpd[7]: " + id + ": client=pc[" + client + "], sasl_method=PLAIN, sasl_username=" + account,
+			now + " mx1 postfix/qmgr[8]: " + id + ": from=<" + account + ">, size=1000, nrcpt=1 (queue active)",
+			now + " mx1 postfix/smtp[9]: " + id + ": to=<" + to + ">, relay=mx.example.org[192.0.2.25]:25, delay=1, delays=0/0/1/0, dsn=2.0.0, status=sent (250 OK)",
+		} {
+			appendLine(t, log, line)
+		}
+	}
+	submit("4GZZk45QRtz1cZ", "alice@shop.test", "192.0.2.9", "r@example.org")
+	submit("4GZZk45QRtz2cZ", "bob@shop.test", "192.0.2.10", "r@example.org")
+	submit("4GZZk45QRtz3cZ", "carol@shop.test", "192.0.2.11", "r@example.org")
+	inquiries := func(result string) bool {
+		return strings.Contains(s.metrics(t), `vedetta_dnsbl_inquiries_total{of="client",result="`+result)
+	}
+	begun := time.Now()
+	for !inquiries(`listed"} 2`) || !inquiries(`clean"} 1`) {
+		if time.Since(begun) > 3*time.Minute {
+			t.Fatalf("the clients are not known after %s", time.Since(begun))
+		}
+		time.Sleep(time.Second)
+	}
+	submit("4GZZk45QRtz4cZ", "alice@shop.test", "192.0.2.9", "anna.nowhere@trap.test")
+	wait(t, "alice to be slowed down", func() bool { return s.action("alice@shop.test") == "throttle" })
+	why := s.must("why", "alice@shop.test")
+	if want := "signed in from 192.0.2.9, which is on Spamhaus AuthBL: bot that uses stolen credentials"; !strings.Contains(why, want) {
+		t.Errorf("why lacks %q:\n%s", want, why)
+	}
+	if got := s.action("bob@shop.test"); got != "" {
+		t.Errorf("bob, who did nothing but sign in, is met with %s", got)
+	}
+}
+
+// metrics is what the service exports.
+func (s *service) metrics(t *testing.T) string {
+	t.Helper()
+	resp, err := http.Get(s.Base + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
