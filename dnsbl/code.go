@@ -57,7 +57,9 @@ type Code struct {
 	Scope   Scope
 	Weight  int  // 0 to 100; see [List.Weight]
 	Policy  bool // about how the address is set up rather than about abuse
-	Client  int  // 0 to 100: what it is worth, in points, that the client of a login is listed so
+	// Vicinity says that the address is listed, or may be, for what its neighbours do.
+	Vicinity bool
+	Client   int // 0 to 100: what it is worth, in points, that the client of a login is listed so
 }
 
 // says returns the meaning with the sublist that it comes from.

@@ -3,6 +3,7 @@ package dnsbl
 import (
 	"cmp"
 	"iter"
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -28,6 +29,7 @@ type Listing struct {
 	Confidence   float64   `json:"confidence"`             // 0 to 1
 	Mass         bool      `json:"mass,omitempty"`         // part of a mass listing
 	Corroborated bool      `json:"corroborated,omitempty"` // a list of another operator says so, too
+	Vicinity     bool      `json:"vicinity,omitempty"`     // a code says that its neighbours are to blame, or may be
 	Frozen       bool      `json:"frozen,omitempty"`       // the list is not believed now: this is what it last said
 	Checked      time.Time `json:"checked,omitzero"`       // the latest usable answer
 	Unknown      time.Time `json:"unknown_since,omitzero"` // since when there has been no usable answer
@@ -184,6 +186,7 @@ func (p *pair) view() Listing {
 	g := p.listing
 	v.Since, v.Confirmed, v.Codes, v.Meaning = g.first, g.opened, codeTexts(g.j.Codes), g.j.Meaning
 	v.Scope, v.Policy, v.Weight, v.Mass = g.j.Scope, g.j.Policy, g.j.Weight, g.mass
+	v.Vicinity = l.isVicinity(g.j.Codes)
 	v.Reason, v.Delist, v.Notes = g.text, delist(g.text, &l.List), l.Notes
 	v.Confidence = 1 - l.falls.rate()
 	switch {
@@ -196,6 +199,14 @@ func (p *pair) view() Listing {
 		v.Confidence *= trustFrozen
 	}
 	return v
+}
+
+// isVicinity reports whether one of the codes says that neighbours are to blame.
+func (l *List) isVicinity(codes []netip.Addr) bool {
+	return slices.ContainsFunc(codes, func(addr netip.Addr) bool {
+		_, meant := l.meaning(addr)
+		return slices.ContainsFunc(meant, func(c *Code) bool { return c.Vicinity })
+	})
 }
 
 func unix(nanoseconds int64) time.Time {

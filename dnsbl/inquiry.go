@@ -11,6 +11,7 @@ import (
 // once by [Watch.Inquire]. Its Judgement is Unknown where nobody can tell: the
 // list cannot be believed, its budget did not suffice, or it said nothing usable.
 type Inquiry struct {
+	For     Purpose // as it was asked
 	Subject Subject
 	List    string // its name
 	Title   string
@@ -23,6 +24,20 @@ type Inquiry struct {
 	Client        int
 	ClientMeaning string
 }
+
+// A Purpose says what an inquiry is for.
+type Purpose uint8
+
+// The purposes of inquiries.
+const (
+	ForClient    Purpose = 1 + iota // of a login
+	ForNeighbour                    // of an address that is watched
+)
+
+var purposeTexts = [...]string{"", "client", "neighbour"}
+
+// String returns "client" or "neighbour".
+func (p Purpose) String() string { return purposeTexts[p] }
 
 // Client returns what is asked about where addr is the client of a login: an
 // IPv4 address itself, and of IPv6 the /64, of which a customer has a whole one
@@ -39,6 +54,7 @@ const (
 // An inquiry is one on its way. It is in the queue of its list, then in its
 // task, and then, if the list says listed, waits for the list's next test.
 type inquiry struct {
+	purpose Purpose
 	subject Subject
 	label   string
 	since   time.Time // when it was asked for
@@ -51,7 +67,7 @@ type inquiry struct {
 // two hours or never. An inquiry takes nothing of the budget that the rest of
 // the day will need for what is watched, and at most a tenth. That s is listed
 // counts only once the list has passed a test that began after it said so.
-func (w *Watch) Inquire(now time.Time, s Subject, list string) bool {
+func (w *Watch) Inquire(now time.Time, s Subject, list string, why Purpose) bool {
 	w.tick(now)
 	i := slices.IndexFunc(w.lists, func(l *watched) bool { return l.Name == list })
 	if i < 0 {
@@ -67,7 +83,7 @@ func (w *Watch) Inquire(now time.Time, s Subject, list string) bool {
 	if len(l.inquiries) >= maxInquiries || len(l.doubts) >= maxInquiries || l.health.isQuarantined() {
 		return false
 	}
-	l.inquiries = append(l.inquiries, &inquiry{subject: s, label: label, since: w.now})
+	l.inquiries = append(l.inquiries, &inquiry{purpose: why, subject: s, label: label, since: w.now})
 	return true
 }
 
@@ -80,7 +96,7 @@ func (w *Watch) Inquiries() []Inquiry {
 
 // answerInquiry notes what came of q; the zero Judgement says that nobody can tell.
 func (w *Watch) answerInquiry(l *watched, q *inquiry, j Judgement) {
-	a := Inquiry{Subject: q.subject, List: l.Name, Title: l.Title, Judgement: j}
+	a := Inquiry{For: q.purpose, Subject: q.subject, List: l.Name, Title: l.Title, Judgement: j}
 	a.Client, a.ClientMeaning = l.client(j)
 	w.answered = append(w.answered, a)
 }

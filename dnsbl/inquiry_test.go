@@ -15,7 +15,7 @@ func inquire(t *testing.T, w *world, watch *Watch, clients []string, lists ...st
 	t.Helper()
 	for _, c := range clients {
 		for _, list := range lists {
-			if !watch.Inquire(w.now, Client(netip.MustParseAddr(c)), list) {
+			if !watch.Inquire(w.now, Client(netip.MustParseAddr(c)), list, ForClient) {
 				t.Errorf("%s is not asked of %s", c, list)
 			}
 		}
@@ -64,7 +64,7 @@ func TestInquiriesLeaveNoHistory(t *testing.T) {
 	servers[0].entries[label(t, "192.0.2.5")] = []string{"127.0.0.2"}
 	w.run(t, watch, w.now.Add(time.Hour))
 	for _, c := range []string{"192.0.2.4", "192.0.2.5"} {
-		if !watch.Inquire(w.now, subject(t, c), "spamcop") {
+		if !watch.Inquire(w.now, subject(t, c), "spamcop", ForClient) {
 			t.Fatalf("%s is not asked", c)
 		}
 	}
@@ -121,12 +121,12 @@ func TestInquiriesThatCannotBe(t *testing.T) {
 	for _, ask := range []struct{ subject, list string }{
 		{"192.0.2.1", "nobody"}, {"2001:db8::1", "spamcop"}, {"192.0.2.1", "spamhaus-dbl"}, {"shop.example", "spamcop"},
 	} {
-		if watch.Inquire(w.now, subject(t, ask.subject), ask.list) {
+		if watch.Inquire(w.now, subject(t, ask.subject), ask.list, ForClient) {
 			t.Errorf("%s is asked of %s", ask.subject, ask.list)
 		}
 	}
 	closed := NewWatch(&Catalogue{Lists: []List{listOf(t, "spamhaus-authbl")}}, nil, watch.rng)
-	if closed.Inquire(w.now, subject(t, "192.0.2.1"), "spamhaus-authbl") {
+	if closed.Inquire(w.now, subject(t, "192.0.2.1"), "spamhaus-authbl", ForClient) {
 		t.Error("a list is asked that needs a key")
 	}
 }
@@ -151,7 +151,7 @@ func TestInquiriesCrowdNobodyOut(t *testing.T) {
 		for hour := range 24 {
 			for i := range clients / 24 {
 				n := hour*clients/24 + i
-				watch.Inquire(w.now, subject(t, netip.AddrFrom4([4]byte{198, byte(n >> 16), byte(n >> 8), byte(n)}).String()), "spamcop")
+				watch.Inquire(w.now, subject(t, netip.AddrFrom4([4]byte{198, byte(n >> 16), byte(n >> 8), byte(n)}).String()), "spamcop", ForClient)
 			}
 			waiting = max(waiting, len(l.inquiries))
 			for i := range addresses {
@@ -184,7 +184,7 @@ func TestInquiriesAreGivenUp(t *testing.T) {
 	w, watch, servers := watching(t, "spamcop")
 	servers[0].bend = func(string, Answer) Answer { return Answer{Status: Timeout} }
 	for i := range 3 {
-		if !watch.Inquire(w.now, subject(t, fmt.Sprintf("192.0.2.%d", i)), "spamcop") {
+		if !watch.Inquire(w.now, subject(t, fmt.Sprintf("192.0.2.%d", i)), "spamcop", ForClient) {
 			t.Fatal("not asked")
 		}
 	}
@@ -219,6 +219,27 @@ dnsbl: list spamhaus-dbl says nothing about clients: none of its codes has clien
 		for _, code := range l.Codes {
 			if code.Client > 0 && code.Policy {
 				t.Errorf("%s %s blames a client for what is policy", l.Name, code.Name)
+			}
+		}
+	}
+}
+
+// That an address may be listed for its neighbours shows in the listing, after a
+// restart too.
+func TestVicinityOfAListing(t *testing.T) {
+	w, watch, servers := watching(t, "abusix")
+	for addr, code := range map[string]string{"192.0.2.1": "127.0.0.3", "192.0.2.2": "127.0.0.2"} {
+		servers[0].entries[label(t, addr)] = []string{code}
+		add(t, w, watch, addr)
+	}
+	history := roundTrip(t, w.run(t, watch, w.now.Add(time.Hour)))
+	again := NewWatch(&Catalogue{Lists: []List{listOf(t, "abusix")}}, testKeys, watch.rng)
+	again.Restore(history)
+	for _, watch := range []*Watch{watch, again} {
+		for addr, want := range map[string]bool{"192.0.2.1": true, "192.0.2.2": false} {
+			s := add(t, w, watch, addr)
+			if g := watch.Listings(s)[0]; g.Stage != OnList || g.Vicinity != want {
+				t.Errorf("%s: %s, vicinity %t; want %t", addr, g.Stage, g.Vicinity, want)
 			}
 		}
 	}

@@ -77,15 +77,16 @@ type (
 		Notes      string     `yaml:"notes"`
 	}
 	yamlCode struct {
-		Code    string `yaml:"code"`
-		Bit     int    `yaml:"bit"`
-		Class   string `yaml:"class"` // default: listed
-		Name    string `yaml:"name"`
-		Meaning string `yaml:"meaning"`
-		Scope   string `yaml:"scope"`  // default: that of the kind
-		Weight  *int   `yaml:"weight"` // default: that of the list
-		Policy  bool   `yaml:"policy"`
-		Client  int    `yaml:"client"` // default: a listing says nothing about the client of a login
+		Code     string `yaml:"code"`
+		Bit      int    `yaml:"bit"`
+		Class    string `yaml:"class"` // default: listed
+		Name     string `yaml:"name"`
+		Meaning  string `yaml:"meaning"`
+		Scope    string `yaml:"scope"`  // default: that of the kind
+		Weight   *int   `yaml:"weight"` // default: that of the list
+		Policy   bool   `yaml:"policy"`
+		Vicinity bool   `yaml:"vicinity"`
+		Client   int    `yaml:"client"` // default: a listing says nothing about the client of a login
 	}
 	yamlDead struct {
 		Zone      string `yaml:"zone"`
@@ -398,7 +399,7 @@ func (p *catalogueParser) codes(y *yamlList, l *List) {
 
 // code reads one code of l.
 func (p *catalogueParser) code(y *yamlCode, l *List) Code {
-	c := Code{Name: CleanText([]string{y.Name}), Meaning: CleanText([]string{y.Meaning}), Weight: l.Weight, Policy: y.Policy, Client: y.Client}
+	c := Code{Name: CleanText([]string{y.Name}), Meaning: CleanText([]string{y.Meaning}), Weight: l.Weight, Policy: y.Policy, Vicinity: y.Vicinity, Client: y.Client}
 	if c.Meaning == "" {
 		p.mistake("code %s: meaning is missing", y.Code)
 	}

@@ -155,6 +155,14 @@ var sharedSpace = netip.MustParsePrefix("100.64.0.0/10")
 // IsSingle reports whether s is not a network of several addresses.
 func (s Subject) IsSingle() bool { return !s.prefix.IsValid() || s.prefix.IsSingleIP() }
 
+// Addr returns the address that s is, zero if it is none.
+func (s Subject) Addr() netip.Addr {
+	if !s.prefix.IsSingleIP() {
+		return netip.Addr{}
+	}
+	return s.prefix.Addr()
+}
+
 // In reports whether s is an address or network within the network of other.
 func (s Subject) In(other Subject) bool {
 	return s.prefix.IsValid() && other.prefix.IsValid() && other.prefix.Contains(s.prefix.Addr()) && s.prefix.Bits() >= other.prefix.Bits()

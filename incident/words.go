@@ -35,6 +35,7 @@ var looks = map[string]string{
 	"listing-risk":     "endangers our addresses",
 	"listed":           "is on a block list",
 	"list-health":      "needs a look",
+	"neighbours":       "has listed neighbours",
 }
 
 // Tell puts the change in words.
@@ -57,8 +58,8 @@ func (c Change) severity() string {
 		return "info"
 	case c.Kind == Failed, d.Enforce && d.Action >= rules.Hold:
 		return "critical"
-	case in.Finding.Rule == rules.ListHealth:
-		return "info" // the list's trouble is not ours
+	case in.Finding.Rule == rules.ListHealth, in.Finding.Rule == rules.Neighbours:
+		return "info" // others' trouble is not ours
 	case in.Finding.Lasting:
 		return lastingSeverity(in.Finding)
 	}

@@ -53,6 +53,7 @@ func TestWords(t *testing.T) {
 		"listed-over":  last(lasting(1.7), ended(90)),
 		"listed-wider": last(listing(0, 0.4, "psbl"), listing(5, 1.0, "spamcop", "psbl", "dronebl")),
 		"listed-worse": last(listing(0, 0.4, "psbl"), listing(5, 1.7, "psbl")),
+		"neighbours":   last(lastingOf(rules.Neighbours, "203.0.113.0/24", 0)),
 		"list-health":  last(lastingOf(rules.ListHealth, "block list psbl", 0)),
 		"observed":     last(record(0, rules.Observe, true)),
 		"would-block":  last(record(0, rules.Block, false)),

@@ -30,7 +30,7 @@ func mustLoad(t testing.TB, content string) *Set {
 }
 
 func TestLoadNamesEveryMistake(t *testing.T) {
-	const known = "hijacked-mailbox, abused-script, queue-growth, throttle-backlog, lost-coverage, blind, listing-risk, listed, list-health"
+	const known = "hijacked-mailbox, abused-script, queue-growth, throttle-backlog, lost-coverage, blind, listing-risk, listed, list-health, neighbours"
 	tests := []struct {
 		name, content string
 		want          []string

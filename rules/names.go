@@ -17,6 +17,7 @@ const (
 	ListingRisk     = "listing-risk"     // an account endangers the addresses that it sends from
 	Listed          = "listed"           // an address or domain of ours is on a block list
 	ListHealth      = "list-health"      // a block list cannot be believed
+	Neighbours      = "neighbours"       // addresses around ours are on block lists
 )
 
 // The families of evidence: the values of [Evidence.Kind].
@@ -62,6 +63,7 @@ var ruleTable = [...]struct {
 	{ListingRisk, Hold},
 	{Listed, Observe},
 	{ListHealth, Observe},
+	{Neighbours, Observe},
 }
 
 var familyNames = [...]string{

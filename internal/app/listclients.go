@@ -133,7 +133,7 @@ func (l *listWatch) sawClient(ev *mailq.Event) {
 		default:
 		}
 	}
-	l.inquired(ofClients, leftOut)
+	l.inquired(dnsbl.ForClient, leftOut)
 }
 
 // isAStrangers reports whether an address is one of the Internet, and not in a
@@ -164,7 +164,7 @@ func (l *listWatch) signedIn(ctx context.Context, in signedIn, now time.Time) {
 			return
 		}
 		if a = l.askAboutClient(in.client, now); a == nil {
-			l.inquired(ofClients, leftOut)
+			l.inquired(dnsbl.ForClient, leftOut)
 			return
 		}
 	}
@@ -176,7 +176,7 @@ func (l *listWatch) signedIn(ctx context.Context, in signedIn, now time.Time) {
 	case len(a.waiting) < maxWaiting:
 		a.waiting = append(a.waiting, in)
 	default:
-		l.inquired(ofClients, leftOut)
+		l.inquired(dnsbl.ForClient, leftOut)
 	}
 }
 
@@ -205,10 +205,10 @@ func (l *listWatch) askAboutClient(client dnsbl.Subject, now time.Time) *askedOf
 	for _, list := range c.lists {
 		switch {
 		case list.kinds&client.Kind() == 0:
-		case l.watch.Inquire(now, client, list.name):
+		case l.watch.Inquire(now, client, list.name, dnsbl.ForClient):
 			a.open++
 		default:
-			l.inquired(ofClients, leftOut)
+			l.inquired(dnsbl.ForClient, leftOut)
 		}
 	}
 	c.asked[client] = a
@@ -222,14 +222,6 @@ func (l *listWatch) heardOfClient(ctx context.Context, q *dnsbl.Inquiry) {
 		return // too late
 	}
 	a.open--
-	switch {
-	case q.Verdict == dnsbl.Unknown:
-		l.inquired(ofClients, "unknown")
-	case q.Client == 0:
-		l.inquired(ofClients, "clean")
-	default:
-		l.inquired(ofClients, "listed")
-	}
 	if q.Client > a.points {
 		a.points, a.says = q.Client, q.Title+": "+q.ClientMeaning
 		l.tellRisk(ctx, a, a.waiting...)
@@ -264,21 +256,22 @@ func (l *listWatch) forgetClients(now time.Time) {
 	}
 }
 
-// What lists are asked about once, and that it was not asked, as metrics call it.
-const (
-	ofClients = "client"
-	leftOut   = "left_out"
-)
+// leftOut is what metrics say of a question that was not asked.
+const leftOut = "left_out"
 
 // inquired counts how a question that is asked once ended.
-func (l *listWatch) inquired(of, result string) {
-	l.p.metrics.listInquiries.WithLabelValues(of, result).Inc()
+func (l *listWatch) inquired(why dnsbl.Purpose, result string) {
+	l.p.metrics.listInquiries.WithLabelValues(why.String(), result).Inc()
 }
 
 // hearInquiries takes what came of questions that are asked once.
-func (l *listWatch) hearInquiries(ctx context.Context) {
+func (l *listWatch) hearInquiries(ctx context.Context, now time.Time) {
 	for _, q := range l.watch.Inquiries() {
-		if l.clients != nil {
+		l.inquired(q.For, q.Verdict.String())
+		switch {
+		case q.For == dnsbl.ForNeighbour:
+			l.heardOfNeighbour(&q, now)
+		case l.clients != nil:
 			l.heardOfClient(ctx, &q)
 		}
 	}

@@ -66,7 +66,7 @@ func TestClientsAreAsked(t *testing.T) {
 		s := startLists(t, state, f, askClients)
 		time.Sleep(time.Minute)
 		inquiries := func(result string) float64 {
-			return value(t, s.metrics.listInquiries.WithLabelValues(ofClients, result))
+			return value(t, s.metrics.listInquiries.WithLabelValues("client", result))
 		}
 		now := time.Now()
 		for range 3 {
@@ -138,8 +138,8 @@ func TestClientsOfABadList(t *testing.T) {
 				if got := s.riskNow(t); got > 0 {
 					t.Errorf("risk %.2f", got)
 				}
-				unknown := value(t, s.metrics.listInquiries.WithLabelValues(ofClients, "unknown"))
-				if not := value(t, s.metrics.listInquiries.WithLabelValues(ofClients, leftOut)); unknown == 0 || unknown+not != 20 {
+				unknown := value(t, s.metrics.listInquiries.WithLabelValues("client", "unknown"))
+				if not := value(t, s.metrics.listInquiries.WithLabelValues("client", leftOut)); unknown == 0 || unknown+not != 20 {
 					t.Errorf("%.0f answers are unknown, %.0f were not asked for; want 20", unknown, not)
 				}
 				s.stop()
@@ -159,7 +159,7 @@ func TestFloodOfClients(t *testing.T) {
 		sources: map[dnsbl.Subject]string{}, clients: newListClients(c, catalogue),
 	}
 	now := time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC)
-	count := func() float64 { return value(t, m.listInquiries.WithLabelValues(ofClients, leftOut)) }
+	count := func() float64 { return value(t, m.listInquiries.WithLabelValues("client", leftOut)) }
 	flood := func(n int, account func(i int) mailq.Account) {
 		for i := range n {
 			l.saw(&mailq.Event{Time: now, Kind: mailq.Submitted, Account: account(i), Client: netip.AddrFrom4([4]byte{198, byte(i >> 16), byte(i >> 8), byte(i)})})

@@ -288,6 +288,7 @@ func (l *listWatch) recheck(subject dnsbl.Subject, s *signs, now time.Time) bool
 // What the log says of all of them is the least.
 func (l *listWatch) weighSigns(now time.Time) {
 	least := math.Float64frombits(l.risk.Load())
+	pressures := l.pressures()
 	for subject, s := range l.risks {
 		if s.decay(now); s.weight <= 0.01 {
 			delete(l.risks, subject)
@@ -300,6 +301,9 @@ func (l *listWatch) weighSigns(now time.Time) {
 		}
 		if s := l.risks[subject]; s != nil {
 			risk = max(risk, s.weight)
+		}
+		if network, ok := hoodOf(subject); ok && l.isOurs(subject) {
+			risk += min(pressures[network], pressureMost)
 		}
 		l.watch.SetRisk(now, subject, risk)
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/vedetta-watch/vedetta/internal/dnsclient"
 	"github.com/vedetta-watch/vedetta/internal/store"
 	"github.com/vedetta-watch/vedetta/mailq"
+	"github.com/vedetta-watch/vedetta/rules"
 )
 
 // A listWatch watches our addresses and domains on block lists. Its loop owns
@@ -49,9 +50,10 @@ type listWatch struct {
 	sources   map[dnsbl.Subject]string       // how each was found
 	named     map[netip.Addr]*namedBy        // addresses that replies name, that are not watched
 	risks     map[dnsbl.Subject]*signs       // early signs
+	hoods     map[netip.Prefix]*hood         // neighbourhoods of our addresses
 	told      map[string]toldListed          // by subject: what was reported of listings in this run, and stands
 	ended     map[string]bool                // IDs of incidents that the book has not ended yet
-	troubled  map[string]bool                // IDs of the lists' troubles that were reported in this run
+	lasting   map[string]map[string]bool     // by rule: IDs of what stands of lists and networks and was reported in this run
 	unwritten []store.ListingRow             // changes that could not be written down yet
 	eye       eye                            // on the resolver
 	away      bool                           // most lists do not answer
@@ -94,8 +96,9 @@ func newListWatch(whole config.Config, p *pipeline) (*listWatch, error) {
 		asks:  make(chan func()), over: make(chan struct{}), heard: make(chan heard, maxHeard),
 		distrust: "the resolver was not examined yet",
 		sources:  map[dnsbl.Subject]string{}, named: map[netip.Addr]*namedBy{}, risks: map[dnsbl.Subject]*signs{}, told: map[string]toldListed{}, ended: map[string]bool{},
-		ofAgents: map[string]map[netip.Addr]bool{},
-		eye:      eye{kind: "lists", subject: "resolver for block lists", part: "block lists"},
+		ofAgents: map[string]map[netip.Addr]bool{}, hoods: map[netip.Prefix]*hood{},
+		lasting: map[string]map[string]bool{rules.ListHealth: {}, rules.Neighbours: {}},
+		eye:     eye{kind: "lists", subject: "resolver for block lists", part: "block lists"},
 	}, nil
 }
 
@@ -334,7 +337,7 @@ func (l *listWatch) loop(ctx context.Context, tasks chan<- dnsbl.Task, answers <
 		if len(waiting) > 0 {
 			out, next = tasks, waiting[0]
 		}
-		l.hearInquiries(ctx)
+		l.hearInquiries(ctx, time.Now())
 		l.tellSoon(ctx)
 		timer.Reset(l.sleep(asked + len(waiting)))
 		select {
@@ -449,6 +452,7 @@ func (l *listWatch) minute(ctx context.Context) {
 	now := time.Now()
 	l.addOfAgents(now)
 	l.active(now)
+	l.lookAround(now)
 	l.weighSigns(now)
 	l.p.metrics.listSubjects.Set(float64(len(l.sources)))
 	l.forgetClients(now)

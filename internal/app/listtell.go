@@ -19,6 +19,7 @@ func (l *listWatch) tell(ctx context.Context) {
 	allFound := now.Sub(l.began) > forgottenAfter
 	l.tellListings(ctx, now, allFound)
 	l.tellTroubles(ctx, now, allFound)
+	l.tellNeighbours(ctx, now, allFound)
 	l.untold, l.tellAt = false, time.Now().Add(max(tellEvery, 10*time.Since(now)))
 }
 
@@ -41,20 +42,29 @@ const forgottenAfter = 24 * time.Hour
 // start is not told again: it has the same ID.
 func (l *listWatch) tellTroubles(ctx context.Context, now time.Time, allFound bool) {
 	troubles, known := l.troubles(ctx, now)
-	told := map[string]bool{} // what stands no more is forgotten: it comes back under another ID
-	for _, f := range troubles {
-		if !l.troubled[f.ID] {
+	l.tellLasting(ctx, rules.ListHealth, troubles, known, allFound)
+}
+
+// tellLasting reports the findings, by their subject, that were not reported in
+// this run, and ends the incidents of the rule that none of them is about: those
+// that are known to be over, and as unwatched those that nobody looks at any more,
+// if all that is ours must have been found by now. What is known has the subjects
+// that are looked at.
+func (l *listWatch) tellLasting(ctx context.Context, rule string, findings map[string]rules.Finding, known map[string]bool, allFound bool) {
+	reported := map[string]bool{} // what stands no more is forgotten: it comes back under another ID
+	for _, f := range findings {
+		if !l.lasting[rule][f.ID] {
 			l.p.report(ctx, f)
 		}
-		told[f.ID] = true
+		reported[f.ID] = true
 	}
-	l.troubled = told
-	for _, in := range l.p.book.Standing(rules.ListHealth) {
+	l.lasting[rule] = reported
+	for _, in := range l.p.book.Standing(rule) {
 		subject := in.Subject()
-		_, stands := troubles[subject]
-		isKnown, isAsked := known[subject]
-		if !stands && (isKnown || !isAsked && allFound) {
-			l.p.change(ctx, endOf(rules.ListHealth, subject, !isKnown))
+		_, stands := findings[subject]
+		isKnown, isWatched := known[subject]
+		if !stands && (isKnown || !isWatched && allFound) {
+			l.p.change(ctx, endOf(rule, subject, !isKnown))
 		}
 	}
 }
@@ -94,7 +104,7 @@ func (p *pipeline) change(ctx context.Context, c bookChange) bool {
 // endUnwatched ends what block lists said before the start, where they are not
 // watched any more: it would stand for ever.
 func (p *pipeline) endUnwatched(ctx context.Context) error {
-	for _, rule := range []string{rules.Listed, rules.ListHealth} {
+	for _, rule := range []string{rules.Listed, rules.ListHealth, rules.Neighbours} {
 		for _, in := range p.book.Standing(rule) {
 			if !p.change(ctx, endOf(rule, in.Subject(), true)) {
 				return nil

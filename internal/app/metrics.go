@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/vedetta-watch/vedetta/detector"
+	"github.com/vedetta-watch/vedetta/dnsbl"
 	"github.com/vedetta-watch/vedetta/enforce"
 	"github.com/vedetta-watch/vedetta/internal/gate"
 	"github.com/vedetta-watch/vedetta/mailq"
@@ -44,6 +45,7 @@ type metrics struct {
 	// Of block lists.
 	lists, listUsable, listings      *prometheus.GaugeVec
 	listSubjects, exposure, listRisk prometheus.Gauge
+	pressed                          prometheus.Gauge
 	listQuestions, complaints        *prometheus.CounterVec
 	listInquiries                    *prometheus.CounterVec
 
@@ -99,9 +101,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		listSubjects:  f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_dnsbl_subjects", Help: "Addresses and domains that are watched on block lists."}),
 		exposure:      f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_dnsbl_exposure", Help: "The highest exposure of an address or domain, 0 to 1."}),
 		listRisk:      f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_dnsbl_risk", Help: "What the log says of the risk that our addresses are listed, 0 to 1."}),
+		pressed:       f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_dnsbl_neighbourhoods", Help: "Networks of our addresses in which neighbours are listed."}),
 		listQuestions: f.NewCounterVec(prometheus.CounterOpts{Name: "vedetta_dnsbl_questions_total", Help: "Questions to block lists, by whether there was an answer."}, []string{"answer"}),
 		complaints:    f.NewCounterVec(prometheus.CounterOpts{Name: "vedetta_complaints_total", Help: "Complaints of feedback loops, by what they were worth."}, []string{"result"}),
-		listInquiries: f.NewCounterVec(prometheus.CounterOpts{Name: "vedetta_dnsbl_inquiries_total", Help: "Questions to block lists about clients of accounts, by what came of them."}, []string{"of", "result"}),
+		listInquiries: f.NewCounterVec(prometheus.CounterOpts{Name: "vedetta_dnsbl_inquiries_total", Help: "Questions to block lists about clients of accounts and about neighbours, by what came of them."}, []string{"of", "result"}),
 
 		lostNotes: f.NewCounter(prometheus.CounterOpts{Name: "vedetta_gate_messages_dropped_total", Help: "Messages that the gate was told of and that were left to the log, because reading was behind."}),
 	}
@@ -132,7 +135,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		m.failed.WithLabelValues(action.String())
 	}
 	for _, result := range []string{"listed", "clean", "unknown", leftOut} {
-		m.listInquiries.WithLabelValues(ofClients, result)
+		m.listInquiries.WithLabelValues(dnsbl.ForClient.String(), result)
+		m.listInquiries.WithLabelValues(dnsbl.ForNeighbour.String(), result)
 	}
 	for _, kind := range []string{"log", "queue", "aliases", "enforcement", "places", "lists"} {
 		m.blind.WithLabelValues(kind)

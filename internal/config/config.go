@@ -230,6 +230,7 @@ type ListRisk struct {
 	Traps      []string `yaml:"traps"`
 	Complaints bool     `yaml:"complaints"`
 	Clients    []string `yaml:"clients"`
+	Neighbours bool     `yaml:"neighbours"`
 }
 
 // ListHook is a program that takes the mail of a listed address elsewhere.
@@ -332,7 +333,8 @@ func Default() Config {
 			BlastPer:   Duration(time.Hour),
 			StaleAfter: Duration(15 * time.Minute),
 		},
-		DNSBL:  DNSBL{Logs: true, Interfaces: true, SPF: true, Hook: ListHook{Exposure: 0.8, Timeout: Duration(30 * time.Second)}},
+		DNSBL: DNSBL{Logs: true, Interfaces: true, SPF: true, Risk: ListRisk{Neighbours: true},
+			Hook: ListHook{Exposure: 0.8, Timeout: Duration(30 * time.Second)}},
 		Agents: Agents{JournalMax: 4096, SilentAfter: Duration(2 * time.Minute)},
 		Hub:    Hub{SpoolMax: 1024, SpoolKeep: Duration(24 * time.Hour), Fuse: 500},
 		API:    API{Listen: "127.0.0.1:9190"},
