@@ -101,6 +101,7 @@ func TestParseNamesEveryMistake(t *testing.T) {
 		{"zone", strings.Replace(list(""), "x.example", "127.0.0.1", 1), []string{`line 2: list x: zone: "127.0.0.1" is no zone`}},
 		{"no place for the key", list("    keyed: x.example\n"), []string{`line 2: list x: keyed: "x.example" is no zone with one {key}`}},
 		{"key and no keyed zone", list("    access: key\n"), []string{"line 2: list x: access is key, but keyed is missing"}},
+		{"client of policy", strings.Replace(list(""), "meaning: m", "meaning: m, policy: true, client: 10", 1), []string{"line 2: list x: code 127.0.0.2: client: 10 is not between 0 and 100, or the code says nothing bad"}},
 		{"weight", list("    weight: 101\n"), []string{"line 2: list x: weight: 101 is not between 0 and 100"}},
 		{"budget", list("    per_second: -1\n    per_day: 5\n    every: 1s\n"), []string{
 			"line 2: list x: per_second: -1 is not above 0 and at most a million", "line 2: list x: per_day: 5 is not between 100 and 10 billion",

@@ -17,6 +17,7 @@ func FuzzParseCatalogue(f *testing.F) {
 	f.Add([]byte("dead: [{zone: \"*.x.example\", redundant: true}]\ndisabled: [x]\nversion: 3\n"))
 	f.Add([]byte("lists: &a [*a]"))
 	f.Add([]byte("lists:\n  - {name: spamhaus-zen, per_day: 5000000, per_second: 50, tier: warn, weight: 0}\n  - {name: nobodys, weight: 3}\n"))
+	f.Add([]byte("lists:\n  - {name: x, zone: x.example, kinds: [ip4], tier: act, codes: [{code: 127.0.0.2-9, meaning: m, client: 10, vicinity: true}, {code: 127.0.0.10, meaning: p, policy: true, client: 1}]}\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := ParseCatalogue(data)
 		if err != nil {
@@ -32,6 +33,12 @@ func FuzzParseCatalogue(f *testing.F) {
 			}
 			if l.Judge(Answer{Status: NXDomain}).Verdict != Clean || l.Judge(found("127.255.255.254")).Verdict != Unknown {
 				t.Errorf("%s believes a refusal, or no answer", l.Name)
+			}
+			for j := range l.Codes {
+				c := &l.Codes[j]
+				if c.Client < 0 || c.Client > 100 || c.Client > 0 && (c.Policy || c.Class != Entry) {
+					t.Errorf("%s blames a client for %+v", l.Name, c)
+				}
 			}
 		}
 		merged, _, err := Shipped().Merge(c)
@@ -88,6 +95,9 @@ func FuzzJudge(f *testing.F) {
 			j := l.Judge(a)
 			if got := j.Reason >= Absent; got != (j.Verdict != Unknown) {
 				t.Errorf("%s: %s because of %s", l.Name, j.Verdict, j.Reason)
+			}
+			if points, _ := l.client(j); points < 0 || points > 100 || points > 0 && (j.Verdict != Listed || j.Policy) {
+				t.Errorf("%s: %d points for a client that is %s, policy %t", l.Name, points, j.Verdict, j.Policy)
 			}
 			if j.Verdict == Unknown && j.Reason == NotAsked {
 				t.Errorf("%s: unknown without a reason", l.Name)

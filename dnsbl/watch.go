@@ -24,6 +24,8 @@ var ErrTooMany = errors.New("dnsbl: too many subjects")
 // A Watch says what to ask which list at which time, and turns the answers
 // into events: the health of the lists, what is listed, and since when.
 //
+// What is not watched can be asked about once, by Inquire.
+//
 // It asks nothing itself and has no clock. Its owner calls Due at the time
 // that Next gives, asks the tasks, and gives each answer to Take. A task whose
 // answer does not come within two minutes is due again. One goroutine at a
