@@ -75,8 +75,8 @@ type endangering struct {
 	traps, content, unknown float64        // points
 	complaints              float64        // points
 	complainers             shares[uint32] // who complained
-	called, missing         int            // how often
-	outcomes                int            // recipients of which the end is known
+	called                  int            // how often
+	missing, outcomes       float64        // recipients that do not exist, and those of which the end is known; they halve as points do
 	trapped                 shares[uint64] // by trap
 	counted                 once
 	receivers               shares[uint32] // who called its mail spam, complained, or did not know its recipients
@@ -94,6 +94,7 @@ func (a *endangering) did() float64 { return a.traps + a.content + a.unknown + a
 func (a *endangering) decay(now time.Time) {
 	f := halved(a.at, now)
 	a.traps, a.content, a.unknown, a.complaints, a.client = a.traps*f, a.content*f, a.unknown*f, a.complaints*f, a.client*f
+	a.missing, a.outcomes = a.missing*f, a.outcomes*f
 	a.at = later(a.at, now)
 	if a.points() < forgottenPoints { // what comes now is another story
 		*a = endangering{name: a.name, at: a.at, since: now, missing: a.missing, outcomes: a.outcomes, counted: a.counted, receivers: a.receivers}
@@ -105,11 +106,16 @@ func halved(from, to time.Time) float64 {
 	return math.Exp2(-max(0, to.Sub(from)).Hours() / signsHalfLife.Hours())
 }
 
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
+// wrongClock is how far ahead of an event the one before it can be. Where it is
+// further, somebody's clock was wrong.
+const wrongClock = 10 * time.Minute
+
+// later is the time that goes on from a kept one with an event.
+func later(kept, now time.Time) time.Time {
+	if kept.After(now) && kept.Sub(now) <= wrongClock {
+		return kept
 	}
-	return b
+	return now
 }
 
 // Observe takes an event and returns the findings about accounts that endanger
@@ -122,7 +128,7 @@ func (r *ListingRisk) Observe(ev *mailq.Event) []rules.Finding {
 	if !r.sign(ev) || r.Act <= 0 || r.Risk(ev.Time) < r.Act {
 		return nil
 	}
-	if !r.hasTrap(ev) && ev.Time.Sub(r.named) < nameEvery {
+	if since := ev.Time.Sub(r.named); !r.hasTrap(ev) && since > -wrongClock && since < nameEvery {
 		return nil // the next sign will do
 	}
 	r.named = ev.Time
@@ -163,7 +169,7 @@ func (r *ListingRisk) sign(ev *mailq.Event) bool {
 	case class == mailq.RecipientUnknown && ev.Kind == mailq.Bounced:
 		a.outcomes++
 		a.missing++
-		if a.missing > unknownFree && float64(a.missing) >= unknownShare*float64(a.outcomes) {
+		if a.missing > unknownFree && a.missing >= unknownShare*a.outcomes {
 			a.unknown = min(a.unknown+a.receivers.add(receiverKey(Receiver(ev)), unknownPoints, receiverMost, ev.Time), unknownMost)
 			return true
 		}
@@ -315,7 +321,7 @@ func (r *ListingRisk) finding(a *endangering, risk, share float64, now time.Time
 	}
 	say(rules.Traps, a.traps, "%d recipients are spam traps", len(a.trapped.points))
 	say(rules.Replies, a.content, "%d times its messages were called spam", a.called)
-	say(rules.Failures, a.unknown, "%d of %d recipients do not exist", a.missing, a.outcomes)
+	say(rules.Failures, a.unknown, "%.0f of %.0f recipients do not exist", a.missing, a.outcomes)
 	if a.complaints > 0 {
 		delivered, blamed := r.Sent.of(a.name)
 		say(rules.Complaints, a.complaints, "%d of %d delivered messages were complained about, by %d receivers", blamed, delivered, max(told(&a.complainers), 1))

@@ -282,3 +282,50 @@ func TestListingRiskIsBounded(t *testing.T) {
 		t.Error("no watch, and yet a risk")
 	}
 }
+
+// A line that a wrong clock stamped a year ahead does not keep signs for ever,
+// nor anybody from being named.
+func TestListingRiskAfterAWrongClock(t *testing.T) {
+	r := newRiskRun(t, 0.8)
+	r.see(365*24*60, ended("alice@shop.test", mailq.Bounced, mailq.Content))
+	for day := range 30 {
+		r.see(day*24*60, ended("alice@shop.test", mailq.Bounced, mailq.Content))
+	}
+	if risk := r.Risk(riskStart.AddDate(0, 0, 29)); risk > 0.1 {
+		t.Errorf("one sign a day comes to a risk of %.2f", risk)
+	}
+	r.see(2*365*24*60, trapMail("bob@shop.test", trapHash))
+	r.see(2*365*24*60, trapMail("bob@shop.test", secondTrap))
+	for i := range 40 {
+		r.see(30*24*60+i, ended(mailq.Account(fmt.Sprintf("m%d@shop.test", i%2)), mailq.Bounced, mailq.Content))
+	}
+	if len(r.latest) == 0 {
+		t.Error("nobody is named after a finding of a year ahead")
+	}
+}
+
+// That recipients did not exist is forgotten as all signs are, and so are those
+// that did.
+func TestListingRiskForgetsRecipients(t *testing.T) {
+	r := newRiskRun(t, 0.01)
+	mailing := func(day, dead, all int) {
+		for i := range all {
+			kind, class := mailq.Delivered, mailq.OK
+			if i < dead {
+				kind, class = mailq.Bounced, mailq.RecipientUnknown
+			}
+			r.see(day*24*60+i, ended("alice@shop.test", kind, class))
+		}
+	}
+	mailing(0, 200, 1000)
+	r.found = nil
+	mailing(90, 5, 100) // of which everybody has some
+	if len(r.found) > 0 {
+		t.Errorf("five dead of a hundred, three months after a bad list: %s", namesOf(r.found))
+	}
+	mailing(180, 0, 5000)
+	mailing(270, 60, 100)
+	if !strings.Contains(namesOf(r.latest)+namesOf(r.found), "alice@shop.test") {
+		t.Error("sixty dead of a hundred are nothing after a long good time")
+	}
+}
