@@ -23,30 +23,45 @@ const (
 // domains allow to send.
 func (l *listWatch) findAddresses(ctx context.Context) error {
 	for {
-		found := l.configured()
-		if l.config.Interfaces {
-			for _, addr := range interfaceAddresses() {
-				found = append(found, foundSubject{dnsbl.Address(addr), "interface"})
-			}
+		own := l.ownAddresses()
+		if l.do(ctx, func() { l.watchAll(ctx, own) }) != nil { // SPF may take long
+			return nil
 		}
+		spf, trusted := l.findSPF(ctx, l.client)
+		err := l.do(ctx, func() {
+			l.watchAll(ctx, spf)
+			if trusted && len(l.sources) == 0 {
+				l.p.log.Warn("no address is watched on block lists: name them in dnsbl.addresses; neither this host nor an agent has one that the Internet knows")
+			}
+		})
 		pause := findEvery
-		if l.config.SPF {
-			spf, ok := l.findSPF(ctx, l.client)
-			if !ok {
-				pause = findAgain
-			}
-			found = append(found, spf...)
+		if !trusted {
+			pause = findAgain
 		}
-		if l.do(ctx, func() { l.watchAll(ctx, found) }) != nil || wait(ctx, pause) != nil {
+		if err != nil || wait(ctx, pause) != nil {
 			return nil
 		}
 	}
+}
+
+// ownAddresses are those that are known without asking anybody.
+func (l *listWatch) ownAddresses() []foundSubject {
+	found := l.configured()
+	if l.config.Interfaces {
+		for _, addr := range interfaceAddresses() {
+			found = append(found, foundSubject{dnsbl.Address(addr), "interface"})
+		}
+	}
+	return found
 }
 
 // findSPF looks for what the SPF records of our domains allow to send. It reports
 // false, and finds nothing, while the resolver is not trusted: one that makes
 // addresses up would make them ours.
 func (l *listWatch) findSPF(ctx context.Context, r spfResolver) (found []foundSubject, ok bool) {
+	if !l.config.SPF {
+		return nil, true
+	}
 	if !l.isTrusted(ctx) {
 		return nil, false
 	}
@@ -105,9 +120,6 @@ func (l *listWatch) watchAll(ctx context.Context, found []foundSubject) {
 		l.add(now, f.subject, f.source)
 	}
 	l.p.metrics.listSubjects.Set(float64(len(l.sources)))
-	if len(l.sources) == 0 {
-		l.p.log.Warn("no address is watched on block lists: name them in dnsbl.addresses; neither this host nor an agent has one that the Internet knows")
-	}
 	l.tell(ctx)
 }
 

@@ -111,7 +111,7 @@ func (l *listWatch) addHookChange(changes map[string]enforce.AddressChange, s dn
 	if l.hook == nil {
 		return
 	}
-	if c, ok := l.hook.addressChange(s, all); ok && (l.isOurs(s) || !c.Listed) {
+	if c, ok := l.hook.addressChange(s, all); ok && (l.isCertain(s) || !c.Listed) {
 		changes[c.Address] = c
 		if c.Listed {
 			l.hook.before[c.Address] = true

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -130,6 +131,9 @@ func (l *listWatch) restore(ctx context.Context) error {
 	}
 	l.watch.Restore(history)
 	l.restoreLists(ctx)
+	for _, f := range l.ownAddresses() { // first, so that none of them passes for a stranger's
+		l.add(time.Now(), f.subject, f.source)
+	}
 	for s := range stillListed(history) {
 		if s.IsSingle() {
 			l.add(time.Now(), s, byHistory)
@@ -202,35 +206,59 @@ func stillListed(history []dnsbl.Event) map[dnsbl.Subject]bool {
 const (
 	byReplies = "replies of other servers"
 	byHistory = "listed before"
+	bySPF     = "SPF of " // and a domain, whose DNS may be a customer's
 )
 
-// isOurs reports whether a subject was found where nobody else has a say. The
-// mail of others is never moved, nor anybody called for them.
-func (l *listWatch) isOurs(s dnsbl.Subject) bool {
-	source, ok := l.sources[s]
-	return ok && isOwnSource(source)
+// A belief is how sure it is that a subject is ours.
+type belief uint8
+
+const (
+	byStrangers belief = iota // others named it
+	byDomain                  // a domain of ours says so, or whoever runs its DNS
+	certain
+)
+
+func beliefIn(source string) belief {
+	switch {
+	case source == byReplies || source == byHistory:
+		return byStrangers
+	case strings.HasPrefix(source, bySPF):
+		return byDomain
+	}
+	return certain
 }
 
-func isOwnSource(source string) bool { return source != byReplies && source != byHistory }
+// isOurs reports whether a subject was found where no stranger has a say: nobody
+// is called for the addresses of others.
+func (l *listWatch) isOurs(s dnsbl.Subject) bool {
+	source, ok := l.sources[s]
+	return ok && beliefIn(source) > byStrangers
+}
+
+// isCertain reports whether we know of a subject that it is ours: the mail of
+// others is never moved.
+func (l *listWatch) isCertain(s dnsbl.Subject) bool {
+	source, ok := l.sources[s]
+	return ok && beliefIn(source) == certain
+}
 
 // add begins to watch a subject, unless it is watched already.
 func (l *listWatch) add(now time.Time, s dnsbl.Subject, source string) {
-	if _, ok := l.sources[s]; ok || !s.Public() {
-		if ok && !l.isOurs(s) && isOwnSource(source) {
-			l.sources[s] = source
-			_ = l.watch.Add(now, s) // it is watched
-		}
+	before, ok := l.sources[s]
+	if !s.Public() || ok && beliefIn(source) <= beliefIn(before) {
 		return
 	}
 	watch := l.watch.AddStranger
-	if isOwnSource(source) {
+	if beliefIn(source) > byStrangers {
 		watch = l.watch.Add
 	}
 	if err := watch(now, s); err != nil {
 		l.p.log.Error("not watched on block lists", "subject", s.String(), "found", source, "err", err)
 		return
 	}
-	l.sources[s] = source
+	if l.sources[s] = source; ok {
+		return
+	}
 	l.p.log.Info("watched on block lists", "subject", s.String(), "found", source)
 }
 

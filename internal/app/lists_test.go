@@ -807,7 +807,7 @@ func TestConfiguredNetworks(t *testing.T) {
 // were looked up, makes no address ours.
 func TestSPFNeedsTrust(t *testing.T) {
 	l := &listWatch{p: &pipeline{}, asks: make(chan func()), over: make(chan struct{}), distrust: "it was not examined yet",
-		config: config.DNSBL{Domains: []string{"a.test"}}}
+		config: config.DNSBL{SPF: true, Domains: []string{"a.test"}}}
 	go func() {
 		for f := range l.asks {
 			f()

@@ -32,7 +32,7 @@ func spfAddresses(ctx context.Context, r spfResolver, domain string, ours []stri
 	s := spfReader{resolver: r, ours: ours, seen: map[string]bool{}}
 	s.read(ctx, strings.ToLower(strings.TrimSuffix(domain, ".")))
 	for _, addr := range s.addrs[:min(len(s.addrs), maxSPF)] {
-		found = append(found, foundSubject{dnsbl.Address(addr), "SPF of " + domain})
+		found = append(found, foundSubject{dnsbl.Address(addr), bySPF + domain})
 	}
 	return found
 }
