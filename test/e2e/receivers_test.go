@@ -72,7 +72,10 @@ func (h *hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return // the sender was killed
 	}
 	var m struct {
-		Data struct{ Title, Done, Subject string }
+		Data struct {
+			Title, Done, Subject string
+			Evidence             []struct{ Text string }
+		}
 	}
 	if err := json.Unmarshal(body, &m); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
@@ -84,6 +87,9 @@ func (h *hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	id := r.Header.Get("webhook-id")
 	h.had[id]++
 	h.texts[id] = m.Data.Title + "\n" + m.Data.Done
+	for _, e := range m.Data.Evidence {
+		h.texts[id] += "\n" + e.Text
+	}
 }
 
 // deliveries counts what came, by webhook-id.
