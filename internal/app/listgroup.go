@@ -110,21 +110,17 @@ func (l *listWatch) tellListing(ctx context.Context, on *onLists, telling listTe
 	}
 	f := on.finding(t, telling.now)
 	worse := incident.IsCritical(f) && !t.critical
-	switch fresh := on.fresh(t); {
-	case !known:
-		f.ID = rules.FindingID(rules.Listed, on.subject, f.Since)
-	case len(fresh) > 0 && !worse && telling.now.Sub(on.confirmed(fresh)) < gatherFor:
-		return
-	case len(fresh) > 0:
-		f.ID = rules.FindingID(rules.Listed, on.subject+" on "+strings.Join(fresh, ", "), on.newest(fresh))
-	case worse:
-		f.ID = rules.FindingID(rules.Listed, on.subject+" is critical", f.Since)
-	default:
+	fresh := on.fresh(t)
+	if known && len(fresh) == 0 && !worse {
 		if f.ID = t.finding.ID; t.inBook && !slices.Equal(f.Parts, t.finding.Parts) && l.p.change(ctx, refreshOf(f)) {
 			l.told[on.subject] = toldListed{finding: f, critical: t.critical}
 		}
 		return
 	}
+	if known && !worse && telling.now.Sub(on.confirmed(fresh)) < gatherFor {
+		return
+	}
+	f.ID = rules.FindingID(rules.Listed, on.subject, telling.now) // what was told and ended as unwatched is told anew
 	if on.ours {
 		f.Evidence = append(f.Evidence, telling.culprits()...)
 	}
@@ -251,16 +247,6 @@ func (on *onLists) lists() (names []string) {
 // fresh is the names of the lists that people do not know of.
 func (on *onLists) fresh(t toldListed) []string {
 	return slices.DeleteFunc(on.lists(), t.has)
-}
-
-// newest is when the latest of the listings on those lists began.
-func (on *onLists) newest(lists []string) (since time.Time) {
-	for i := range on.listings {
-		if g := &on.listings[i]; slices.Contains(lists, g.List) && g.Since.After(since) {
-			since = g.Since
-		}
-	}
-	return since
 }
 
 // confirmed is when the first of the listings on those lists was.

@@ -646,6 +646,16 @@ func TestNoLongerWatched(t *testing.T) {
 			t.Errorf("letters (-want +got):\n%s", diff)
 		}
 		s.stop()
+
+		s = startLists(t, state, f) // watched again: it stands still, and is told anew
+		time.Sleep(time.Hour)
+		if got := s.standing(); len(got) != 1 {
+			t.Errorf("open incidents once it is watched again: %q", got)
+		}
+		if diff := cmp.Diff(append(want, want[0]), s.letters(t)); diff != "" {
+			t.Errorf("letters once it is watched again (-want +got):\n%s", diff)
+		}
+		s.stop()
 	})
 }
 
