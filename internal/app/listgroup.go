@@ -167,7 +167,9 @@ func (l *listWatch) listings(now time.Time, told map[string]toldListed) map[stri
 	changes := map[string]enforce.AddressChange{}
 	for s := range l.watch.Alarmed() {
 		all := l.watch.Listings(s)
-		highest = max(highest, dnsbl.Exposure(all))
+		if l.isOurs(s) {
+			highest = max(highest, dnsbl.Exposure(all))
+		}
 		l.addHookChange(changes, s, all)
 		all = slices.DeleteFunc(all, func(g dnsbl.Listing) bool { return !isOn(&g) })
 		for i := range all {
