@@ -165,7 +165,11 @@ func (s *search) message(h header) {
 	s.complaint.MessageID = h.text("Message-Id")
 	lines := h["Received"]
 	for _, line := range lines[:min(len(lines), maxReceived)] {
-		if hop, ok := parseReceived(line); ok && len(s.complaint.Hops) < maxHops {
+		hop, ok, doubtful := parseReceived(line)
+		if doubtful {
+			break // it may be our own, and what is older the sender's
+		}
+		if ok && len(s.complaint.Hops) < maxHops {
 			s.complaint.Hops = append(s.complaint.Hops, hop)
 		}
 	}

@@ -143,6 +143,7 @@ func slicesRepeat(of []string, n int) (all []string) {
 
 func TestParseReceived(t *testing.T) {
 	const at = "; Fri, 20 Mar 2026 10:00:00 +0000"
+	doubts := map[string]bool{"a sender who writes an id": true, "and swallows ours": true, "without quotes": true, "two ids": true, "unmatched": true}
 	for _, tt := range []struct{ name, line, by, id string }{
 		{"Postfix", "from pc (h [192.0.2.9]) (Authenticated sender: alice) by mx1.h.test (Postfix) with ESMTPSA id 4GZZk45QRtz1cZ for <r@ok.test>" + at + " (UTC)", "mx1.h.test", "4GZZk45QRtz1cZ"},
 		{"Postfix, local", "by mx1.h.test (Postfix, from userid 33) id AB12CD34EF" + at, "mx1.h.test", "AB12CD34EF"},
@@ -160,10 +161,24 @@ func TestParseReceived(t *testing.T) {
 		{"two ids", "by b id ABCDEF id ABCDEE" + at, "", ""},
 		{"unmatched", "by b) id ABCDEF" + at, "", ""},
 	} {
-		h, ok := parseReceived(tt.line)
+		h, ok, doubtful := parseReceived(tt.line)
+		if _, want := doubts[tt.name]; doubtful != want {
+			t.Errorf("%s: doubtful is %t", tt.name, doubtful)
+		}
 		if ok != (tt.id != "") || ok && (h.By != tt.by || h.ID != tt.id || !h.Time.Equal(hops[1].Time)) {
 			t.Errorf("%s: %+v, %t", tt.name, h, ok)
 		}
+	}
+}
+
+// A sender with a quoted address and a Received line of his own has our line
+// doubted; his own is not believed for that.
+func TestNothingOlderThanADoubtfulLine(t *testing.T) {
+	ours := strings.Replace(original, "with ESMTPSA id 4GZZk45QRtz1cZ", `(Exim 4.96) (envelope-from <"a b"@d.test>) id 1w3XyZ-0001aB-2C`, 1)
+	forged := strings.Replace(ours, "From: <alice", "Received: by mx1 id 1w3XyZ-0001aB-2D; Fri, 20 Mar 2026 09:59:59 +0000\nFrom: <alice", 1)
+	c, err := ParseComplaint(strings.NewReader(parts(arf, "message/feedback-report", report, "message/rfc822", forged)))
+	if err != nil || len(c.Hops) != 1 || c.Hops[0] != hops[0] {
+		t.Errorf("hops %+v, %v; want the receiver's alone", c.Hops, err)
 	}
 }
 

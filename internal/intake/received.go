@@ -25,26 +25,23 @@ const maxID = 64
 //
 // In Exim's line the envelope sender stands before the id and the recipient after
 // it, and a quoted one may have blanks and parentheses in it. A line with a quote,
-// with parentheses that do not match, or with more than one id may be that of a
-// sender who wants to be taken for somebody else, and says nothing.
-func parseReceived(line string) (Hop, bool) {
+// with parentheses that do not match, or with more than one id is doubtful: it may
+// be that of a sender who wants to be taken for somebody else.
+func parseReceived(line string) (h Hop, ok, doubtful bool) {
 	end := strings.LastIndexByte(line, ';')
-	if end < 0 {
-		return Hop{}, false
+	plain, match := withoutComments(line[:max(end, 0)])
+	if !match || strings.Contains(line, `"`) {
+		return Hop{}, false, true
 	}
 	at, err := mail.ParseDate(strings.TrimSpace(line[end+1:]))
-	if err != nil {
-		return Hop{}, false
-	}
-	plain, ok := withoutComments(line[:end])
-	if !ok || strings.Contains(line, `"`) {
-		return Hop{}, false
+	if end < 0 || err != nil {
+		return Hop{}, false, false
 	}
 	words := strings.Fields(plain)
 	if len(words) > 1 && strings.EqualFold(words[0], "from") {
 		words = words[2:]
 	}
-	h := Hop{Time: at.UTC()}
+	h.Time = at.UTC()
 	ids := 0
 	for i := 0; i+1 < len(words); i++ {
 		switch strings.ToLower(words[i]) {
@@ -57,7 +54,7 @@ func parseReceived(line string) (Hop, bool) {
 			h.ID = strings.Trim(words[i+1], "<>")
 		}
 	}
-	return h, ids == 1 && h.By != "" && isID(h.ID)
+	return h, ids == 1 && h.By != "" && isID(h.ID), ids > 1
 }
 
 // isID reports whether id looks like one of a queue: no server has others.
