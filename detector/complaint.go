@@ -70,7 +70,7 @@ func (r *ListingRisk) Complain(by []Handled, now time.Time) (mailq.Account, Comp
 	}
 	points *= math.Exp2(-max(0, now.Sub(time.Unix(int64(m.at), 0))).Hours() / complaintHalfLife.Hours())
 	a := r.account(from, now)
-	a.decay(now)
+	r.fade(a, now)
 	before := a.did()
 	a.complaints = min(a.complaints+a.receivers.add(m.receiver, points, receiverMost, now), complaintsMost)
 	a.complainers.add(m.receiver, points, receiverMost, now)

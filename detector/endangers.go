@@ -1,6 +1,7 @@
 package detector
 
 import (
+	"slices"
 	"time"
 
 	"github.com/vedetta-watch/vedetta/mailq"
@@ -16,16 +17,23 @@ type Endangering struct {
 }
 
 // Top returns the n accounts that most points are held against, most first,
-// without those that hardly any are.
+// without those that hardly any are. It changes nothing.
 func (r *ListingRisk) Top(now time.Time, n int) (top []Endangering) {
 	if r == nil {
 		return nil
 	}
-	for _, a := range r.ranked(now) {
-		if len(top) == n || a.points() < forgottenPoints {
+	var all []*endangering
+	for _, a := range r.accounts {
+		as := *a
+		as.decay(now)
+		all = append(all, &as)
+	}
+	slices.SortFunc(all, byDeeds)
+	for _, a := range all {
+		if len(top) == n || a.weight() < forgottenPoints {
 			break
 		}
-		e := Endangering{Account: a.name, Points: a.points()}
+		e := Endangering{Account: a.name, Points: a.weight()}
 		for _, said := range r.finding(a, 0, 0, now).Evidence {
 			if said.Score > e.Sign.Score {
 				e.Sign = said

@@ -33,7 +33,7 @@ func (r *ListingRisk) SignedIn(c ListedClient) {
 		return
 	}
 	a := r.account(c.Account, c.Time)
-	a.decay(c.Time)
+	r.fade(a, c.Time)
 	before := a.client
 	points := float64(min(c.Points, clientsMost))
 	a.client = min(a.client+a.clients.add(c.Client, points, points, c.Time), clientsMost)

@@ -87,18 +87,33 @@ type endangering struct {
 
 func (a *endangering) points() float64 { return a.did() + a.client }
 
+// weight is the points that the account is judged by: where it signed in from
+// counts as much as its deeds at most.
+func (a *endangering) weight() float64 { return a.did() + min(a.client, a.did()) }
+
 // did is the points for what the account's mail did.
 func (a *endangering) did() float64 { return a.traps + a.content + a.unknown + a.complaints }
 
-// decay brings the points up to now.
-func (a *endangering) decay(now time.Time) {
+// fade brings an account's points up to now. What is next to nothing is forgotten,
+// in the sums too.
+func (r *ListingRisk) fade(a *endangering, now time.Time) {
+	did, client := a.decay(now)
+	r.add(-did, now)
+	r.addClient(-client, now)
+}
+
+// decay brings the points up to now, and returns those that are forgotten: the
+// account's own, and those for its clients.
+func (a *endangering) decay(now time.Time) (did, client float64) {
 	f := halved(a.at, now)
 	a.traps, a.content, a.unknown, a.complaints, a.client = a.traps*f, a.content*f, a.unknown*f, a.complaints*f, a.client*f
 	a.missing, a.outcomes = a.missing*f, a.outcomes*f
 	a.at = later(a.at, now)
 	if a.points() < forgottenPoints { // what comes now is another story
+		did, client = a.did(), a.client
 		*a = endangering{name: a.name, at: a.at, since: now, missing: a.missing, outcomes: a.outcomes, counted: a.counted, receivers: a.receivers}
 	}
+	return did, client
 }
 
 // halved is what is left of a point.
@@ -148,7 +163,7 @@ func (r *ListingRisk) sign(ev *mailq.Event) bool {
 		return r.hold(ev)
 	}
 	a := r.account(ev.Account, ev.Time)
-	a.decay(ev.Time)
+	r.fade(a, ev.Time)
 	before := a.did()
 	defer func() { r.add(a.did()-before, ev.Time) }()
 	if trapped {
@@ -204,7 +219,7 @@ func (r *ListingRisk) Release(account mailq.Account, now time.Time) {
 	r.Sent.release(account, now)
 	r.noteRelease(account, now)
 	if a := r.accounts[account]; a != nil {
-		a.decay(now)
+		r.fade(a, now)
 		r.drop(a, now)
 	}
 }
@@ -263,17 +278,19 @@ func (r *ListingRisk) forget(now time.Time) {
 	}
 }
 
-// ranked is the accounts, those with the most points first.
+// ranked is the accounts, those that did most first.
 func (r *ListingRisk) ranked(now time.Time) []*endangering {
 	all := make([]*endangering, 0, len(r.accounts))
 	for _, a := range r.accounts {
-		a.decay(now)
+		r.fade(a, now)
 		all = append(all, a)
 	}
-	slices.SortFunc(all, func(a, b *endangering) int {
-		return cmp.Or(cmp.Compare(b.points(), a.points()), cmp.Compare(a.name, b.name))
-	})
+	slices.SortFunc(all, byDeeds)
 	return all
+}
+
+func byDeeds(a, b *endangering) int {
+	return cmp.Or(cmp.Compare(b.did(), a.did()), cmp.Compare(b.points(), a.points()), cmp.Compare(a.name, b.name))
 }
 
 // Risk is how likely the addresses are to be listed soon, 0 to 1.
@@ -295,7 +312,7 @@ func (r *ListingRisk) name(now time.Time) (findings []rules.Finding) {
 	}
 	explained := 0.0
 	for _, a := range all {
-		if a.points() < namedLeast || explained >= namedShare*sum || len(findings) == maxNamedAtOnce {
+		if a.did() < namedLeast || explained >= namedShare*sum || len(findings) == maxNamedAtOnce {
 			break
 		}
 		explained += a.did()
@@ -311,7 +328,7 @@ func (r *ListingRisk) name(now time.Time) (findings []rules.Finding) {
 func (r *ListingRisk) finding(a *endangering, risk, share float64, now time.Time) rules.Finding {
 	f := rules.Finding{
 		ID: rules.FindingID(rules.ListingRisk, string(a.name), a.since), Rule: rules.ListingRisk, Subject: string(a.name),
-		Time: now, Since: a.since, Score: a.points(), Class: a.name.Kind(), Shared: r.Shared != nil && r.Shared(a.name),
+		Time: now, Since: a.since, Score: a.weight(), Class: a.name.Kind(), Shared: r.Shared != nil && r.Shared(a.name),
 	}
 	say := func(kind string, points float64, format string, args ...any) {
 		if points > 0 {

@@ -329,3 +329,54 @@ func TestListingRiskForgetsRecipients(t *testing.T) {
 		t.Error("sixty dead of a hundred are nothing after a long good time")
 	}
 }
+
+// What is forgotten of accounts leaves the sum too: many customers with next to
+// nothing are no risk.
+func TestListingRiskIsTheSumOfItsAccounts(t *testing.T) {
+	r := newRiskRun(t, 0)
+	for i := range 300 {
+		account := mailq.Account(fmt.Sprintf("a%d@shop.test", i))
+		r.see(0, ended(account, mailq.Bounced, mailq.Content))
+		a := r.accounts[account]
+		a.content, r.sum = 0.4, r.sum-contentPoints+0.4
+		r.see(1, ended(account, mailq.Delivered, mailq.OK))
+	}
+	sum := 0.0
+	for _, a := range r.accounts {
+		sum += a.points()
+	}
+	if risk := 100 * r.Risk(riskStart.Add(time.Minute)); risk > sum+1 {
+		t.Errorf("accounts have %.1f points, the risk is of %.1f", sum, risk)
+	}
+}
+
+// Looking at who endangers the addresses changes nothing, whatever the log's time.
+func TestTopChangesNothing(t *testing.T) {
+	r := newRiskRun(t, 0)
+	for range 3 {
+		r.see(0, ended("alice@shop.test", mailq.Bounced, mailq.Content))
+	}
+	before := *r.accounts["alice@shop.test"]
+	for range 3 {
+		if top := r.Top(riskStart.Add(6*time.Hour), 3); len(top) != 1 || top[0].Points < 8.9 || top[0].Points > 9.1 {
+			t.Errorf("top %+v", top)
+		}
+	}
+	if after := *r.accounts["alice@shop.test"]; after.content != before.content || !after.at.Equal(before.at) {
+		t.Errorf("content %.1f at %s, before %.1f at %s", after.content, after.at, before.content, before.at)
+	}
+}
+
+// Where an account signed in from weighs as much as what it did, at most.
+func TestListedClientsAddToDeeds(t *testing.T) {
+	r := newRiskRun(t, 0.1)
+	for i := range 3 {
+		r.SignedIn(ListedClient{"alice@shop.test", fmt.Sprintf("192.0.2.%d", i), riskStart, 10, "XBL"})
+	}
+	for i := range 2 {
+		r.see(i, ended("alice@shop.test", mailq.Bounced, mailq.Content))
+	}
+	if got := namesOf(r.latest); got != "alice@shop.test 24" {
+		t.Errorf("named %q, want her with 12 points and as many for her clients", got)
+	}
+}
