@@ -81,6 +81,14 @@ func (r *ListingRisk) Complain(by []Handled, now time.Time) (mailq.Account, Comp
 	return from, result, r.name(now)
 }
 
+// Left takes an event of long ago, of which nothing but what it says of messages
+// that left is still worth something.
+func (r *ListingRisk) Left(ev *mailq.Event) {
+	if r != nil && ev.Account != "" {
+		r.Sent.saw(ev)
+	}
+}
+
 // complain finds the message that a complaint is about and notes that somebody
 // complained.
 func (s *Sent) complain(by []Handled) (sentMessage, mailq.Account, ComplaintResult) {

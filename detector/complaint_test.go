@@ -303,3 +303,20 @@ func FuzzSentRestore(f *testing.F) {
 		}
 	})
 }
+
+// What an agent tells after a cut of its hub counts for complaints too, and for
+// nothing else.
+func TestComplaintsAboutWhatIsToldLate(t *testing.T) {
+	c := newComplaintRun(t, 0.1)
+	for _, kind := range []mailq.Kind{mailq.Submitted, mailq.Delivered} {
+		c.Left(&mailq.Event{Time: riskStart, Kind: kind, Counts: kind == mailq.Submitted, Account: mallory, QueueID: "LATE", New: []mailq.Recipient{{Hash: trapHash}},
+			To: mailq.Recipient{Hash: 1, Domain: "gmx.test"}})
+	}
+	if risk := c.Risk(riskStart); risk > 0 {
+		t.Errorf("risk %.2f before the complaint", risk)
+	}
+	if who, result := c.complain(60, 0, "LATE"); who != mallory || result != ComplaintCounted {
+		t.Errorf("%s, %s", who, result)
+	}
+	(*ListingRisk)(nil).Left(&mailq.Event{Account: mallory})
+}

@@ -21,7 +21,8 @@ import (
 // What servers hold against the address hits everybody who sends from it, so it
 // raises the risk and is nobody's fault. One message that is tried again counts
 // once, and one receiver has a part in the points only: nobody is named for what
-// one server says. Signs lose half of their weight in six hours. It knows no clock but the events' own, and is used by one goroutine.
+// one server says. Signs lose half of their weight in six hours. It knows no clock
+// but the events' own, and is used by one goroutine.
 type ListingRisk struct {
 	Act    float64                  // risk from which on accounts are named, 0 to 1; 0: never
 	Traps  map[uint64]bool          // hashes of addresses that nobody writes to who was not given them by a thief (mailq.Recipient.Hash)

@@ -190,6 +190,7 @@ func (p *pipeline) saw(ev *mailq.Event) {
 
 // sawLate judges an event of an agent's that waited while this hub was away.
 func (p *pipeline) sawLate(ev *mailq.Event) {
+	p.judge.risk.Left(ev)
 	if f, ok := p.judge.detector.ObserveLate(ev); ok {
 		p.found(f)
 	}
