@@ -39,11 +39,11 @@ func (l *listWatch) ListRemoval(ctx context.Context, q web.ListQuery) (web.ListR
 	if err != nil {
 		return web.ListRemovals{}, fmt.Errorf("%w: %w", web.ErrInvalid, err)
 	}
-	listings, ours, err := l.listed(ctx, s, q.List)
-	if err != nil || len(listings) == 0 {
+	on, err := l.listed(ctx, s, q.List)
+	if err != nil || len(on.listings) == 0 {
 		return web.ListRemovals{Subject: s.String()}, err
 	}
-	first := slices.MinFunc(listings, func(a, b dnsbl.Listing) int { return a.Since.Compare(b.Since) }).Since
+	first := slices.MinFunc(on.listings, func(a, b dnsbl.Listing) int { return a.Since.Compare(b.Since) }).Since
 	rows, err := l.p.store.Decisions(ctx, store.DecisionFilter{Since: first.Add(-causeWithin), Limit: 1000})
 	if err != nil {
 		return web.ListRemovals{}, err
@@ -60,29 +60,64 @@ func (l *listWatch) ListRemoval(ctx context.Context, q web.ListQuery) (web.ListR
 		return web.ListRemovals{}, err
 	}
 	removals := web.ListRemovals{Subject: s.String(), NotYet: notYet(stopped, watched, top)}
+	if ran := now.Sub(on.began); on.began.After(first) && ran < pointsUnknown {
+		removals.NotYet = append(removals.NotYet, fmt.Sprintf("points are not kept over a restart, and the service was started %s ago: ask once it has run for %s",
+			ran.Round(time.Minute), pointsUnknown))
+	}
 	switch {
-	case !ours:
+	case !on.ours:
 		removals.NotYet = []string{"it may not be yours: only replies of other servers name it"}
 	case s.Kind() != dnsbl.IP4 && s.Kind() != dnsbl.IP6:
 		removals.NotYet = []string{"what a domain is listed for is not watched here, so that nothing says that the cause is gone"}
 	}
-	for i := range listings {
-		removals.Lists = append(removals.Lists, removalOf(&listings[i], s, stopped, len(removals.NotYet) == 0, now))
+	for i := range on.listings {
+		removals.Lists = append(removals.Lists, removalOf(&on.listings[i], s, stopped, len(removals.NotYet) == 0, now))
 	}
 	return removals, nil
 }
 
-// listed are the confirmed listings of a subject, of that list or of all, and
-// whether it is surely ours.
-func (l *listWatch) listed(ctx context.Context, s dnsbl.Subject, list string) (listings []dnsbl.Listing, ours bool, err error) {
+// A listedNow is what lists have of an address, domain or network of ours.
+type listedNow struct {
+	listings []dnsbl.Listing // that are confirmed
+	ours     bool            // surely
+	began    time.Time       // the watch
+}
+
+// listed is where a subject is listed now, on that list or on all.
+func (l *listWatch) listed(ctx context.Context, s dnsbl.Subject, list string) (listedNow, error) {
+	var on listedNow
 	watched := false
-	err = l.do(ctx, func() {
-		listings, watched, ours = l.watch.Listings(s), l.isWatched(s.String()), l.isOurs(s)
+	err := l.do(ctx, func() {
+		on.began = l.began
+		for _, m := range l.watchedIn(s) {
+			watched, on.ours = true, on.ours || l.isOurs(m)
+			for _, g := range l.watch.Listings(m) {
+				same := func(x dnsbl.Listing) bool { return x.Subject == g.Subject && x.List == g.List }
+				if isOn(&g) && (list == "" || g.List == list) && !slices.ContainsFunc(on.listings, same) {
+					on.listings = append(on.listings, g)
+				}
+			}
+		}
 	})
-	if err == nil && !watched {
-		err = fmt.Errorf("%w: %s is not watched: see dnsbl.addresses and dnsbl.domains", web.ErrInvalid, s)
+	if err != nil {
+		return listedNow{}, err
 	}
-	return slices.DeleteFunc(listings, func(g dnsbl.Listing) bool { return !isOn(&g) || list != "" && g.List != list }), ours, err
+	if !watched {
+		return listedNow{}, fmt.Errorf("%w: %s is not watched: see dnsbl.addresses and dnsbl.domains", web.ErrInvalid, s)
+	}
+	return on, nil
+}
+
+// watchedIn is what is watched of a subject: itself, or the addresses of a
+// network, which an incident may be about.
+func (l *listWatch) watchedIn(s dnsbl.Subject) (members []dnsbl.Subject) {
+	for m := range l.sources {
+		if m == s || m.In(s) {
+			members = append(members, m)
+		}
+	}
+	slices.SortFunc(members, dnsbl.Subject.Compare)
+	return members
 }
 
 // withoutReleased drops the accounts that a person has cleared since: they were
@@ -148,6 +183,10 @@ func notYet(stopped []stoppedAccount, watched bool, top []detector.Endangering) 
 	}
 	return why
 }
+
+// pointsUnknown is for how long after a start points of before may be missing that
+// would count.
+const pointsUnknown = 12 * time.Hour
 
 // removalOf is how an entry is removed, with the text to ask for it where that
 // may be done.

@@ -138,5 +138,40 @@ func TestListRemoval(t *testing.T) {
 			t.Errorf("she was cleared: %+v", r)
 		}
 		s.stop()
+
+		s = startLists(t, state, f)
+		time.Sleep(2 * time.Hour)
+		if why := strings.Join(ask(outgoing).NotYet, "\n"); !strings.Contains(why, "points are not kept over a restart, and the service was started 2h0m0s ago") {
+			t.Errorf("after a restart: %q", why)
+		}
+		s.stop()
 	})
+}
+
+// An incident may be about a network: what is watched of it are the addresses in
+// it.
+func TestWatchedIn(t *testing.T) {
+	l := &listWatch{sources: map[dnsbl.Subject]string{}}
+	subject := func(text string) dnsbl.Subject {
+		s, err := dnsbl.ParseSubject(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	for _, text := range []string{"2001:db8:0:1::25", "2001:db8:0:2::25", "203.0.113.9", "203.0.113.10", "203.0.114.9", "example.com"} {
+		l.sources[subject(text)] = "configuration"
+	}
+	for text, want := range map[string]string{
+		"2001:db8:0:1::/64": "2001:db8:0:1::25", "2001:db8:0:1::25": "2001:db8:0:1::25", "203.0.113.0/24": "203.0.113.9 203.0.113.10", "203.0.113.9": "203.0.113.9",
+		"example.com": "example.com", "example.org": "", "192.0.2.0/24": "",
+	} {
+		var got []string
+		for _, m := range l.watchedIn(subject(text)) {
+			got = append(got, m.String())
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("of %s %q are watched, want %q", text, got, want)
+		}
+	}
 }

@@ -73,14 +73,17 @@ func (l *listWatch) show(s dnsbl.Subject, found string) web.ListSubject {
 // ListHistory implements web.Lists.
 func (l *listWatch) ListHistory(ctx context.Context, q web.ListQuery) ([]web.ListChange, error) {
 	changes := []web.ListChange{}
+	filter := store.ListingFilter{List: q.List, Limit: q.Limit}
 	if q.Subject != "" {
 		s, err := dnsbl.ParseSubject(q.Subject)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", web.ErrInvalid, err)
 		}
-		q.Subject = s.String()
+		if filter.Subjects, err = l.namesOf(ctx, s); err != nil {
+			return nil, err
+		}
 	}
-	rows, err := l.p.store.Listings(ctx, store.ListingFilter{Subject: q.Subject, List: q.List, Limit: q.Limit})
+	rows, err := l.p.store.Listings(ctx, filter)
 	if err != nil {
 		return nil, err
 	}
@@ -99,6 +102,24 @@ func (l *listWatch) ListHistory(ctx context.Context, q web.ListQuery) ([]web.Lis
 		changes = append(changes, c)
 	}
 	return changes, nil
+}
+
+// namesOf is a subject by name, and of a network the addresses too that are watched.
+func (l *listWatch) namesOf(ctx context.Context, s dnsbl.Subject) ([]string, error) {
+	names := []string{s.String()}
+	if s.IsSingle() {
+		return names, nil
+	}
+	var members []dnsbl.Subject
+	if err := l.do(ctx, func() { members = l.watchedIn(s) }); err != nil {
+		return nil, err
+	}
+	for _, m := range members {
+		if len(names) < store.MaxSubjects && m != s {
+			names = append(names, m.String())
+		}
+	}
+	return names, nil
 }
 
 // cleanOn is the lists that say that a subject is not on them, in whole and in

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"strings"
 	"time"
 )
 
@@ -20,11 +21,14 @@ type ListingRow struct {
 
 // A ListingFilter selects changes; its zero value selects the newest 100.
 type ListingFilter struct {
-	Subject string
-	List    string
-	Since   time.Time // not older than this
-	Limit   int       // 100 if zero, at most 1,000
+	Subjects []string // any of these, at most MaxSubjects
+	List     string
+	Since    time.Time // not older than this
+	Limit    int       // 100 if zero, at most 1,000
 }
+
+// MaxSubjects is how many subjects a [ListingFilter] may have: a /24, and some.
+const MaxSubjects = 300
 
 // AddListings writes changes in their order, all or none.
 func (db *DB) AddListings(ctx context.Context, rows []ListingRow) error {
@@ -49,8 +53,8 @@ func (db *DB) AddListings(ctx context.Context, rows []ListingRow) error {
 // Listings returns the changes that filter selects, the last written first.
 func (db *DB) Listings(ctx context.Context, filter ListingFilter) ([]ListingRow, error) {
 	var w where
-	if filter.Subject != "" {
-		w.add("subject = ?", filter.Subject)
+	if n := min(len(filter.Subjects), MaxSubjects); n > 0 {
+		w.add("subject IN (?"+strings.Repeat(", ?", n-1)+")", anys(filter.Subjects[:n])...)
 	}
 	if filter.List != "" {
 		w.add("list = ?", filter.List)
@@ -92,4 +96,11 @@ func (db *DB) listings(ctx context.Context, which string, args []any, each func(
 			r.Time = time.Unix(0, at)
 			return each(r)
 		})
+}
+
+func anys(texts []string) (all []any) {
+	for _, text := range texts {
+		all = append(all, text)
+	}
+	return all
 }

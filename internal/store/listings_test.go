@@ -56,9 +56,10 @@ func TestListings(t *testing.T) {
 	}{
 		{"all", ListingFilter{}, []string{"cleared spamcop", "listed spamcop", "list-state psbl", "listed psbl", "cleared spamcop", "listed spamcop"}},
 		{"the newest", ListingFilter{Limit: 1}, []string{"cleared spamcop"}},
-		{"of a subject", ListingFilter{Subject: "203.0.113.9", Limit: 3}, []string{"cleared spamcop", "listed spamcop", "listed psbl"}},
+		{"of a subject", ListingFilter{Subjects: []string{"203.0.113.9"}, Limit: 3}, []string{"cleared spamcop", "listed spamcop", "listed psbl"}},
 		{"of a list, lately", ListingFilter{List: "psbl", Since: now.AddDate(0, 0, -375)}, []string{"list-state psbl"}},
-		{"of another", ListingFilter{Subject: "203.0.113.10"}, nil},
+		{"of one of two", ListingFilter{Subjects: []string{"203.0.113.10", "203.0.113.9"}, Limit: 1}, []string{"cleared spamcop"}},
+		{"of another", ListingFilter{Subjects: []string{"203.0.113.10"}}, nil},
 	} {
 		if got := kinds(tt.filter); !slices.Equal(got, tt.want) {
 			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)

@@ -354,6 +354,7 @@ var kindWords = map[string]wording{
 	"flapping":     {"worse", "comes and goes"},
 	"cleared":      {"better", "off the list"},
 	"unwatched":    {"note", "no longer watched"},
+	"welcomed":     {"better", "known as a good sender"},
 	"welcome-lost": {"note", "no longer known as a good sender"},
 	"unknown-code": {"note", "a code that the list does not document"},
 	"list-state":   {"note", "the list"},

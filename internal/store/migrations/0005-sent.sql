@@ -5,3 +5,4 @@ CREATE TABLE sent (
 	at   INTEGER NOT NULL,
 	body BLOB NOT NULL
 );
+CREATE INDEX sent_by_time ON sent (at);
