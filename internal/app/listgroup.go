@@ -148,7 +148,7 @@ func (l *listWatch) keep(on *onLists, t toldListed, allFound bool) (unwatched bo
 // endListing ends an incident that no listing stands behind any more.
 func (l *listWatch) endListing(ctx context.Context, subject string, t toldListed, unwatched bool) {
 	delete(l.told, subject)
-	if l.p.change(ctx, endOf(rules.Listed, subject, unwatched)) {
+	if l.p.change(ctx, endOf(rules.Listed, subject, unwatched)) && t.inBook {
 		l.ended[incident.ID(t.opener())] = true
 	}
 }

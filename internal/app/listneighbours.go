@@ -88,20 +88,22 @@ func (l *listWatch) lookAround(now time.Time) {
 func (l *listWatch) askNeighbours(h *hood, now time.Time) {
 	sample := l.neighbours(h.network)
 	asked := 0
+	by := map[string]bool{}
 	for _, list := range l.watch.Health() {
 		if list.Tier != dnsbl.Act || !list.State.Usable() {
 			continue
 		}
 		for _, s := range sample {
 			if l.watch.Inquire(now, s, list.List, dnsbl.ForNeighbour) {
-				asked++
+				asked, by[list.Title] = asked+1, true
 			}
 		}
 	}
-	maps.DeleteFunc(h.listed, func(on neighbourOn, _ bool) bool { return !slices.Contains(sample, on.neighbour) })
-	if asked > 0 { // else no list is believed now
-		h.asked, h.of, h.wanted = now, len(sample), asked
+	if asked == 0 {
+		return // no list is believed now
 	}
+	h.asked, h.of, h.wanted = now, len(sample), asked
+	maps.DeleteFunc(h.listed, func(on neighbourOn, _ bool) bool { return !slices.Contains(sample, on.neighbour) || !by[on.list] })
 }
 
 // neighbours are a few addresses of a network that are not watched: always the

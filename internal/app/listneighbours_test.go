@@ -195,3 +195,31 @@ func TestNeighboursAreBounded(t *testing.T) {
 		t.Errorf("%d questions, want %d at most", once, most)
 	}
 }
+
+// What a list said of neighbours counts no more once it is not asked about them,
+// while others are.
+func TestNeighboursOfAQuarantinedList(t *testing.T) {
+	state := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeDNS{entries: map[string]string{spamcopTest: "127.0.0.2"}}
+		s := startLists(t, state, f, lookAround("spamcop"))
+		time.Sleep(26 * time.Hour)
+		if err := s.lists.do(t.Context(), func() {
+			h := s.lists.hoods[outgoingHood]
+			for _, neighbour := range s.lists.neighbours(outgoingHood)[:2] {
+				h.listed[neighbourOn{neighbour, "Broken List"}] = true
+			}
+			h.pressed = time.Now()
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if s.pressure(t) == 0 {
+			t.Error("two listed neighbours are no risk")
+		}
+		time.Sleep(26 * time.Hour)
+		if got := s.pressure(t); got > 0 {
+			t.Errorf("risk %.2f by a list that is not asked any more", got)
+		}
+		s.stop()
+	})
+}
