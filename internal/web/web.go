@@ -2,9 +2,10 @@
 // and for automation, the console for people with a browser, /metrics and /healthz.
 //
 // It listens on loopback. Everything below /api needs a bearer token: the
-// service's own, or one with a [Role]. The pages of the console need a session, which such a token opens; a session is
-// good for nothing below /api. A request that names a browser's foreign origin is refused as well, so that a
-// web page cannot act through somebody's open session.
+// service's own, or one with a [Role]. The pages of the console need a session,
+// which such a token opens; a session is good for nothing below /api. A request
+// that names a browser's foreign origin is refused as well, so that a web page
+// cannot act through somebody's open session.
 package web
 
 import (
