@@ -191,13 +191,6 @@ func newService(ctx context.Context, c config.Config, db *store.DB, o Options) (
 
 // newJudge builds what serve and replay have in common.
 func newJudge(c config.Config, dir *directory, now time.Time) (*judge, error) {
-	if err := CheckRules(c); err != nil {
-		return nil, err
-	}
-	set, err := loadRules(c.Rules.Dir)
-	if err != nil {
-		return nil, err
-	}
 	location, err := time.LoadLocation(zoneOf(c))
 	if err != nil {
 		return nil, err
@@ -210,12 +203,17 @@ func newJudge(c config.Config, dir *directory, now time.Time) (*judge, error) {
 	if len(where.files()) > 0 {
 		settings.Locate = where.Locate
 	}
-	return &judge{
+	j := &judge{
 		parser:   &mailq.Parser{Directory: dir.Load(), Location: location, Now: now},
 		detector: detector.New(settings, dir),
 		places:   where,
-		policy:   &rules.Policy{Set: set, Mode: mode, Exempt: c.Accounts.Exempt},
-	}, nil
+		policy:   &rules.Policy{Mode: mode, Exempt: c.Accounts.Exempt},
+	}
+	if err := CheckRules(c); err != nil {
+		return nil, err
+	}
+	j.policy.Set, err = loadRules(c.Rules.Dir)
+	return j, err
 }
 
 // zoneOf is the zone of stamps that name none. One parser joins all logs, so

@@ -58,7 +58,10 @@ type replayStep struct {
 // Replay runs the detector and the rules over old logs in the logs' own
 // time. It acts on nothing, and keeps nothing unless it is to learn.
 func Replay(ctx context.Context, o ReplayOptions) error {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	go rules.Shipped() // which takes as long as all the rest until the first line
 	useHugePages(replayHeap)
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(replayHeap))
 	o.Config.Mode = config.ModeEnforce // what would have been done
 	aliases, err := loadAliases(ctx, o.Config.Accounts.Aliases)
 	if err != nil {
@@ -88,8 +91,6 @@ func Replay(ctx context.Context, o ReplayOptions) error {
 	}
 	j.watchRisk(o.Config.DNSBL.Risk, dir)
 	out := bufio.NewWriter(o.Out)
-	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	defer debug.SetMemoryLimit(debug.SetMemoryLimit(replayHeap))
 	r := &replay{options: o, judge: j, out: out, strongest: map[string]rules.Action{}}
 	if err := r.run(ctx); err != nil {
 		out.Flush()
