@@ -18,6 +18,9 @@ const streamPatience = 3 * time.Second
 // errGarbled means that an answer over TCP is not to our question.
 var errGarbled = errors.New("it answers another question")
 
+// errCut means that an answer is cut over TCP too.
+var errCut = errors.New("it is cut there too")
+
 // overStream asks server over a TCP connection of its own, for as long as ctx
 // lasts (RFC 7766).
 func (c *call) overStream(ctx context.Context, server netip.AddrPort) error {
@@ -44,6 +47,9 @@ func (c *call) overStream(ctx context.Context, server netip.AddrPort) error {
 	}
 	if !c.matches(c.answer) && !c.declines(c.answer) {
 		return errGarbled
+	}
+	if isCut(c.answer) { // what is missing may be all there was
+		return errCut
 	}
 	return nil
 }

@@ -139,7 +139,7 @@ func statusOf(err error) Status {
 		return Unknown
 	case errors.Is(err, errSilent), errors.Is(err, context.DeadlineExceeded):
 		return Timeout
-	case errors.Is(err, errGarbled):
+	case errors.Is(err, errGarbled), errors.Is(err, errCut):
 		return Malformed
 	}
 	return Unreachable
