@@ -62,6 +62,7 @@ func (s *listService) pressure(t *testing.T) (p float64) {
 // Listed neighbours are told once, for information, over a restart too, and when
 // they are gone; they are no listing of ours.
 func TestNeighbours(t *testing.T) {
+	t.Parallel()
 	state := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		names := neighboursOn(t, "bl.spamcop.net")
@@ -111,6 +112,7 @@ func TestNeighbours(t *testing.T) {
 
 // What says nothing of a neighbour's mail, and what a bad list says, is no sign.
 func TestNeighboursThatSayNothing(t *testing.T) {
+	t.Parallel()
 	codes := map[string]string{"policy": "127.0.0.11", "the range": "127.0.0.9"}
 	for name, f := range map[string]*fakeDNS{
 		"wildcard":  {all: "127.0.0.2"},
@@ -143,6 +145,7 @@ func TestNeighboursThatSayNothing(t *testing.T) {
 
 // A listing of more than the address raises its risk, and is not told for that.
 func TestListingAroundUs(t *testing.T) {
+	t.Parallel()
 	state := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeDNS{entries: map[string]string{"2.0.0.127.dnsbl-2.uceprotect.net": "127.0.0.2", "0.113.0.203.dnsbl-2.uceprotect.net": "127.0.0.2"}}
@@ -199,6 +202,7 @@ func TestNeighboursAreBounded(t *testing.T) {
 // What a list said of neighbours counts no more once it is not asked about them,
 // while others are.
 func TestNeighboursOfAQuarantinedList(t *testing.T) {
+	t.Parallel()
 	state := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeDNS{entries: map[string]string{spamcopTest: "127.0.0.2"}}

@@ -195,6 +195,7 @@ func (s *listService) standing() (open []string) {
 // TestListings has an address listed, the service started anew meanwhile, and
 // the entry go: it is told once that it is there, and once that it is gone.
 func TestListings(t *testing.T) {
+	t.Parallel()
 	state := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeDNS{entries: map[string]string{spamcopTest: "127.0.0.2"}}
@@ -264,6 +265,7 @@ func TestListings(t *testing.T) {
 // further lists have it, when it becomes critical and when none has it any more.
 // That one of several is gone is noted; restarts change nothing.
 func TestListingsAreOneIncident(t *testing.T) {
+	t.Parallel()
 	state := t.TempDir()
 	more := askLists("spamcop", "barracuda", "dronebl", "uceprotect-1", "0spam", "psbl")
 	zones := map[string]string{"spamcop": "bl.spamcop.net", "dronebl": "dnsbl.dronebl.org", "uceprotect-1": "dnsbl-1.uceprotect.net", "0spam": "bl.0spam.org", "psbl": "psbl.surriel.com"}
@@ -352,6 +354,7 @@ func TestListingsAreOneIncident(t *testing.T) {
 // TestListTrouble has a list go wild: it is told as the list's trouble, and
 // nobody is listed.
 func TestListTrouble(t *testing.T) {
+	t.Parallel()
 	state := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeDNS{entries: map[string]string{spamcopTest: "127.255.255.254"}}
@@ -377,6 +380,7 @@ func TestListTrouble(t *testing.T) {
 
 // A list in quarantine stays told over a restart, until its test passes twice.
 func TestListTroubleOutlivesARestart(t *testing.T) {
+	t.Parallel()
 	state := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeDNS{entries: map[string]string{}} // its test entry is gone
@@ -499,6 +503,7 @@ func (l *listWatch) listStates(t *testing.T) (states []string) {
 // TestDistrustAsksNothing keeps silent towards lists while no resolver can be
 // believed, and says that of what they are nothing is known.
 func TestDistrustAsksNothing(t *testing.T) {
+	t.Parallel()
 	state := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeDNS{entries: map[string]string{spamcopTest: "127.0.0.2"}}
@@ -965,6 +970,7 @@ func TestNamedByOneStranger(t *testing.T) {
 // A day of replies that do not say which address they are about: of 700, the
 // one that comes to be listed is found, and the list's budget lasts.
 func TestRepliesThatNameNobody(t *testing.T) {
+	t.Parallel()
 	spamcop := dnsbl.Shipped().Lists[slices.IndexFunc(dnsbl.Shipped().Lists, func(l dnsbl.List) bool { return l.Name == "spamcop" })]
 	l := &listWatch{
 		p: &pipeline{log: slog.New(slog.DiscardHandler)}, watch: dnsbl.NewWatch(&dnsbl.Catalogue{Lists: []dnsbl.List{spamcop}}, nil, testRand()),
