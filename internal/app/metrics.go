@@ -42,14 +42,18 @@ type metrics struct {
 	journal, agentLag, agentWaiting           prometheus.Gauge
 	agents                                    *prometheus.GaugeVec
 
-	// Of block lists.
+	listMetrics
+
+	figures atomic.Pointer[figures]
+}
+
+// listMetrics are those of block lists, and of what leads to a listing.
+type listMetrics struct {
 	lists, listUsable, listings      *prometheus.GaugeVec
 	listSubjects, exposure, listRisk prometheus.Gauge
 	pressed                          prometheus.Gauge
 	listQuestions, complaints        *prometheus.CounterVec
 	listInquiries                    *prometheus.CounterVec
-
-	figures atomic.Pointer[figures]
 }
 
 // figures are what parser and detector counted, as observe last saw it.
@@ -95,16 +99,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 
 		journal: f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_agent_journal_bytes", Help: "What agents sent and is kept until it is judged."}),
 
-		lists:         f.NewGaugeVec(prometheus.GaugeOpts{Name: "vedetta_dnsbl_lists", Help: "Block lists, by state."}, []string{"state"}),
-		listUsable:    f.NewGaugeVec(prometheus.GaugeOpts{Name: "vedetta_dnsbl_list_usable", Help: "1 while what a block list says is believed."}, []string{"list"}),
-		listings:      f.NewGaugeVec(prometheus.GaugeOpts{Name: "vedetta_dnsbl_listings", Help: "Listings of our addresses and domains, by what they mean to us."}, []string{"tier"}),
-		listSubjects:  f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_dnsbl_subjects", Help: "Addresses and domains that are watched on block lists."}),
-		exposure:      f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_dnsbl_exposure", Help: "The highest exposure of an address or domain, 0 to 1."}),
-		listRisk:      f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_dnsbl_risk", Help: "What the log says of the risk that our addresses are listed, 0 to 1."}),
-		pressed:       f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_dnsbl_neighbourhoods", Help: "Networks of our addresses in which neighbours are listed."}),
-		listQuestions: f.NewCounterVec(prometheus.CounterOpts{Name: "vedetta_dnsbl_questions_total", Help: "Questions to block lists, by whether there was an answer."}, []string{"answer"}),
-		complaints:    f.NewCounterVec(prometheus.CounterOpts{Name: "vedetta_complaints_total", Help: "Complaints of feedback loops, by what they were worth."}, []string{"result"}),
-		listInquiries: f.NewCounterVec(prometheus.CounterOpts{Name: "vedetta_dnsbl_inquiries_total", Help: "Questions to block lists about clients of accounts and about neighbours, by what came of them."}, []string{"of", "result"}),
+		listMetrics: newListMetrics(f),
 
 		lostNotes: f.NewCounter(prometheus.CounterOpts{Name: "vedetta_gate_messages_dropped_total", Help: "Messages that the gate was told of and that were left to the log, because reading was behind."}),
 	}
@@ -134,12 +129,28 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		m.decisions.WithLabelValues(action.String(), "false")
 		m.failed.WithLabelValues(action.String())
 	}
+	for _, kind := range []string{"log", "queue", "aliases", "enforcement", "places", "lists"} {
+		m.blind.WithLabelValues(kind)
+	}
+	return m
+}
+
+func newListMetrics(f promauto.Factory) listMetrics {
+	m := listMetrics{
+		lists:         f.NewGaugeVec(prometheus.GaugeOpts{Name: "vedetta_dnsbl_lists", Help: "Block lists, by state."}, []string{"state"}),
+		listUsable:    f.NewGaugeVec(prometheus.GaugeOpts{Name: "vedetta_dnsbl_list_usable", Help: "1 while what a block list says is believed."}, []string{"list"}),
+		listings:      f.NewGaugeVec(prometheus.GaugeOpts{Name: "vedetta_dnsbl_listings", Help: "Listings of our addresses and domains, by what they mean to us."}, []string{"tier"}),
+		listSubjects:  f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_dnsbl_subjects", Help: "Addresses and domains that are watched on block lists."}),
+		exposure:      f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_dnsbl_exposure", Help: "The highest exposure of an address or domain, 0 to 1."}),
+		listRisk:      f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_dnsbl_risk", Help: "What the log says of the risk that our addresses are listed, 0 to 1."}),
+		pressed:       f.NewGauge(prometheus.GaugeOpts{Name: "vedetta_dnsbl_neighbourhoods", Help: "Networks of our addresses in which neighbours are listed."}),
+		listQuestions: f.NewCounterVec(prometheus.CounterOpts{Name: "vedetta_dnsbl_questions_total", Help: "Questions to block lists, by whether there was an answer."}, []string{"answer"}),
+		complaints:    f.NewCounterVec(prometheus.CounterOpts{Name: "vedetta_complaints_total", Help: "Complaints of feedback loops, by what they were worth."}, []string{"result"}),
+		listInquiries: f.NewCounterVec(prometheus.CounterOpts{Name: "vedetta_dnsbl_inquiries_total", Help: "Questions to block lists about clients of accounts and about neighbours, by what came of them."}, []string{"of", "result"}),
+	}
 	for _, result := range []string{"listed", "clean", "unknown", leftOut} {
 		m.listInquiries.WithLabelValues(dnsbl.ForClient.String(), result)
 		m.listInquiries.WithLabelValues(dnsbl.ForNeighbour.String(), result)
-	}
-	for _, kind := range []string{"log", "queue", "aliases", "enforcement", "places", "lists"} {
-		m.blind.WithLabelValues(kind)
 	}
 	return m
 }
