@@ -238,6 +238,7 @@ func TestListsThroughUnbound(t *testing.T) {
 // while. A reply in the log has it asked about at once; a minute later, the list
 // itself confirming, people are told once, over a restart too.
 func TestServeWatchesLists(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	const address = "203.0.113.9"
 	clean, listed := ":127.0.0.2:spam, see https://www.spamcop.net/bl.shtml?$\n127.0.0.2\n", "203.0.113.9\n"
 	d := bed.StartDNS(t, []bed.DNSZone{{Name: "bl.spamcop.net", Type: "ip4set", Data: clean}})
@@ -408,6 +409,7 @@ func dnsblCommand(t *testing.T, args ...string) (out string, code int) {
 // Unbound and rbldnsd, that alone names nobody, and adds to the points of who
 // writes to a spam trap.
 func TestListedClientCounts(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	d := bed.StartDNS(t, []bed.DNSZone{{Name: "k3y.authbl.dq.spamhaus.net", Type: "combined",
 		Data: "$DATASET ip4set:bots @\n:127.0.0.20:bot\n127.0.0.2\n192.0.2.9\n192.0.2.10\n$DATASET ip6trie:bots @\n:127.0.0.20:bot\n0:0:0:0:0:ffff:7f00:2/128\n"}})
 	hook := newHook(t)
