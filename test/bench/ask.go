@@ -1,17 +1,13 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/d--j/go-milter"
 
@@ -23,14 +19,17 @@ type kind struct {
 	name   string
 	key    string // of the gate's section in the configuration
 	listen string // where the service that is started does; in its directory if no host:port
-	dial   func(network, addr string) (client, error)
+	client func() client
 	answer func(net.Conn) // the bare server's answers, until the connection ends
+
+	greets bool // the first answer on a connection is about the protocol
+	each   bool // a connection is for one question
 }
 
 var kinds = []kind{
-	{"policy", "listen", "127.0.0.1:29998", dialPolicy, answerPolicy},
-	{"milter", "milter", "127.0.0.1:29999", dialMilter, answerMilter},
-	{"exim", "exim", "exim.sock", dialExim, answerExim},
+	{name: "policy", key: "listen", listen: "127.0.0.1:29998", client: func() client { return policyClient{} }, answer: answerPolicy},
+	{name: "milter", key: "milter", listen: "127.0.0.1:29999", client: func() client { return new(milterClient) }, answer: answerMilter, greets: true},
+	{name: "exim", key: "exim", listen: "exim.sock", client: func() client { return eximClient{} }, answer: answerExim, each: true},
 }
 
 func findKind(name string) (kind, error) {
@@ -50,11 +49,16 @@ func network(addr string) string {
 	return "tcp"
 }
 
-// A client asks one question after the other.
+// A client writes what a mail server asks on one connection, and understands
+// what it is answered.
 type client interface {
-	prepare(q question)   // writes the next question, without sending it
-	ask() (string, error) // sends it, and returns the answer's first word
-	Close() error
+	// ask appends the next question to out.
+	ask(out []byte, q question) []byte
+
+	// answered takes what came back so far, and whether the connection was
+	// ended behind it. It returns the answer's first word, or none as long as
+	// the answer is not whole.
+	answered(in []byte, ended bool) (word string, err error)
 }
 
 // A question is about a message of an account.
@@ -76,61 +80,30 @@ func (q question) client() string {
 func (q question) port() int  { return 1024 + q.n%60000 }
 func (q question) to() string { return fmt.Sprintf("r%d@company%d.test", q.n, q.n%500) }
 
-// answerTimeout bounds how long an answer may take.
-const answerTimeout = 5 * time.Second
+// A policyClient asks what Postfix asks at RCPT.
+type policyClient struct{}
 
-// A policyClient asks what Postfix asks at RCPT, on one connection.
-type policyClient struct {
-	net.Conn
-	lines *bufio.Reader
-	out   []byte
-}
-
-func dialPolicy(network, addr string) (client, error) {
-	conn, err := dialer.Dial(network, addr)
-	if err != nil {
-		return nil, err
-	}
-	return &policyClient{Conn: conn, lines: bufio.NewReader(conn)}, nil
-}
-
-func (c *policyClient) prepare(q question) {
-	c.out = fmt.Appendf(c.out[:0], "request=smtpd_access_policy\nprotocol_state=RCPT\nprotocol_name=ESMTP\nclient_address=%s\n"+
+func (policyClient) ask(out []byte, q question) []byte {
+	return fmt.Appendf(out, "request=smtpd_access_policy\nprotocol_state=RCPT\nprotocol_name=ESMTP\nclient_address=%s\n"+
 		"client_name=unknown\nclient_port=%d\nreverse_client_name=unknown\nserver_address=127.0.0.1\nserver_port=587\nhelo_name=vm\n"+
 		"sender=%s\nrecipient=%s\nrecipient_count=0\nqueue_id=\ninstance=%x.%x.0\nsize=2000\netrn_domain=\nstress=\n"+
 		"sasl_method=PLAIN\nsasl_username=%s\nsasl_sender=\n\n",
 		q.client(), q.port(), q.login, q.to(), q.random, q.n, q.login)
 }
 
-func (c *policyClient) ask() (string, error) {
-	if err := c.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
-		return "", err
-	}
-	if _, err := c.Write(c.out); err != nil {
-		return "", err
-	}
-	return readAction(c.lines)
-}
-
-// readAction reads an answer: action=WORD and the rest, and an empty line.
-func readAction(lines *bufio.Reader) (string, error) {
-	line, err := lines.ReadSlice('\n')
-	if err != nil {
-		return "", err
-	}
-	word, ok := bytes.CutPrefix(bytes.TrimSpace(line), []byte("action="))
-	if !ok {
-		return "", fmt.Errorf("want action=, got %q", line)
+// answered reads action=WORD and the rest of a line, and an empty line.
+func (policyClient) answered(in []byte, _ bool) (string, error) {
+	action, rest, whole := bytes.Cut(in, []byte("\n"))
+	empty, _, ended := bytes.Cut(rest, []byte("\n"))
+	word, ok := bytes.CutPrefix(bytes.TrimSpace(action), []byte("action="))
+	switch {
+	case whole && !ok, ended && len(bytes.TrimSpace(empty)) > 0:
+		return "", fmt.Errorf("answer %q", in)
+	case !ended:
+		return "", nil
 	}
 	word, _, _ = bytes.Cut(word, []byte(" "))
-	action := string(word)
-	if line, err = lines.ReadSlice('\n'); err != nil {
-		return "", err
-	}
-	if len(bytes.TrimSpace(line)) > 0 {
-		return "", fmt.Errorf("want an empty line, got %q", line)
-	}
-	return action, nil
+	return string(word), nil
 }
 
 // What a milterClient leaves out and sends without being answered: the same as
@@ -142,44 +115,12 @@ const (
 )
 
 // A milterClient asks about one message after the other on one connection, as
-// Postfix does in an SMTP session: with the sender and a recipient, and the
-// next time with the headers and the end. A refused recipient ends a message.
+// Postfix does in an SMTP session: once what the milter wants; then with the
+// sender and a recipient, and the next time with the headers and the end. A
+// refused recipient ends a message.
 type milterClient struct {
-	net.Conn
-	in   *bufio.Reader
-	out  []byte
-	body bool // the next question is about the headers and the end
-}
-
-func dialMilter(network, addr string) (client, error) {
-	conn, err := dialer.Dial(network, addr)
-	if err != nil {
-		return nil, err
-	}
-	c := &milterClient{Conn: conn, in: bufio.NewReader(conn)}
-	if err := c.negotiate(); err != nil {
-		return nil, errors.Join(fmt.Errorf("negotiating: %w", err), conn.Close())
-	}
-	return c, nil
-}
-
-// negotiate offers what Postfix 3.7 does.
-func (c *milterClient) negotiate() error {
-	c.out = appendPacket(c.out[:0], 'O', offer(6, 0x1ff, 0x1fffff))
-	if err := c.send(); err != nil {
-		return err
-	}
-	letter, data, err := readPacket(c.in)
-	switch {
-	case err != nil:
-		return err
-	case letter != 'O' || len(data) < 12:
-		return fmt.Errorf("answer %q %q", letter, data)
-	}
-	if steps := milter.OptProtocol(binary.BigEndian.Uint32(data[8:])); steps != milterSteps {
-		return fmt.Errorf("the milter wants %v, this client does %v", steps, milterSteps)
-	}
-	return nil
+	agreed bool // on the steps
+	body   bool // the next question is about the headers and the end
 }
 
 func offer(version, actions, protocol uint32) string {
@@ -195,40 +136,26 @@ func appendPacket(b []byte, letter byte, data string) []byte {
 	return append(append(binary.BigEndian.AppendUint32(b, uint32(len(data)+1)), letter), data...)
 }
 
-const maxAnswer = 64 << 10
-
-// readPacket reads one; the data are good until the next.
-func readPacket(in *bufio.Reader) (letter byte, data []byte, err error) {
-	head, err := in.Peek(5)
-	if err != nil {
-		return 0, nil, err
+// cutPacket takes a packet off the front of in, or nothing if it is not whole.
+func cutPacket(in []byte) (letter byte, data []byte, ok bool) {
+	if len(in) < 5 {
+		return 0, nil, false
 	}
-	length, letter := int(binary.BigEndian.Uint32(head)), head[4]
-	if length < 1 || length > maxAnswer {
-		return 0, nil, fmt.Errorf("a packet of %d bytes", length)
+	end := 4 + uint64(binary.BigEndian.Uint32(in))
+	if end < 5 || end > uint64(len(in)) {
+		return 0, nil, false
 	}
-	if _, err := in.Discard(5); err != nil || length == 1 {
-		return letter, nil, err
-	}
-	data = make([]byte, length-1)
-	_, err = io.ReadFull(in, data)
-	return letter, data, err
+	return in[4], in[5:end], true
 }
 
-func (c *milterClient) send() error {
-	if err := c.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
-		return err
-	}
-	_, err := c.Write(c.out)
-	return err
-}
-
-func (c *milterClient) prepare(q question) {
-	c.out = c.out[:0]
+func (c *milterClient) ask(out []byte, q question) []byte {
 	add := func(letter byte, texts ...string) {
-		c.out = appendPacket(c.out, letter, strings.Join(texts, "\x00")+"\x00")
+		out = appendPacket(out, letter, strings.Join(texts, "\x00")+"\x00")
 	}
-	if c.body {
+	switch {
+	case !c.agreed:
+		return appendPacket(out, 'O', offer(6, 0x1ff, 0x1fffff)) // what Postfix 3.7 offers
+	case c.body:
 		for _, header := range [][2]string{
 			{"Received", "from vm (unknown [198.18.0.1])\n\tby mx1.hosting.test (Postfix) with ESMTPSA id 4jXK971kgrz1SRpG\n\tfor <r@company.test>"},
 			{"From", q.login}, {"To", q.to()}, {"Subject", "Your order"}, {"Date", "Mon, 02 Mar 2026 08:00:00 +0000"},
@@ -237,82 +164,66 @@ func (c *milterClient) prepare(q question) {
 			add('L', header[0], header[1])
 		}
 		add('D', "Ei", "4jXK971kgrz1SRpG")
-		c.out = appendPacket(c.out, 'E', "")
-		return
+		return appendPacket(out, 'E', "")
 	}
 	add('D', "M{auth_authen}", q.login, "{client_addr}", q.client(), "{client_name}", "unknown", "{client_port}", fmt.Sprint(q.port()))
 	add('M', "<"+q.login+">", "BODY=8BITMIME")
 	add('R', "<"+q.to()+">")
+	return out
 }
 
 // The letters of answers.
-var milterWords = map[byte]string{'c': "continue", 'a': "accept", 'y': "reply", 'r': "reject", 't': "tempfail", 'q': "quarantine"}
+var milterWords = map[byte]string{'c': "continue", 'a': "accept", 'y': "reply", 'r': "reject", 't': "tempfail"}
 
-func (c *milterClient) ask() (string, error) {
-	if err := c.send(); err != nil {
-		return "", err
+func (c *milterClient) answered(in []byte, _ bool) (string, error) {
+	letter, data, ok := cutPacket(in)
+	switch {
+	case !ok:
+		return "", nil
+	case !c.agreed:
+		c.agreed = true
+		return "agreed", agree(letter, data)
 	}
-	letter, _, err := readPacket(c.in)
-	if err != nil {
-		return "", err
-	}
-	word, ok := milterWords[letter]
-	if !ok || letter == 'q' { // no account is held
+	word, ok := milterWords[letter] // and no account is held
+	if !ok {
 		return "", fmt.Errorf("answer %q", letter)
 	}
 	c.body = letter == 'c'
 	return word, nil
 }
 
-// An eximClient makes a connection for each question, as docs/exim.md has Exim
-// do at RCPT and after the data.
-type eximClient struct {
-	network, addr string
-	out           []byte
-}
-
-func dialExim(network, addr string) (client, error) {
-	conn, err := dialer.Dial(network, addr)
-	if err != nil {
-		return nil, err
+// agree reads which steps the milter wants.
+func agree(letter byte, data []byte) error {
+	if letter != 'O' || len(data) < 12 {
+		return fmt.Errorf("answer %q %q to the offer", letter, data)
 	}
-	return &eximClient{network: network, addr: addr}, conn.Close()
+	if steps := milter.OptProtocol(binary.BigEndian.Uint32(data[8:])); steps != milterSteps {
+		return fmt.Errorf("the milter wants %v, this client does %v", steps, milterSteps)
+	}
+	return nil
 }
 
-func (c *eximClient) prepare(q question) {
+// An eximClient asks as docs/exim.md has Exim do at RCPT and after the data, on
+// a connection for each question.
+type eximClient struct{}
+
+func (eximClient) ask(out []byte, q question) []byte {
 	stage, id, size, rcpts, to := "rcpt", "", "-1", "0", ""
 	if q.n%2 == 1 {
 		stage, id, size, rcpts, to = "data", "1xV5bD-0003V5-1t", "4096", "1", q.to()
 	}
-	c.out = fmt.Appendf(c.out[:0], "stage=%s\tid=%s\tip=%s\tauth=%s\tlocal=\tcwd=/\tphp=\tsize=%s\trcpts=%s\tfrom=%s\tto=%s\n",
+	return fmt.Appendf(out, "stage=%s\tid=%s\tip=%s\tauth=%s\tlocal=\tcwd=/\tphp=\tsize=%s\trcpts=%s\tfrom=%s\tto=%s\n",
 		stage, id, q.client(), q.login, size, rcpts, q.login, to)
 }
 
-func (c *eximClient) ask() (string, error) {
-	conn, err := dialer.Dial(c.network, c.addr)
-	if err != nil {
-		return "", err
+// answered reads up to the end of the connection.
+func (eximClient) answered(in []byte, ended bool) (string, error) {
+	if !ended {
+		return "", nil
 	}
-	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
-		return "", err
-	}
-	if _, err := conn.Write(c.out); err != nil {
-		return "", err
-	}
-	if err := conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
-		return "", err
-	}
-	answer, err := io.ReadAll(io.LimitReader(conn, maxAnswer))
-	if err != nil {
-		return "", err
-	}
-	word, _, _ := strings.Cut(string(answer), " ")
+	word, _, _ := strings.Cut(string(in), " ")
 	if !slices.Contains([]string{"OK", "DENY", "DEFER", "FREEZE"}, word) {
-		return "", fmt.Errorf("answer %q", answer)
+		return "", fmt.Errorf("answer %q", in)
 	}
 	return word, nil
 }
-
-// Close does nothing: no connection is kept.
-func (c *eximClient) Close() error { return nil }

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -84,6 +85,26 @@ func answerPolicy(conn net.Conn) {
 			return
 		}
 	}
+}
+
+const maxPacket = 64 << 10
+
+// readPacket reads a packet; the data are good until the next.
+func readPacket(in *bufio.Reader) (letter byte, data []byte, err error) {
+	head, err := in.Peek(5)
+	if err != nil {
+		return 0, nil, err
+	}
+	length, letter := int(binary.BigEndian.Uint32(head)), head[4]
+	if length < 1 || length > maxPacket {
+		return 0, nil, fmt.Errorf("a packet of %d bytes", length)
+	}
+	if _, err := in.Discard(5); err != nil || length == 1 {
+		return letter, nil, err
+	}
+	data = make([]byte, length-1)
+	_, err = io.ReadFull(in, data)
+	return letter, data, err
 }
 
 // answerMilter agrees on the steps that the client does, and answers those

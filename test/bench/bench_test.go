@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -100,7 +101,7 @@ func TestAskNobody(t *testing.T) {
 	}
 }
 
-func TestReadAction(t *testing.T) {
+func TestPolicyAnswer(t *testing.T) {
 	for _, tt := range []struct {
 		in, want string
 		ok       bool
@@ -109,12 +110,61 @@ func TestReadAction(t *testing.T) {
 		{"action=REJECT 5.7.1 no\r\n\r\n", "REJECT", true},
 		{"action=DUNNO\nmore\n", "", false},
 		{"DUNNO\n\n", "", false},
-		{"action=DUNNO\n", "", false},
-		{"", "", false},
+		{"DUNNO\n", "", false},
+		{"action=DUNNO\n", "", true}, // not whole yet
+		{"action=DUNNO\n\r", "", true},
+		{"action=DUN", "", true},
+		{"", "", true},
 	} {
-		got, err := readAction(bufio.NewReader(strings.NewReader(tt.in)))
+		got, err := policyClient{}.answered([]byte(tt.in), false)
 		if got != tt.want || (err == nil) != tt.ok {
 			t.Errorf("%q: got %q, %v", tt.in, got, err)
+		}
+	}
+}
+
+func TestMilterAnswer(t *testing.T) {
+	agreed := offer(6, uint32(milterMay), uint32(milterSteps))
+	for _, tt := range []struct {
+		name   string
+		agreed bool
+		in     []byte
+		want   string
+		ok     bool
+	}{
+		{"agreed", false, appendPacket(nil, 'O', agreed), "agreed", true},
+		{"half of it", false, appendPacket(nil, 'O', agreed)[:9], "", true},
+		{"other steps", false, appendPacket(nil, 'O', offer(6, 0, 0)), "agreed", false},
+		{"continue", true, appendPacket(nil, 'c', ""), "continue", true},
+		{"a text", true, appendPacket(nil, 'y', "550 no\x00"), "reply", true},
+		{"half a text", true, appendPacket(nil, 'y', "550 no\x00")[:8], "", true},
+		{"held", true, appendPacket(nil, 'q', "why\x00"), "", false},
+	} {
+		c := milterClient{agreed: tt.agreed}
+		if got, err := c.answered(tt.in, false); got != tt.want || (err == nil) != tt.ok {
+			t.Errorf("%s: got %q, %v", tt.name, got, err)
+		}
+	}
+}
+
+// TestAskTheSilent: who hangs up or answers nonsense is an error, not an answer.
+func TestAskTheSilent(t *testing.T) {
+	for _, says := range []string{"", "action=DUNNO\n", "no\n"} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		go func() {
+			if conn, err := l.Accept(); err == nil {
+				bufio.NewReader(conn).ReadString('\n')
+				io.WriteString(conn, says)
+				conn.Close()
+			}
+		}()
+		o := gateOptions{kind: kinds[0], addr: l.Addr().String(), accounts: 1, workers: 1, duration: time.Second}
+		if got, err := o.ask(t.Context(), 0); err == nil || len(got.answers) > 0 {
+			t.Errorf("%q: %d answers, no error", says, len(got.answers))
 		}
 	}
 }
@@ -356,6 +406,21 @@ func TestMeasure(t *testing.T) {
 	}
 	if diff := cmp.Diff(verdict(true)+verdict(false), "metMISSED"); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestProcessTime(t *testing.T) {
+	begun, started := processTime(os.Getpid()), time.Now()
+	for processTime(os.Getpid())-begun < 10*time.Millisecond {
+		if time.Since(started) > 20*time.Second {
+			t.Fatalf("%v of processor time after 20 s of work", processTime(os.Getpid())-begun)
+		}
+	}
+	if took := time.Since(started); begun == 0 || took < 10*time.Millisecond/time.Duration(runtime.NumCPU()) {
+		t.Errorf("%v of processor time before, and 10 ms more in %v", begun, took)
+	}
+	if got := processTime(0); got != 0 {
+		t.Errorf("nobody used %v", got)
 	}
 }
 

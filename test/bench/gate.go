@@ -8,18 +8,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"os"
 	"slices"
-	"sync"
+	"strconv"
 	"time"
 
 	"github.com/vedetta-watch/vedetta/test/loggen"
 )
-
-// dialer bounds how long a connection may take.
-var dialer = net.Dialer{Timeout: 5 * time.Second}
 
 // The goals for the gate.
 const (
@@ -38,6 +33,7 @@ type gateOptions struct {
 	rounds   int
 	feed     string
 	feedRate int
+	pid      int // of the service, if it was started here
 }
 
 func runGate(ctx context.Context, args []string, out io.Writer) error {
@@ -70,13 +66,14 @@ func runGate(ctx context.Context, args []string, out io.Writer) error {
 		}
 		defer func() { fmt.Fprintf(out, "the service held at most %d MB\n", s.stop()>>20) }()
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	fed := make(chan error, 1)
-	go func() { fed <- o.feedLog(ctx) }()
-	err = o.compare(ctx, out)
-	cancel()
-	return errors.Join(err, <-fed)
+	if o.feed != "" {
+		feed, err := startChild(ctx, "feed", o.feed, strconv.Itoa(o.feedRate), strconv.Itoa(o.accounts))
+		if err != nil {
+			return err
+		}
+		defer feed.stop()
+	}
+	return o.compare(ctx, out)
 }
 
 // compare asks as fast as answers come, then at the fixed rate: the gate and a
@@ -88,7 +85,8 @@ func (o gateOptions) compare(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	defer bare.stop()
-	gate, echo := rounds{name: "vedetta gate", addr: o.addr}, rounds{name: "bare server", addr: bare.addr}
+	gate := rounds{name: "vedetta gate", addr: o.addr, pid: o.pid}
+	echo := rounds{name: "bare server", addr: bare.addr, pid: bare.cmd.Process.Pid}
 	for range o.rounds {
 		for _, r := range []*rounds{&gate, &echo} {
 			if err := r.measure(ctx, o); err != nil {
@@ -112,23 +110,27 @@ func (o gateOptions) compare(ctx context.Context, out io.Writer) error {
 // rounds is what several rounds at one server measured.
 type rounds struct {
 	name, addr string
+	pid        int             // 0: unknown
 	perSecond  []float64       // one a round, as fast as answers come
 	p50s, p99s []time.Duration // one a round, at the fixed rate
 	actions    map[string]int  // of the latest round
 	asked      int             // at the fixed rate
+
+	flatCPU, pacedCPU []time.Duration // of the server, an answer
 }
 
 // measure is one round.
 func (r *rounds) measure(ctx context.Context, o gateOptions) error {
 	o.addr = r.addr
-	flat, err := o.ask(ctx, 0)
+	flat, flatCPU, err := r.ask(ctx, o, 0)
 	if err != nil {
 		return err
 	}
-	paced, err := o.ask(ctx, o.rate)
+	paced, pacedCPU, err := r.ask(ctx, o, o.rate)
 	if err != nil {
 		return err
 	}
+	r.flatCPU, r.pacedCPU = append(r.flatCPU, flatCPU), append(r.pacedCPU, pacedCPU)
 	r.perSecond = append(r.perSecond, float64(len(flat.answers))/flat.took.Seconds())
 	r.p50s = append(r.p50s, paced.percentile(50))
 	r.p99s = append(r.p99s, paced.percentile(99))
@@ -137,11 +139,25 @@ func (r *rounds) measure(ctx context.Context, o gateOptions) error {
 	return nil
 }
 
+// ask asks at a rate, and returns what processor time an answer took the server,
+// with all else that it did meanwhile.
+func (r *rounds) ask(ctx context.Context, o gateOptions, rate float64) (outcome, time.Duration, error) {
+	before := processTime(r.pid)
+	got, err := o.ask(ctx, rate)
+	return got, (processTime(r.pid) - before) / time.Duration(max(len(got.answers), 1)), err
+}
+
 func (r *rounds) tell(out io.Writer) {
 	fmt.Fprintf(out, "%-12s %6.0f answers a second (of the rounds %.0f to %.0f); p50 %v, p99 %v (%v to %v) of %d answers; %v\n", r.name,
 		middle(r.perSecond), slices.Min(r.perSecond), slices.Max(r.perSecond), middle(r.p50s), middle(r.p99s), slices.Min(r.p99s), slices.Max(r.p99s),
 		r.asked, r.actions)
+	if r.pid > 0 {
+		fmt.Fprintf(out, "%-12s CPU time an answer, with all else that the server did: %.1f µs as fast as they come, %.1f µs at the rate\n", r.name,
+			micros(middle(r.flatCPU)), micros(middle(r.pacedCPU)))
+	}
 }
+
+func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 
 func middle[T cmp.Ordered](all []T) T {
 	sorted := slices.Sorted(slices.Values(all))
@@ -183,88 +199,25 @@ func (r outcome) percentile(p int) time.Duration {
 	return all[min(len(all)-1, len(all)*p/100)].Round(time.Microsecond)
 }
 
-// ask questions the service over all connections for the duration, at rate
-// questions a second, or with 0 as fast as answers come.
-func (o gateOptions) ask(ctx context.Context, rate float64) (outcome, error) {
-	ctx, cancel := context.WithTimeout(ctx, o.duration)
-	defer cancel()
-	workers := make([]worker, o.workers)
-	start := time.Now()
-	var running sync.WaitGroup
-	for i := range workers {
-		w := &workers[i]
-		*w = worker{options: o, actions: map[string]int{}, rng: rand.New(rand.NewPCG(1, uint64(i)))}
-		if rate > 0 {
-			w.every = time.Duration(float64(o.workers) / rate * float64(time.Second))
-			w.first = start.Add(w.every * time.Duration(i) / time.Duration(o.workers))
-		}
-		running.Go(func() { w.err = w.work(ctx) })
+// serveFeed is a process that feeds a log: its path, lines a second, and how
+// many accounts they are about.
+func serveFeed(ctx context.Context, args []string, out io.Writer) error {
+	if len(args) != 3 {
+		return errors.New("feed: want a path, a rate and a number of accounts")
 	}
-	running.Wait()
-	r := outcome{actions: map[string]int{}, took: time.Since(start)}
-	for _, w := range workers {
-		if w.err != nil {
-			return r, w.err
-		}
-		r.answers = append(r.answers, w.answers...)
-		for action, n := range w.actions {
-			r.actions[action] += n
-		}
-	}
-	return r, nil
-}
-
-// A worker asks one question at a time, as one smtpd does.
-type worker struct {
-	options gateOptions
-	rng     *rand.Rand
-	every   time.Duration // between questions; 0 asks at once
-	first   time.Time
-
-	answers []answer
-	actions map[string]int
-	err     error
-}
-
-func (w *worker) work(ctx context.Context) error {
-	client, err := w.options.kind.dial(network(w.options.addr), w.options.addr)
-	if err != nil {
+	o := gateOptions{feed: args[0]}
+	var err, err2 error
+	o.feedRate, err = strconv.Atoi(args[1])
+	o.accounts, err2 = strconv.Atoi(args[2])
+	if err := errors.Join(err, err2); err != nil {
 		return err
 	}
-	defer client.Close()
-	for n := 0; ; n++ {
-		due, late := time.Now(), false
-		if w.every > 0 {
-			late = due.After(w.first.Add(time.Duration(n) * w.every))
-			due = w.first.Add(time.Duration(n) * w.every)
-		}
-		if !sleepUntil(ctx, due) {
-			return nil
-		}
-		client.prepare(newQuestion(w.rng, n, w.options.accounts))
-		sent := time.Now()
-		action, err := client.ask()
-		if err != nil {
-			return fmt.Errorf("gate: answer %d: %w", n+1, err)
-		}
-		w.answers = append(w.answers, answer{due, sent, time.Now(), late})
-		w.actions[action]++
-	}
-}
-
-// sleepUntil returns false if ctx ends first.
-func sleepUntil(ctx context.Context, at time.Time) bool {
-	if wait := time.Until(at); wait > 0 {
-		time.Sleep(wait) // shorter than a duration of the run, and finer than a channel
-	}
-	return ctx.Err() == nil
+	fmt.Fprintln(out, o.feed)
+	return o.feedLog(ctx)
 }
 
 // feedLog appends lines to the log at the rate asked for, until ctx ends.
 func (o gateOptions) feedLog(ctx context.Context) error {
-	if o.feed == "" {
-		return nil
-	}
 	log, err := os.OpenFile(o.feed, os.O_APPEND|os.O_WRONLY|os.O_CREATE, 0o644)
 	if err != nil {
 		return err

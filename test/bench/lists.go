@@ -315,7 +315,8 @@ func exchangeAll(ctx context.Context, args []string) error {
 	return nil
 }
 
-// startChild starts this program again as a server that says where it listens.
+// startChild starts this program again as a server that says where it listens,
+// or what it works on.
 func startChild(ctx context.Context, args ...string) (*bareServer, error) {
 	self, err := os.Executable()
 	if err != nil {

@@ -39,6 +39,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		switch args[0] { // what this program starts itself for
 		case "bare":
 			return serveBare(ctx, args[1:], out)
+		case "feed":
+			return serveFeed(ctx, args[1:], out)
 		case "list-server":
 			return serveLists(ctx, out)
 		case "exchange":

@@ -76,7 +76,11 @@ func (s *ownService) startGate(ctx context.Context, o *gateOptions, out io.Write
 	if o.kind.key != "listen" {
 		config = strings.Replace(config, "gate: {", "gate: {listen: [], ", 1) // it has a default
 	}
-	return s.start(ctx, config, o.addr)
+	if err := s.start(ctx, config, o.addr); err != nil {
+		return err
+	}
+	o.pid = s.cmd.Process.Pid
+	return nil
 }
 
 // apiAddr is where the service's own figures are.
@@ -134,7 +138,7 @@ func startSlack(cmd *exec.Cmd) error {
 // answers waits until somebody listens at addr.
 func (s *ownService) answers(ctx context.Context, addr string) error {
 	for range 1200 {
-		conn, err := dialer.DialContext(ctx, network(addr), addr)
+		conn, err := new(net.Dialer).DialContext(ctx, network(addr), addr)
 		if err == nil {
 			return conn.Close()
 		}
