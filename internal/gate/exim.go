@@ -73,35 +73,61 @@ const (
 // them all, waits for their goroutines and returns nil. It closes l. It
 // returns an error if l fails for good. It may run for several listeners.
 func (x *Exim) Serve(ctx context.Context, l net.Listener) error {
-	return x.counters.accept(ctx, l, orDefault(x.MaxConns, 1000), x.Log, x.serve)
+	return x.counters.accept(ctx, x.quick(l), orDefault(x.MaxConns, 1000), x.Log, x.serve)
 }
 
-// serve answers the question of one connection.
+// serve answers the question of one connection, and reads what is left of it:
+// to close a connection that has unread bytes would take the answer back.
 func (x *Exim) serve(conn net.Conn) {
 	conn.SetDeadline(time.Now().Add(orDefault(x.Timeout, 5*time.Second)))
-	var q eximQuestion
 	line, err := readQuestion(conn)
+	if err != nil && !errors.Is(err, errTooLong) {
+		x.counters.timed(err)
+		return // Exim takes the silence for an OK, or is gone
+	}
+	if x.answer(conn, line, err) == nil && closeWrite(conn) == nil {
+		io.CopyN(io.Discard, conn, maxUnread) // Exim has ended its half already
+	}
+}
+
+// closeWrite ends our half of a connection.
+func closeWrite(conn net.Conn) error {
+	half, ok := conn.(interface{ CloseWrite() error })
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	return half.CloseWrite()
+}
+
+// answer answers a question's line, or that it could not be read for err.
+func (x *Exim) answer(w io.Writer, line []byte, err error) error {
 	began := time.Now()
+	var q eximQuestion
 	if err == nil {
 		err = q.parse(line)
 	}
-	switch {
-	case errors.Is(err, errTooLong), errors.Is(err, errMalformed):
+	if err != nil {
 		x.counters.malformed.Add(1)
-		x.reply(conn, nil, Dunno, began)
-		return
-	case err != nil:
-		x.counters.timed(err)
-		return // Exim takes the silence for an OK, or is gone
+		return x.counters.reply(w, eximOK, Dunno, began)
 	}
 	account, verdict := x.verdict(&q, began)
 	answer := q.weigh(verdict, began)
 	if answer != Dunno {
 		verdict.given.Add(1)
 	}
-	if x.reply(conn, verdict, answer, began) == nil && x.Seen != nil && q.remote() && len(q.login) > 0 && string(q.stage) == eximData {
+	if err := x.counters.reply(w, eximWire(verdict, answer), answer, began); err != nil {
+		return err
+	}
+	if x.Seen != nil && q.remote() && len(q.login) > 0 && string(q.stage) == eximData {
 		x.Seen(q.request(account, answer, began))
 	}
+	return nil
+}
+
+// firstLine is the text up to the first newline, or to the end.
+func firstLine(text []byte) []byte {
+	line, _, _ := bytes.Cut(text, []byte{'\n'})
+	return line
 }
 
 // readQuestion reads up to the first newline, or to the end.
@@ -124,18 +150,6 @@ func readQuestion(conn net.Conn) ([]byte, error) {
 			buf = append(buf, make([]byte, len(buf))...)
 		}
 	}
-}
-
-// reply answers and reads what is left of the question: to close a connection
-// that has unread bytes would take the answer back.
-func (x *Exim) reply(conn net.Conn, verdict *Verdict, answer Answer, began time.Time) error {
-	if err := x.counters.reply(conn, eximWire(verdict, answer), answer, began); err != nil {
-		return err
-	}
-	if half, ok := conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
-		io.CopyN(io.Discard, conn, maxUnread) // Exim has ended its half already
-	}
-	return nil
 }
 
 var eximOK = []byte("OK")

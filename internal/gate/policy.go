@@ -140,8 +140,8 @@ func (s *session) reply(text []byte, answer Answer, began time.Time) error {
 }
 
 // reply writes an answer and counts it.
-func (c *counters) reply(conn net.Conn, text []byte, answer Answer, began time.Time) error {
-	if _, err := conn.Write(text); err != nil {
+func (c *counters) reply(to io.Writer, text []byte, answer Answer, began time.Time) error {
+	if _, err := to.Write(text); err != nil {
 		return c.timed(err)
 	}
 	c.answers[answer].Add(1)
