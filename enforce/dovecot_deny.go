@@ -26,6 +26,9 @@ type DovecotDeny struct {
 // Name names the file in outcomes.
 func (d *DovecotDeny) Name() string { return "Dovecot deny file " + d.Path }
 
+// Least is Block; see [Table].
+func (d *DovecotDeny) Least() rules.Action { return rules.Block }
+
 // Apply makes the file hold the entries and no others, and reads it back. If
 // it does already, it is not written.
 func (d *DovecotDeny) Apply(_ context.Context, entries []Entry) error {

@@ -38,8 +38,12 @@ type Gate interface {
 // A Table is a list that a mail server reads by itself.
 type Table interface {
 	Name() string
-	// Apply makes the table hold these entries and no others. Entries that it
-	// cannot hold are left out and named in the error.
+	// Least is the weakest action that the table holds. Most leave a throttle
+	// to the gate: a table cannot count.
+	Least() rules.Action
+	// Apply makes the table hold these entries and no others, but those that
+	// are weaker. Entries that it cannot hold are left out and named in the
+	// error.
 	Apply(ctx context.Context, entries []Entry) error
 }
 
@@ -48,7 +52,7 @@ type Entry struct {
 	Subject string       // the account, canonical
 	Logins  []string     // every name under which it may log in
 	Users   []string     // the system users that it sends as, of accounts that are no logins
-	Action  rules.Action // Hold, Block or Reset
+	Action  rules.Action // Throttle, Hold, Block or Reset
 	Text    string       // what the client reads
 }
 
@@ -125,8 +129,11 @@ func (x *Executor) Replace(ctx context.Context, ds []rules.Decision) []Outcome {
 func (x *Executor) doAll(ctx context.Context, ds []rules.Decision, stays func(now, d rules.Decision) bool) []Outcome {
 	out := make([]Outcome, len(ds))
 	changes := make([]uint64, len(ds))
+	most := make([]rules.Action, len(ds)) // of what was in force before and is now
 	for i, d := range ds {
+		most[i] = x.current(d.Subject).Action
 		out[i], changes[i] = x.set(d, stays)
+		most[i] = max(most[i], x.current(d.Subject).Action)
 	}
 	if len(ds) == 0 || slices.Max(changes) == 0 {
 		return out
@@ -141,7 +148,7 @@ func (x *Executor) doAll(ctx context.Context, ds []rules.Decision, stays func(no
 	}
 	for i, switched := range x.switchOn(ctx, concerned) {
 		if changes[i] > 0 {
-			out[i] = outcome(slices.Concat(out[i].Steps, steps.of(ds[i].Subject), switched))
+			out[i] = outcome(slices.Concat(out[i].Steps, steps.of(ds[i].Subject, most[i]), switched))
 		}
 	}
 	return out
@@ -173,7 +180,7 @@ func (x *Executor) set(d rules.Decision, stays func(now, d rules.Decision) bool)
 	x.active[d.Subject] = d
 	x.gateSet(d)
 	steps := []Step{{What: "gate: " + d.Action.String()}}
-	if d.Action < rules.Hold && now.Action < rules.Hold {
+	if d.Action < rules.Hold && now.Action < rules.Hold && !slices.ContainsFunc(x.Tables, holds(d.Action)) {
 		return outcome(steps), 0
 	}
 	x.changes++
@@ -192,7 +199,7 @@ func (x *Executor) Undo(ctx context.Context, subject string) Outcome {
 	x.changes++
 	change := x.changes
 	x.mu.Unlock()
-	return outcome(slices.Concat([]Step{{What: "gate: removed"}}, x.write(ctx, change).of(subject), x.switchBack(ctx, subject)))
+	return outcome(slices.Concat([]Step{{What: "gate: removed"}}, x.write(ctx, change).of(subject, rules.Reset), x.switchBack(ctx, subject)))
 }
 
 // Reconcile makes the gate and the tables hold exactly the decisions that
@@ -275,7 +282,7 @@ func (x *Executor) write(ctx context.Context, change uint64) writing {
 	w := make(writing, len(x.Tables))
 	failed := false
 	for i, t := range x.Tables {
-		w[i] = tableWriting{name: t.Name(), err: err}
+		w[i] = tableWriting{Table: t, err: err}
 		if err == nil {
 			w[i].left, w[i].err = splitLeft(t.Apply(ctx, entries))
 		}
@@ -290,19 +297,26 @@ func (x *Executor) write(ctx context.Context, change uint64) writing {
 	return w
 }
 
+// holds reports of a table whether it holds an action.
+func holds(action rules.Action) func(Table) bool {
+	return func(t Table) bool { return t.Least() <= action }
+}
+
 // A writing is what became of writing the tables.
 type writing []tableWriting
 
 type tableWriting struct {
-	name string
+	Table
 	err  error     // the table was not written
 	left []leftOut // it was, without these
 }
 
-// of is what became of it for one account: what a table cannot hold of another
-// is not its failure.
-func (w writing) of(subject string) []Step {
-	return w.steps(func(l leftOut) bool { return l.subject == subject })
+// of is what became of it for one account, of which most was in force: what a
+// table cannot hold of another is not its failure, nor what it does not hold
+// at all.
+func (w writing) of(subject string, most rules.Action) []Step {
+	concerned := slices.DeleteFunc(slices.Clone(w), func(t tableWriting) bool { return !holds(most)(t) })
+	return concerned.steps(func(l leftOut) bool { return l.subject == subject })
 }
 
 func (w writing) all() []Step { return w.steps(func(leftOut) bool { return true }) }
@@ -316,7 +330,7 @@ func (w writing) steps(concerns func(leftOut) bool) []Step {
 				errs = append(errs, l)
 			}
 		}
-		steps[i] = Step{What: t.name, Err: errors.Join(errs...)}
+		steps[i] = Step{What: t.Name(), Err: errors.Join(errs...)}
 	}
 	return steps
 }
@@ -330,9 +344,6 @@ func (x *Executor) entries() (entries []Entry, change, written uint64, loaded bo
 		return nil, x.changes, x.written, x.loaded
 	}
 	for _, d := range x.active {
-		if d.Action < rules.Hold {
-			continue // a throttle counts recipients, which no table can
-		}
 		entries = append(entries, x.entry(d))
 	}
 	slices.SortFunc(entries, func(a, b Entry) int { return cmp.Compare(a.Subject, b.Subject) })

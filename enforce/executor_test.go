@@ -49,12 +49,20 @@ func (g *memory) all() map[string]rules.Action {
 
 // list is a table that remembers what it was last made to hold.
 type list struct {
-	wait chan struct{} // closed: writes go through; nil: they do
+	wait      chan struct{} // closed: writes go through; nil: they do
+	throttles bool          // holds throttled accounts too
 
 	mu      sync.Mutex
 	err     error
 	applied int
 	holds   map[string]rules.Action
+}
+
+func (l *list) Least() rules.Action {
+	if l.throttles {
+		return rules.Throttle
+	}
+	return rules.Hold
 }
 
 func (l *list) Name() string { return "list" }
@@ -71,6 +79,9 @@ func (l *list) Apply(ctx context.Context, entries []Entry) error {
 	}
 	l.holds = map[string]rules.Action{}
 	for _, e := range entries {
+		if e.Action < l.Least() {
+			continue
+		}
 		for _, login := range e.Logins {
 			l.holds[login] = e.Action
 		}
@@ -331,6 +342,34 @@ func TestDoAllWritesOnce(t *testing.T) {
 	}
 	if out := x.DoAll(t.Context(), nil); len(out) > 0 {
 		t.Errorf("nothing to do, but %v", out)
+	}
+}
+
+// A table that holds throttled accounts is written for them; another one is not
+// their business, whatever becomes of it.
+func TestThrottlesInTables(t *testing.T) {
+	x, _, strict := started(t)
+	slow := &list{throttles: true}
+	x.Tables = append(x.Tables, slow)
+	strict.err = errors.New("the disk is full")
+	carol := "carol@shop.test"
+	for _, step := range []struct {
+		do         func() Outcome
+		detail     string
+		strict, in rules.Action // what the tables hold of carol
+	}{
+		{func() Outcome { return x.Do(t.Context(), decision(rules.Throttle, carol)) }, "gate: throttle; list", 0, rules.Throttle},
+		{func() Outcome { return x.Do(t.Context(), decision(rules.Throttle, carol)) }, "gate: throttle; list", 0, rules.Throttle},
+		{func() Outcome { strict.err = nil; return x.Do(t.Context(), decision(rules.Block, carol)) }, "gate: block; list; list", rules.Block, rules.Block},
+		{func() Outcome { return x.Replace(t.Context(), []rules.Decision{decision(rules.Throttle, carol)})[0] }, "gate: throttle; list; list", 0, rules.Throttle},
+		{func() Outcome { return x.Undo(t.Context(), carol) }, "gate: removed; list; list", 0, 0},
+	} {
+		if o := step.do(); !o.OK || o.Detail != step.detail {
+			t.Errorf("%t %q, want %q", o.OK, o.Detail, step.detail)
+		}
+		if a, b := strict.all()[carol], slow.all()[carol]; a != step.strict || b != step.in {
+			t.Errorf("after %q the tables hold %v and %v, want %v and %v", step.detail, a, b, step.strict, step.in)
+		}
 	}
 }
 

@@ -36,6 +36,9 @@ func (t *EximTable) Name() string {
 	return "Exim table " + strings.Join(paths, ", ")
 }
 
+// Least is Hold; see [Table].
+func (t *EximTable) Least() rules.Action { return rules.Hold }
+
 // Apply makes the files hold the entries and no others, and reads them back.
 // A file that holds them already is not written. What one file cannot be made
 // to hold does not keep the other from being written. Where two entries claim
@@ -69,9 +72,12 @@ func (t *EximTable) rows(entries []Entry) (blocked, held []row, err error) {
 	texts := make(map[string]string)
 	var left []error
 	for _, e := range entries {
-		keys, err := t.keys(e)
+		if e.Action < rules.Hold {
+			continue
+		}
+		logins, users, err := lsearchKeys(e, t.Shared)
 		left = append(left, leave(e, err))
-		for _, key := range keys {
+		for _, key := range append(logins, users...) {
 			if e.Action > strength[key] {
 				strength[key], texts[key] = e.Action, line(e.Text, 200)
 			}
@@ -88,21 +94,22 @@ func (t *EximTable) rows(entries []Entry) (blocked, held []row, err error) {
 	return sorted(blocked), sorted(held), errors.Join(left...)
 }
 
-// keys are what Exim will look for when an entry's account sends.
-func (t *EximTable) keys(e Entry) (keys []string, err error) {
-	users, err := systemUsers(e, t.Shared)
+// lsearchKeys are what Exim will look for when an entry's account logs in, and
+// when it sends as a system user.
+func lsearchKeys(e Entry, shared func(mailq.Account) bool) (logins, users []string, err error) {
+	names, err := systemUsers(e, shared)
 	left := []error{err}
-	for _, name := range users {
-		keys = append(keys, mailq.KindUser+":"+name)
+	for _, name := range names {
+		users = append(users, mailq.KindUser+":"+name)
 	}
 	for _, login := range e.Logins {
 		if !lsearchable(login) {
 			left = append(left, fmt.Errorf("%w: %.80q", ErrLogin, login))
 			continue
 		}
-		keys = append(keys, strings.ToLower(login)) // lsearch does not tell cases apart
+		logins = append(logins, strings.ToLower(login)) // lsearch does not tell cases apart
 	}
-	return keys, errors.Join(left...)
+	return logins, users, errors.Join(left...)
 }
 
 // lsearchable reports whether a login can be a key that matches itself only,

@@ -208,6 +208,49 @@ func TestEximAndHostileNames(t *testing.T) {
 	wantRefused(t, e.Send("mallory@shop.test", "pw-mallory", aliceLogin, "r@ok.test"), 550, "stopped")
 }
 
+// TestEximAwayAndHostileNames has Exim look names up in the file as docs/exim.md
+// does: each is found as itself only, those of scripts whatever they are.
+func TestEximAwayAndHostileNames(t *testing.T) {
+	dir := publicDir(t)
+	away := &EximAway{Path: filepath.Join(dir, "away")}
+	e := bed.StartExim(t, bed.EximOptions{AwayFile: away.Path})
+	entries := everyName()
+	for _, name := range slices.Concat(hostile, odd) {
+		entries = append(entries, Entry{Subject: "script:/" + name, Action: rules.Throttle, Text: name}, Entry{Subject: "client:" + name, Action: rules.Hold, Text: name})
+	}
+	entries = append(entries, Entry{Subject: "script:/", Action: rules.Block}, Entry{Subject: "client:2001:DB8::7", Action: rules.Hold})
+	if err := away.Apply(t.Context(), entries); !errors.Is(err, ErrLogin) {
+		t.Errorf("got %v, want ErrLogin", err)
+	}
+	for key, want := range map[string]string{
+		"mallory@shop.test": "[DENY 5.7.1 stopped]", "user:uucp": "[FREEZE no scripts]", "client:2001:db8::7": "[FREEZE hold]", scriptKey("/"): "-",
+	} {
+		if got := eximFinds(t, e, "lsearch", away.Path, key); got != want {
+			t.Errorf("Exim finds %s of %s, want %s", got, key, want)
+		}
+	}
+	for _, name := range slices.Concat(hostile, odd) {
+		if name == "" || len(name) > 200 || strings.ContainsRune(name, 0) {
+			continue // nothing, or nothing that can be expanded
+		}
+		var path strings.Builder
+		for _, c := range []byte("/" + name) {
+			fmt.Fprintf(&path, `\x%02x`, c)
+		}
+		got, err := e.Expand(fmt.Sprintf(`${lookup{script:${sha256:${length_248:%s}}}lsearch{%s}{yes}{no}}`, path.String(), away.Path))
+		if err != nil || got != "yes" {
+			t.Errorf("Exim finds %s of the script %q: %v", got, name, err)
+		}
+	}
+	for _, victim := range append(victims, "script:/home/u", "script:/X", "client:192.0.2.7") {
+		for _, kind := range []string{"lsearch", "lsearch*@", "partial-lsearch", "wildlsearch", "nwildlsearch"} {
+			if got := eximFinds(t, e, kind, away.Path, victim); got != "-" {
+				t.Errorf("by %s Exim finds %s of %q, whom nobody stopped", kind, got, victim)
+			}
+		}
+	}
+}
+
 // eximFinds is what Exim finds of a name in a file: its data in brackets.
 func eximFinds(t *testing.T, e *bed.Exim, kind, path, name string) string {
 	t.Helper()

@@ -39,6 +39,9 @@ type PostfixTable struct {
 // Name names the table in outcomes.
 func (t *PostfixTable) Name() string { return "postfix table " + t.Path }
 
+// Least is Hold; see [Table].
+func (t *PostfixTable) Least() rules.Action { return rules.Hold }
+
 // Apply makes the table hold the entries and no others, and verifies it by
 // reading it back. If it does already, nothing is written.
 func (t *PostfixTable) Apply(ctx context.Context, entries []Entry) error {
@@ -239,6 +242,9 @@ func tableRows(entries []Entry) ([]row, error) {
 	values := make(map[string]string)
 	var unwritable []error
 	for _, e := range entries {
+		if e.Action < rules.Hold {
+			continue
+		}
 		for _, login := range e.Logins {
 			if !writable(login) {
 				unwritable = append(unwritable, leave(e, fmt.Errorf("%w: %.80q", ErrLogin, login)))

@@ -32,6 +32,9 @@ type SubmitUsers struct {
 // Name names the table in outcomes.
 func (t *SubmitUsers) Name() string { return "submit users " + t.Path }
 
+// Least is Block; see [Table].
+func (t *SubmitUsers) Least() rules.Action { return rules.Block }
+
 // Apply makes the table hold the system users among the entries that are
 // blocked, and no others, and verifies it by reading it back. Users that it
 // cannot stop are named in the error.

@@ -49,6 +49,7 @@ func textTables(path string) map[string]Table {
 	return map[string]Table{
 		"block": &EximTable{BlockPath: path},
 		"deny":  &DovecotDeny{Path: path},
+		"away":  &EximAway{Path: path},
 	}
 }
 
@@ -61,6 +62,11 @@ func TestTextTables(t *testing.T) {
 		"deny": {
 			"alice": "alice\nalice@shop.test\ninfo@shop.test\n",
 			"both":  "bob@shop.test\nshared\n",
+		},
+		"away": {
+			"alice": "\"alice\": DENY 5.7.1 stopped\n\"alice@shop.test\": DENY 5.7.1 stopped\n\"info@shop.test\": DENY 5.7.1 stopped\n",
+			"both": "\"alice@shop.test\": FREEZE two lines\n\"bob@shop.test\": DENY 5.7.1 reset\n" +
+				"\"script:c3362f7394c7f45a0179ee4d84ec2fdc98cd25e8ce0dcc0aa10226aee121b75d\": FREEZE block\n\"shared\": DENY 5.7.1 reset\n",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -369,6 +375,10 @@ func FuzzTextTables(f *testing.F) {
 	f.Fuzz(func(t *testing.T, login, text string) {
 		entries := []Entry{{Subject: "a", Logins: []string{login}, Action: rules.Block, Text: text}, blocked("mallory@shop.test")}
 		blockedRows, _, errExim := (&EximTable{}).rows(entries)
+		scripts, _ := (&EximAway{}).rows([]Entry{{Subject: "script:/" + login, Action: rules.Throttle, Text: text}})
+		if lines := strings.Split(string(lsearchLines(scripts)), "\n"); len(lines) > 2 || len(lines[0]) > 0 && !strings.HasPrefix(lines[0], `"`+scriptKey("/"+login)+`": FREEZE `) {
+			t.Errorf("of the script %q the lines %q", login, lines)
+		}
 		for _, line := range strings.Split(strings.TrimSuffix(string(lsearchLines(blockedRows)), "\n"), "\n") {
 			key, _, ok := lsearchKey(line)
 			if !ok || key != "mallory@shop.test" && key != strings.ToLower(login) {

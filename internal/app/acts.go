@@ -49,6 +49,9 @@ func newTables(c config.Config, dir *directory) (tables []enforce.Table) {
 	if c.Exim.BlockFile+c.Exim.HoldFile != "" {
 		tables = append(tables, &enforce.EximTable{BlockPath: c.Exim.BlockFile, HoldPath: c.Exim.HoldFile, Shared: shared})
 	}
+	if path := c.Exim.AwayFile; path != "" {
+		tables = append(tables, &enforce.EximAway{Path: path, Defer: c.Gate.Throttle == "defer", Shared: shared})
+	}
 	if path := c.Dovecot.DenyFile; path != "" {
 		tables = append(tables, &enforce.DovecotDeny{Path: path})
 	}
@@ -107,7 +110,7 @@ func cannotRelease(c config.Config, queue mailQueue) string {
 // newQueue is the mail server's queue; nil where there is none to act on.
 func newQueue(c config.Config) mailQueue {
 	switch {
-	case c.Queue.Exim != "" || c.Exim.BlockFile+c.Exim.HoldFile != "" && c.Queue.Postfix == "":
+	case c.Queue.Exim != "" || c.Exim.BlockFile+c.Exim.HoldFile+c.Exim.AwayFile != "" && c.Queue.Postfix == "":
 		return &enforce.EximQueue{Command: c.Exim.Command, ConfigFile: c.Exim.ConfigFile, Dir: c.Queue.Exim, Timeout: time.Duration(c.Exim.Timeout)}
 	case c.Queue.Postfix != "" || c.Postfix.SASLAccess != "":
 		return &enforce.PostfixQueue{

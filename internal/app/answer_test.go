@@ -339,10 +339,14 @@ type listed struct{ subjects []string }
 
 func (l *listed) Name() string { return "table" }
 
+func (*listed) Least() rules.Action { return rules.Hold }
+
 func (l *listed) Apply(_ context.Context, entries []enforce.Entry) error {
 	l.subjects = nil
 	for _, e := range entries {
-		l.subjects = append(l.subjects, e.Subject)
+		if e.Action >= l.Least() {
+			l.subjects = append(l.subjects, e.Subject)
+		}
 	}
 	return nil
 }

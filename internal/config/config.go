@@ -121,6 +121,7 @@ type Postfix struct {
 type Exim struct {
 	BlockFile  string   `yaml:"block_file"`
 	HoldFile   string   `yaml:"hold_file"`
+	AwayFile   string   `yaml:"away_file"`
 	Command    []string `yaml:"command"`
 	ConfigFile string   `yaml:"config_file"`
 	Timeout    Duration `yaml:"timeout"`

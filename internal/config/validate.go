@@ -133,11 +133,13 @@ func (c Config) checkServers(p *problems) {
 	}
 	for _, f := range []struct{ field, path string }{
 		{"postfix.sasl_access", c.Postfix.SASLAccess}, {"postfix.submit_users", c.Postfix.SubmitUsers},
-		{"exim.block_file", c.Exim.BlockFile}, {"exim.hold_file", c.Exim.HoldFile}, {"dovecot.deny_file", c.Dovecot.DenyFile},
+		{"exim.block_file", c.Exim.BlockFile}, {"exim.hold_file", c.Exim.HoldFile}, {"exim.away_file", c.Exim.AwayFile},
+		{"dovecot.deny_file", c.Dovecot.DenyFile},
 	} {
 		p.need(f.path == "" || strings.HasPrefix(f.path, "/"), f.field, "%q is no absolute path", f.path)
 	}
 	p.need(c.Exim.BlockFile == "" || c.Exim.BlockFile != c.Exim.HoldFile, "exim.hold_file", "is the file of those who are blocked, too")
+	p.need(c.Exim.AwayFile == "" || c.Exim.AwayFile != c.Exim.BlockFile && c.Exim.AwayFile != c.Exim.HoldFile, "exim.away_file", "is one of the other two files")
 	if c.CPanel.URL != "" {
 		p.need(c.CPanel.Use, "cpanel.use", "is false, so the URL is not used: say true, or leave the URL out")
 		p.need(validURL(c.CPanel.URL, "https"), "cpanel.url", "%q is no https URL", c.CPanel.URL)

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vedetta-watch/vedetta/enforce"
 	"github.com/vedetta-watch/vedetta/internal/gate"
 	"github.com/vedetta-watch/vedetta/rules"
 	"github.com/vedetta-watch/vedetta/test/bed"
@@ -35,7 +36,7 @@ func documented(t *testing.T, kind string) (blocks []string) {
 // A documentedExim is an Exim that is configured as docs/exim.md has it.
 type documentedExim struct {
 	*bed.Exim
-	socket, blocked, held string
+	socket, away string
 }
 
 // startDocumented starts an Exim that asks at a unix socket, where nobody
@@ -46,7 +47,7 @@ func startDocumented(t *testing.T, debian bool) *documentedExim {
 	if err := e.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	x := &documentedExim{e, filepath.Join(e.Dir, "gate"), filepath.Join(e.Dir, "blocked"), filepath.Join(e.Dir, "held")}
+	x := &documentedExim{e, filepath.Join(e.Dir, "gate"), filepath.Join(e.Dir, "away")}
 	path := filepath.Join(e.Dir, "etc/exim4/exim4.conf")
 	conf, err := os.ReadFile(path)
 	if err != nil {
@@ -56,7 +57,7 @@ func startDocumented(t *testing.T, debian bool) *documentedExim {
 	if len(blocks) != 2 {
 		t.Fatalf("docs/exim.md has %d blocks to copy, want the macros and the list", len(blocks))
 	}
-	macros := strings.NewReplacer("/run/vedetta/exim", x.socket, "/var/lib/vedetta/exim/blocked", x.blocked, "/var/lib/vedetta/exim/held", x.held).Replace(blocks[0])
+	macros := strings.NewReplacer("/run/vedetta/exim", x.socket, "/var/lib/vedetta/exim/away", x.away).Replace(blocks[0])
 	text := macros + strings.Replace(string(conf), "begin acl\n", "begin acl\n\n"+blocks[1], 1)
 	if debian {
 		text = strings.Replace(text, "acl_smtp_rcpt = acl_check_rcpt\n", "acl_smtp_rcpt = vedetta_check_rcpt\n", 1)
@@ -238,7 +239,8 @@ func TestRealEximDefers(t *testing.T) {
 	x.settled(t, 0, 1)
 }
 
-// The files work without Vedetta, and without the files nobody is stopped.
+// What the gate would answer holds without Vedetta by the file alone, while a
+// Vedetta that answers decides alone; without the file nobody is stopped.
 func TestRealEximWithoutVedetta(t *testing.T) {
 	t.Parallel()
 	x := startDocumented(t, false)
@@ -247,6 +249,27 @@ func TestRealEximWithoutVedetta(t *testing.T) {
 	stop := x.answer(t, &gate.Exim{Table: table})
 	if err := x.send("alice"); !refusedBy(err, "stopped") {
 		t.Errorf("the gate: %v", err)
+	}
+	dir, other := x.directory(t, "Any dir: \"$(id)\""), x.directory(t, "any dir: \"$(id)\"")
+	away := enforce.EximAway{Path: x.away}
+	entry := func(action rules.Action, subject, text string) enforce.Entry {
+		e := enforce.Entry{Subject: subject, Action: action, Text: text}
+		if strings.Contains(subject, "@") {
+			e.Logins = []string{subject}
+		}
+		return e
+	}
+	err := away.Apply(t.Context(), []enforce.Entry{
+		entry(rules.Block, "mallory@shop.test", "stopped by the file: ask ${run{/bin/false}} 100%"), entry(rules.Hold, "bob@shop.test", "held"), entry(rules.Throttle, "carol@shop.test", "slowed"),
+		entry(rules.Block, "user:games", "no scripts"), entry(rules.Throttle, "script:"+dir, ""), entry(rules.Block, "script:"+other+"/contact.php", "a file"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"mallory", "bob", "carol"} { // the gate knows nothing of them
+		if err := x.send(name); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 	stop()
 	within := func(name string, limit time.Duration) {
@@ -260,20 +283,19 @@ func TestRealEximWithoutVedetta(t *testing.T) {
 		}
 	}
 	within("alice", 5*time.Second)
-	for path, text := range map[string]string{x.blocked: "\"mallory@shop.test\": stopped by the file\n\"user:daemon\": no scripts\n", x.held: "\"bob@shop.test\": held\n\"user:nobody\": held\n"} {
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := x.send("mallory"); !refusedBy(err, "stopped by the file") {
+	if err := x.send("mallory"); !refusedBy(err, "stopped by the file: ask ${run{/bin/false}} 100%") {
 		t.Errorf("the file: %v", err)
 	}
 	within("bob", 5*time.Second)
-	x.script(t, x.directory(t, "any"), "")
-	if err := x.Sendmail("daemon", []string{"-t", "-oep"}, "From: <a@shop.test>\nTo: <r@ok.test>\n\nHello.\n"); !refusedBy(err, "no scripts") {
+	within("carol", 5*time.Second)
+	if err := x.Sendmail("games", []string{"-t", "-oep"}, "From: <a@shop.test>\nTo: <r@ok.test>\n\nHello.\n"); err != nil {
 		t.Errorf("a user in the file: %v", err)
 	}
-	x.settled(t, 2, 1)
+	x.script(t, dir, "")
+	x.script(t, other, "")
+	x.script(t, other, "X-PHP-Originating-Script: 65534:contact.php(3) : eval()'d code\n")
+	x.script(t, other, "X-PHP-Originating-Script: 65534:Contact.php\n")
+	x.settled(t, 5, 6) // frozen: bob, carol, games, the directory and the file
 
 	// A process that is stopped: the kernel accepts its connections.
 	l, err := net.Listen("unix", x.socket)
@@ -289,7 +311,15 @@ func TestRealEximWithoutVedetta(t *testing.T) {
 	if took := time.Since(began); took < 2*time.Second {
 		t.Errorf("took %v: was the socket asked twice?", took)
 	}
-	x.settled(t, 2, 2)
+	if err := x.send("mallory"); !refusedBy(err, "stopped by the file") {
+		t.Errorf("the file, with a process that is stopped: %v", err)
+	}
+	x.settled(t, 5, 7)
+	if err := os.Remove(x.away); err != nil {
+		t.Fatal(err)
+	}
+	within("mallory", 10*time.Second)
+	x.settled(t, 5, 8)
 }
 
 // What strangers write forges nothing: who is blocked stays so, and who is not

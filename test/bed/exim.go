@@ -23,10 +23,14 @@ type EximOptions struct {
 
 	// Gate is the host:port of a service that Exim asks by ${readsocket} at
 	// RCPT, at DATA and about mail of local programs: one line of tab-separated
-	// name=value pairs, answered with OK, "DENY text" or FREEZE. It is skipped
-	// when it does not answer within GateTimeout.
+	// name=value pairs, answered with OK, "DENY text" or "FREEZE text". It is
+	// skipped when it does not answer within GateTimeout.
 	Gate        string
 	GateTimeout time.Duration // 3 s if 0; a fraction is rounded up
+
+	// AwayFile is an lsearch file of what the gate would answer, which is looked
+	// into where it does not. An empty one is made if there is none.
+	AwayFile string
 
 	// BlockFile and HoldFile are lsearch files of logins, and of system users
 	// as user:NAME, whose mail is refused or frozen. Empty ones are made if

@@ -1,6 +1,7 @@
 package bed
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -46,6 +47,7 @@ MAIN
 
 begin acl
 
+ASK_LIST
 acl_check_rcpt:
 LOGINS
 ASK_RCPT
@@ -138,17 +140,46 @@ const (
 	eximUserKey  = "user:$sender_ident"
 )
 
-// The text that asks the gate: one line there, one back, and silence means OK.
-const eximAsk = `  warn
-    set acl_m_vedetta = ${readsocket{inet:GATE}{stage=STAGE\tid=$message_exim_id\tauth=$authenticated_id\tlocal=$sender_ident\tip=$sender_host_address\tfrom=$sender_address\trcpt=RCPT\trcpts=$recipients_count\tsize=$message_size\tsubject=$rh_subject:\n}{TIMEOUT}{}{OK}}
+// The text that docs/exim.md has operators put into the ACLs: a list that asks
+// the gate, or without an answer the file, and the lines that call it.
+const eximAsk = `vedetta:
+  warn
+    set acl_m_vedetta = ${readsocket{VEDETTA_SOCKET}{\
+      stage=$acl_arg1\t\
+      id=$message_exim_id\t\
+      ip=$sender_host_address\t\
+      auth=${length_300:${sg{$authenticated_id}{[[:cntrl:]]}{?}}}\t\
+      local=${length_100:${sg{$sender_ident}{[[:cntrl:]]}{?}}}\t\
+      cwd=${length_300:${sg{$initial_cwd}{[[:cntrl:]]}{?}}}\t\
+      php=${length_300:${sg{$h_x-php-originating-script:}{[[:cntrl:]]}{?}}}\t\
+      size=$message_size\t\
+      rcpts=$recipients_count\t\
+      from=${length_400:${sg{$sender_address}{[[:cntrl:]]}{?}}}\t\
+      to=${length_12000:${sg{$acl_arg2}{[[:cntrl:]]}{?}}}\n\
+      }{1s}{}{}}
+  warn
+    condition = ${if eq{$acl_m_vedetta}{}}
+    condition = ${if exists{VEDETTA_AWAY}}
+    set acl_m_vedetta_dir = ${sg{$initial_cwd}{[[:cntrl:]]}{?}}
+    set acl_m_vedetta_php = ${sg{${sg{$h_x-php-originating-script:}{[[:cntrl:]]}{?}}}{\N^[^:]*:([^?(]*).*$\N}{\$1}}
+    set acl_m_vedetta = ${if def:sender_host_address\
+      {${lookup{${if def:authenticated_id{$authenticated_id}{client:$sender_host_address}}}lsearch{VEDETTA_AWAY}}}\
+      {${lookup{script:${sha256:${length_248:$acl_m_vedetta_dir/$acl_m_vedetta_php}}}lsearch{VEDETTA_AWAY}{$value}\
+      {${lookup{script:${sha256:${length_248:$acl_m_vedetta_dir}}}lsearch{VEDETTA_AWAY}{$value}\
+      {${lookup{user:$sender_ident}lsearch{VEDETTA_AWAY}}}}}}}}
   deny
-    condition = ${if match{$acl_m_vedetta}{^DENY}}
-    message = ${sg{$acl_m_vedetta}{^DENY }{}}
+    condition = ${if match{$acl_m_vedetta}{\N^DENY \N}}
+    message = ${sg{$acl_m_vedetta}{\N^DENY \N}{}}
+    log_message = vedetta: $acl_m_vedetta
+  defer
+    condition = ${if match{$acl_m_vedetta}{\N^DEFER \N}}
+    message = ${sg{$acl_m_vedetta}{\N^DEFER \N}{}}
     log_message = vedetta: $acl_m_vedetta
   warn
-    condition = ${if match{$acl_m_vedetta}{^FREEZE}}
-    control = freeze
+    condition = ${if match{$acl_m_vedetta}{\N^FREEZE \N}}
+    control = freeze/no_tell
     log_message = vedetta: $acl_m_vedetta
+  accept
 `
 
 func (e *Exim) config() string {
@@ -157,10 +188,11 @@ func (e *Exim) config() string {
 	return strings.NewReplacer(
 		"LOGINS", e.listed("authenticated = *", eximLoginKey),
 		"USERS", e.listed("", eximUserKey),
-		"ASK_RCPT", e.ask("rcpt", "$local_part@$domain"),
-		"ASK_DATA", e.ask("data", ""),
-		"ASK_LOCAL", e.ask("local", ""),
-		"MAIN", strings.Join(e.options.Main, "\n"),
+		"ASK_LIST", e.asks(strings.Replace(eximAsk, "{1s}", "{"+seconds(e.options.GateTimeout, 3*time.Second)+"}", 1)),
+		"ASK_RCPT", e.asks("  require acl = vedetta rcpt"),
+		"ASK_DATA", e.asks("  require acl = vedetta data $recipients"),
+		"ASK_LOCAL", e.asks("  require acl = vedetta local $recipients"),
+		"MAIN", e.asks("VEDETTA_SOCKET = inet:"+e.options.Gate+"\nVEDETTA_AWAY = "+cmp.Or(e.options.AwayFile, "/nonexistent")+"\n")+strings.Join(e.options.Main, "\n"),
 		"BINARY", e.Binary,
 		"DIR", e.Dir,
 		"INBOUND", inbound,
@@ -184,13 +216,12 @@ func (e *Exim) listed(who, key string) string {
 	return text
 }
 
-// ask is the part of an ACL that asks the gate.
-func (e *Exim) ask(stage, rcpt string) string {
+// asks is a text of an Exim that asks a gate; nothing of another one.
+func (e *Exim) asks(text string) string {
 	if e.options.Gate == "" {
 		return ""
 	}
-	return strings.NewReplacer("GATE", e.options.Gate, "STAGE", stage, "RCPT", rcpt,
-		"TIMEOUT", seconds(e.options.GateTimeout, 3*time.Second)).Replace(eximAsk)
+	return text
 }
 
 // seconds writes a duration as mail servers read it, with a default for 0.
@@ -226,7 +257,7 @@ func (e *Exim) makeFiles() error {
 			return err
 		}
 	}
-	for _, path := range []string{e.options.BlockFile, e.options.HoldFile} {
+	for _, path := range []string{e.options.BlockFile, e.options.HoldFile, e.options.AwayFile} {
 		if err := makeEmpty(path); err != nil {
 			return err
 		}

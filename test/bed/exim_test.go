@@ -96,7 +96,7 @@ func TestEximAsksTheGate(t *testing.T) {
 			case strings.Contains(question, "auth=alice@shop.test\t"):
 				answer = "DENY 5.7.1 not today"
 			case strings.Contains(question, "auth=bob@shop.test\t") && strings.HasPrefix(question, "stage=data"):
-				answer = "FREEZE"
+				answer = "FREEZE held"
 			case strings.Contains(question, "local=nobody\t"):
 				answer = "DENY no scripts"
 			}

@@ -114,8 +114,8 @@ func newChurn(t *testing.T, n int, random *rand.Rand) *churn {
 		Gate: gate, Logs: []string{c.MailLog},
 		Postfix: fmt.Sprintf("sasl_access: %s\nsubmit_users: %s\ntable_type: hash\nconfig_dir: %s\n", c.path("sasl_access"), c.path("submit_users"), c.Config),
 	})
-	more := fmt.Sprintf("queue:\n  postfix: %s\nexim:\n  block_file: %s\n  hold_file: %s\ndovecot:\n  deny_file: %s\n",
-		filepath.Join(c.Bed.Dir, "spool"), c.path("exim_block"), c.path("exim_hold"), c.path("deny"))
+	more := fmt.Sprintf("queue:\n  postfix: %s\nexim:\n  block_file: %s\n  hold_file: %s\n  away_file: %s\ndovecot:\n  deny_file: %s\n",
+		filepath.Join(c.Bed.Dir, "spool"), c.path("exim_block"), c.path("exim_hold"), c.path("exim_away"), c.path("deny"))
 	c.configure(more + c.panels.section())
 	c.start()
 	return c
@@ -389,6 +389,7 @@ func (c *churn) tablesAgree(blocked, held []string) {
 	c.same("submit_users", c.rows("submit_users", 2), submit)
 	c.same("exim_block", c.rows("exim_block", 1), eximBlock)
 	c.same("exim_hold", c.rows("exim_hold", 1), eximHold)
+	c.same("exim_away", c.rows("exim_away", 1), slices.Concat(eximBlock, eximHold))
 	c.same("deny", c.rows("deny", 1), deny)
 	for table, want := range map[string][]string{"sasl_access": access, "submit_users": submit} {
 		out, err := exec.Command("/usr/sbin/postmap", "-c", c.Config, "-s", "hash:"+c.path(table)).Output()

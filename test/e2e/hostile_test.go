@@ -149,8 +149,8 @@ func newStage(t *testing.T) *stage {
 		Gates:   fmt.Sprintf("milter: [\"inet:%s\"]\nexim: [\"inet:%s\"]\n", c.milter, c.exim),
 		Postfix: fmt.Sprintf("sasl_access: %s\nsubmit_users: %s\nconfig_dir: %s\n", c.path("sasl_access"), c.path("submit_users"), c.Config),
 	})
-	c.configure(fmt.Sprintf("queue:\n  postfix: %s\nexim:\n  block_file: %s\n  hold_file: %s\ndovecot:\n  deny_file: %s\nreset:\n  command: [%s, \"{account}\"]\n",
-		filepath.Join(c.Bed.Dir, "spool"), c.path("exim_block"), c.path("exim_hold"), c.path("deny"), filepath.Join(c.bin, "set-password")) + c.panels.section())
+	c.configure(fmt.Sprintf("queue:\n  postfix: %s\nexim:\n  block_file: %s\n  hold_file: %s\n  away_file: %s\ndovecot:\n  deny_file: %s\nreset:\n  command: [%s, \"{account}\"]\n",
+		filepath.Join(c.Bed.Dir, "spool"), c.path("exim_block"), c.path("exim_hold"), c.path("exim_away"), c.path("deny"), filepath.Join(c.bin, "set-password")) + c.panels.section())
 	c.env = []string{"PATH=" + c.bin + ":/usr/sbin:/usr/bin:/sbin:/bin"}
 	if err := os.WriteFile(c.forged, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -377,11 +377,11 @@ func (c *stage) innocent(when string) {
 func (c *stage) eximReads() {
 	c.t.Run("exim", func(t *testing.T) {
 		e := bed.StartExim(t, bed.EximOptions{Bed: c.Bed, BlockFile: c.path("exim_block"), HoldFile: c.path("exim_hold")})
-		for _, table := range []string{"exim_block", "exim_hold"} {
+		for _, table := range []string{"exim_block", "exim_hold", "exim_away"} {
 			for _, kind := range []string{"lsearch", "lsearch*@", "wildlsearch", "nwildlsearch"} {
 				for _, login := range append([]string{mallory, "user:games", "nobody"}, innocents...) {
 					want := "no"
-					if login == mallory && table == "exim_block" {
+					if login == mallory && table != "exim_hold" {
 						want = "yes"
 					}
 					got, err := e.Expand(fmt.Sprintf("${lookup{%s}%s{%s}{yes}{no}}", login, kind, c.path(table)))
@@ -400,7 +400,7 @@ func (c *stage) onlyMallory() {
 	if err != nil {
 		c.t.Error(err)
 	}
-	for _, table := range []string{"sasl_access", "exim_block", "exim_hold", "submit_users"} {
+	for _, table := range []string{"sasl_access", "exim_block", "exim_hold", "exim_away", "submit_users"} {
 		more, err := os.ReadFile(c.path(table))
 		if err != nil {
 			c.t.Error(err)

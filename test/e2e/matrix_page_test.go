@@ -35,7 +35,7 @@ var gaps = []gap{
 	{"Postfix: milter, local programs", "reset", "a script has no password"},
 	{"Postfix: submit users", "reset", "a system user's password is not the mail server's"},
 	{"Exim: files alone", "throttle", "a file cannot count"},
-	{"Exim: socket, local programs", "reset", "as above"},
+	{"Exim: socket and file, local programs", "reset", "as above"},
 	{"Exim: files, local programs", "throttle", "a file cannot count"},
 	{"Exim: files, local programs", "reset", "as above"},
 	{"Dovecot: deny file", "hold", "who is held may read his mail"},

@@ -57,6 +57,7 @@ type hooks struct {
 	policy, milter, socket          string // host:port
 	table, milterTable, submitUsers string
 	blockFile, holdFile, deny       string
+	away                            string
 	milterPort, tablePort           string // host:port of further submission services
 }
 
@@ -92,8 +93,8 @@ func newMatrix(t *testing.T) *matrix {
 	h.table, h.submitUsers = filepath.Join(postfix, "sasl_access"), filepath.Join(postfix, "submit_users")
 	h.milterTable = filepath.Join(openDir(t), "sasl_access")
 	h.blockFile, h.holdFile = filepath.Join(exim, "blocked"), filepath.Join(exim, "held")
-	h.deny = filepath.Join(openDir(t), "deny")
-	m.tables = []string{h.table, h.milterTable, h.submitUsers, h.blockFile, h.holdFile, h.deny}
+	h.deny, h.away = filepath.Join(openDir(t), "deny"), filepath.Join(openDir(t), "away")
+	m.tables = []string{h.table, h.milterTable, h.submitUsers, h.blockFile, h.holdFile, h.deny, h.away}
 	m.startServers(h)
 	m.startServices(h)
 	if err := m.Restart(); err != nil { // with the tables there
@@ -130,7 +131,7 @@ func (m *matrix) startServers(h hooks) {
 	if err := os.WriteFile(path, master, 0o644); err != nil {
 		m.t.Fatal(err)
 	}
-	m.socket = bed.StartExim(m.t, bed.EximOptions{Bed: m.Bed, Gate: h.socket, GateTimeout: time.Second, QueueRun: time.Hour})
+	m.socket = bed.StartExim(m.t, bed.EximOptions{Bed: m.Bed, Gate: h.socket, GateTimeout: time.Second, AwayFile: h.away, QueueRun: time.Hour})
 	m.files = bed.StartExim(m.t, bed.EximOptions{Bed: m.Bed, BlockFile: h.blockFile, HoldFile: h.holdFile, QueueRun: time.Hour})
 }
 
@@ -157,8 +158,8 @@ func (m *matrix) startServices(h hooks) {
 	reset := fmt.Sprintf("reset:\n  passwd_file:\n    path: %s\ndovecot:\n  config_file: %s\n", filepath.Join(m.Dir, "users"), filepath.Join(m.Dir, "dovecot.conf"))
 	m.add("policy", m.MailLog, fmt.Sprintf("gate:\n  listen: [\"inet:%s\"]\n%s%s  submit_users: %s\n%s", h.policy, matrixThrottle, postfix(h.table), h.submitUsers, reset))
 	m.add("milter", m.MailLog, fmt.Sprintf("gate:\n  listen: []\n  milter: [\"inet:%s\"]\n%s%s%s", h.milter, matrixThrottle, postfix(h.milterTable), reset))
-	m.add("socket", m.socket.MainLog, fmt.Sprintf("gate:\n  listen: []\n  exim: [\"inet:%s\"]\n%squeue:\n  exim: %s\nexim:\n  command: [%s]\n%s",
-		h.socket, matrixThrottle, m.socket.Spool, m.socket.Program, reset))
+	m.add("socket", m.socket.MainLog, fmt.Sprintf("gate:\n  listen: []\n  exim: [\"inet:%s\"]\n%squeue:\n  exim: %s\nexim:\n  away_file: %s\n  command: [%s]\n%s",
+		h.socket, matrixThrottle, m.socket.Spool, h.away, m.socket.Program, reset))
 	m.add("files", m.files.MainLog, fmt.Sprintf("gate:\n  listen: []\nqueue:\n  exim: %s\nexim:\n  block_file: %s\n  hold_file: %s\n  command: [%s]\n%s",
 		m.files.Spool, h.blockFile, h.holdFile, m.files.Program, reset))
 	m.add("dovecot", m.MailLog, fmt.Sprintf("gate:\n  listen: []\n%s  deny_file: %s\n", reset, h.deny))
@@ -317,9 +318,9 @@ func (m *matrix) addCells(h hooks) {
 		local      = "Postfix: milter, local programs"
 		table      = "Postfix: table alone"
 		submit     = "Postfix: submit users"
-		eximSocket = "Exim: socket alone"
+		eximSocket = "Exim: socket and file"
 		eximFiles  = "Exim: files alone"
-		socketUser = "Exim: socket, local programs"
+		socketUser = "Exim: socket and file, local programs"
 		filesUser  = "Exim: files, local programs"
 		deny       = "Dovecot: deny file"
 		passwd     = "Dovecot: passwd-file"
@@ -343,13 +344,13 @@ func (m *matrix) addCells(h hooks) {
 		{where: table, action: "hold", service: s["policy"], account: "mallory@shop.test", post: m.at(h.tablePort, "mallory@shop.test"), stopped: keeps, away: keeps},
 		{where: table, action: "reset", service: s["policy"], account: "rita@shop.test", post: m.at(h.tablePort, "rita@shop.test"), stopped: refuses, away: refuses},
 		{where: submit, action: "block", service: s["policy"], account: "user:games", post: func(r string) error { return m.Sendmail("games", "x@shop.test", r) }, stopped: refuses, away: refuses},
-		{where: eximSocket, action: "block", service: s["socket"], account: "alice@blog.test", post: m.at(m.socket.Submission, "alice@blog.test"), stopped: refuses, away: sends},
-		{where: eximSocket, action: "hold", service: s["socket"], account: "bob@blog.test", post: m.at(m.socket.Submission, "bob@blog.test"), stopped: keeps, away: sends},
-		{where: eximSocket, action: "throttle", service: s["socket"], account: "carol@blog.test", post: m.at(m.socket.Submission, "carol@blog.test"), stopped: keeps, away: sends},
-		{where: eximSocket, action: "reset", service: s["socket"], account: "rosa@blog.test", post: m.at(m.socket.Submission, "rosa@blog.test"), stopped: refuses, away: sends},
-		{where: socketUser, action: "block", service: s["socket"], account: "user:games", post: m.byUser(m.socket, "games"), stopped: keeps, away: sends},
-		{where: socketUser, action: "hold", service: s["socket"], account: "user:irc", post: m.byUser(m.socket, "irc"), stopped: keeps, away: sends},
-		{where: socketUser, action: "throttle", service: s["socket"], account: "user:uucp", post: m.byUser(m.socket, "uucp"), stopped: keeps, away: sends},
+		{where: eximSocket, action: "block", service: s["socket"], account: "alice@blog.test", post: m.at(m.socket.Submission, "alice@blog.test"), stopped: refuses, away: refuses},
+		{where: eximSocket, action: "hold", service: s["socket"], account: "bob@blog.test", post: m.at(m.socket.Submission, "bob@blog.test"), stopped: keeps, away: keeps},
+		{where: eximSocket, action: "throttle", service: s["socket"], account: "carol@blog.test", post: m.at(m.socket.Submission, "carol@blog.test"), stopped: keeps, away: keeps},
+		{where: eximSocket, action: "reset", service: s["socket"], account: "rosa@blog.test", post: m.at(m.socket.Submission, "rosa@blog.test"), stopped: refuses, away: refuses},
+		{where: socketUser, action: "block", service: s["socket"], account: "user:games", post: m.byUser(m.socket, "games"), stopped: keeps, away: keeps},
+		{where: socketUser, action: "hold", service: s["socket"], account: "user:irc", post: m.byUser(m.socket, "irc"), stopped: keeps, away: keeps},
+		{where: socketUser, action: "throttle", service: s["socket"], account: "user:uucp", post: m.byUser(m.socket, "uucp"), stopped: keeps, away: keeps},
 		{where: eximFiles, action: "block", service: s["files"], account: "dave@blog.test", post: m.at(m.files.Submission, "dave@blog.test"), stopped: refuses, away: refuses},
 		{where: eximFiles, action: "hold", service: s["files"], account: "erin@blog.test", post: m.at(m.files.Submission, "erin@blog.test"), stopped: keeps, away: keeps},
 		{where: eximFiles, action: "reset", service: s["files"], account: "rita@blog.test", post: m.at(m.files.Submission, "rita@blog.test"), stopped: refuses, away: refuses},
