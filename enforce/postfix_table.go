@@ -52,7 +52,7 @@ func (t *PostfixTable) Apply(ctx context.Context, entries []Entry) error {
 }
 
 func (t *PostfixTable) apply(ctx context.Context, entries []Entry) error {
-	rows, unwritable := tableRows(entries)
+	rows, unwritable := tableRows(entries, t.Least(), tableValue)
 	return errors.Join(t.hold(ctx, rows), unwritable)
 }
 
@@ -234,15 +234,15 @@ func tableText(rows []row) []byte {
 	return headed(body.Bytes())
 }
 
-// tableRows turns entries into rows, sorted, one a login; where two entries
-// claim a login the stronger action has it. The error names the logins that
-// cannot be written.
-func tableRows(entries []Entry) ([]row, error) {
+// tableRows turns entries, but those that are weaker than least, into rows,
+// sorted, one a login; where two entries claim a login the stronger action has
+// it. The error names the logins that cannot be written.
+func tableRows(entries []Entry, least rules.Action, value func(Entry) string) ([]row, error) {
 	strength := make(map[string]rules.Action)
 	values := make(map[string]string)
 	var unwritable []error
 	for _, e := range entries {
-		if e.Action < rules.Hold {
+		if e.Action < least {
 			continue
 		}
 		for _, login := range e.Logins {
@@ -252,7 +252,7 @@ func tableRows(entries []Entry) ([]row, error) {
 			}
 			login = strings.ToLower(login) // as postmap does
 			if e.Action > strength[login] {
-				strength[login], values[login] = e.Action, tableValue(e)
+				strength[login], values[login] = e.Action, value(e)
 			}
 		}
 	}
@@ -286,8 +286,9 @@ func writable(login string) bool {
 	return true
 }
 
+// tableValue is what Postfix does; see access(5).
 func tableValue(e Entry) string {
-	if e.Action == rules.Hold {
+	if e.Action <= rules.Hold {
 		return strings.TrimSpace("HOLD " + line(e.Text, 200))
 	}
 	return strings.TrimSpace("REJECT 5.7.1 " + line(e.Text, 200))

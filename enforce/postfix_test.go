@@ -251,6 +251,30 @@ func TestPostfixTableAndHostileLogins(t *testing.T) {
 	}
 }
 
+// TestPostfixAway reads back what Postfix is to do in the gate's place.
+func TestPostfixAway(t *testing.T) {
+	config := postfixDir(t)
+	supported(t, config, "hash")
+	entries := []Entry{
+		blocked("alice@shop.test"),
+		{Subject: "bob@shop.test", Logins: []string{"bob@shop.test", "shared"}, Action: rules.Hold, Text: "held"},
+		{Subject: "carol@shop.test", Logins: []string{"carol@shop.test", "shared", "a b"}, Action: rules.Throttle, Text: "slowed"},
+		{Subject: "user:games", Action: rules.Block},
+	}
+	for want, wait := range map[string]bool{"HOLD slowed": false, "DEFER 4.7.1 slowed": true} {
+		table := &PostfixAway{PostfixTable: PostfixTable{Path: filepath.Join(t.TempDir(), "away"), Type: "hash", ConfigDir: config}, Defer: wait}
+		if err := table.Apply(t.Context(), entries); !errors.Is(err, ErrLogin) {
+			t.Errorf("got %v, want ErrLogin", err)
+		}
+		got := dump(t, &table.PostfixTable)
+		slices.Sort(got)
+		rows := []string{"alice@shop.test\tREJECT 5.7.1 stopped", "bob@shop.test\tHOLD held", "carol@shop.test\t" + want, "shared\tHOLD held"}
+		if diff := cmp.Diff(got, rows); diff != "" {
+			t.Errorf("rows (-got +want):\n%s", diff)
+		}
+	}
+}
+
 func FuzzTableText(f *testing.F) {
 	for _, login := range hostile {
 		f.Add(login, login)
@@ -259,7 +283,7 @@ func FuzzTableText(f *testing.F) {
 		rows, err := tableRows([]Entry{
 			{Subject: "a", Logins: []string{login}, Action: rules.Block, Text: text},
 			{Subject: "b", Logins: []string{"alice@shop.test"}, Action: rules.Hold, Text: text},
-		})
+		}, rules.Hold, tableValue)
 		want := 2
 		if err != nil || strings.EqualFold(login, "alice@shop.test") {
 			want = 1

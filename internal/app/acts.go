@@ -43,6 +43,9 @@ func newTables(c config.Config, dir *directory) (tables []enforce.Table) {
 		t := postfix(path)
 		tables = append(tables, &t)
 	}
+	if path := c.Postfix.SASLAway; path != "" {
+		tables = append(tables, &enforce.PostfixAway{PostfixTable: postfix(path), Defer: c.Gate.Throttle == "defer"})
+	}
 	if path := c.Postfix.SubmitUsers; path != "" {
 		tables = append(tables, &enforce.SubmitUsers{PostfixTable: postfix(path), Shared: shared})
 	}
@@ -112,7 +115,7 @@ func newQueue(c config.Config) mailQueue {
 	switch {
 	case c.Queue.Exim != "" || c.Exim.BlockFile+c.Exim.HoldFile+c.Exim.AwayFile != "" && c.Queue.Postfix == "":
 		return &enforce.EximQueue{Command: c.Exim.Command, ConfigFile: c.Exim.ConfigFile, Dir: c.Queue.Exim, Timeout: time.Duration(c.Exim.Timeout)}
-	case c.Queue.Postfix != "" || c.Postfix.SASLAccess != "":
+	case c.Queue.Postfix != "" || c.Postfix.SASLAccess+c.Postfix.SASLAway != "":
 		return &enforce.PostfixQueue{
 			Command: c.Postfix.Postsuper, ConfigDir: c.Postfix.ConfigDir, Dir: c.Queue.Postfix, Timeout: time.Duration(c.Postfix.Timeout),
 		}

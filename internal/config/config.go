@@ -110,6 +110,7 @@ type Gate struct {
 // Postfix is the tables that Postfix reads by itself, and its commands.
 type Postfix struct {
 	SASLAccess  string   `yaml:"sasl_access"`
+	SASLAway    string   `yaml:"sasl_away"`
 	SubmitUsers string   `yaml:"submit_users"`
 	TableType   string   `yaml:"table_type"`
 	ConfigDir   string   `yaml:"config_dir"`

@@ -44,6 +44,10 @@ type Options struct {
 	// check_sasl_access asks. An empty one is made if there is none.
 	SASLAccess string
 
+	// SASLAway is the path of such a table that is asked where the policy service
+	// does not answer.
+	SASLAway string
+
 	// Deny is the path of a passwd-file of logins that Dovecot refuses, at all
 	// its services and for Postfix and Exim. An empty one is made if there is
 	// none.

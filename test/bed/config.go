@@ -210,7 +210,7 @@ func (b *Bed) writePostfix() error {
 			return err
 		}
 	}
-	return b.makeTable()
+	return b.makeTables()
 }
 
 // makeDirectories makes what "postfix check" would, in a tenth of the time.
@@ -261,34 +261,48 @@ func (b *Bed) mainCF() string {
 	if b.options.SASLAccess != "" {
 		fmt.Fprintf(&s, "smtpd_sender_restrictions = check_sasl_access hash:%s\n", b.options.SASLAccess)
 	}
+	if b.options.SASLAway != "" {
+		fmt.Fprintln(&s, b.away())
+	}
 	for _, line := range b.options.Main {
 		fmt.Fprintln(&s, line)
 	}
 	return s.String()
 }
 
+// away is the class of the table that is asked where the policy service does
+// not answer.
+func (b *Bed) away() string {
+	return "vedetta_away = check_sasl_access hash:" + b.options.SASLAway + "\nsmtpd_restriction_classes = vedetta_away"
+}
+
 // policy asks the service once, so that a dead one costs no more than its
 // deadline, and goes on without it.
 func (b *Bed) policy() string {
 	timeout := seconds(b.options.PolicyTimeout, 5*time.Second)
-	return fmt.Sprintf("check_policy_service { inet:%s, timeout=%s, default_action=DUNNO, try_limit=1 }", b.options.Policy, timeout)
+	otherwise := "DUNNO"
+	if b.options.SASLAway != "" {
+		otherwise = "vedetta_away"
+	}
+	return fmt.Sprintf("check_policy_service { inet:%s, timeout=%s, default_action=%s, try_limit=1 }", b.options.Policy, timeout, otherwise)
 }
 
-// makeTable makes an empty table if there is none: Postfix refuses to work
+// makeTables makes empty tables where there are none: Postfix refuses to work
 // with one that is missing.
-func (b *Bed) makeTable() error {
-	path := b.options.SASLAccess
-	if path == "" {
-		return nil
-	}
-	if _, err := os.Stat(path + ".db"); err == nil {
-		return nil
-	}
-	if err := makeEmpty(path); err != nil {
-		return err
-	}
-	if out, err := b.Command("postmap", "hash:"+path).CombinedOutput(); err != nil {
-		return fmt.Errorf("postmap: %w\n%s", err, out)
+func (b *Bed) makeTables() error {
+	for _, path := range []string{b.options.SASLAccess, b.options.SASLAway} {
+		if path == "" {
+			continue
+		}
+		if _, err := os.Stat(path + ".db"); err == nil {
+			continue
+		}
+		if err := makeEmpty(path); err != nil {
+			return err
+		}
+		if out, err := b.Command("postmap", "hash:"+path).CombinedOutput(); err != nil {
+			return fmt.Errorf("postmap: %w\n%s", err, out)
+		}
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestTextForOperators compares what the servers run here with what operators
@@ -23,5 +24,10 @@ func TestTextForOperators(t *testing.T) {
 		if want := "```" + block.language + "\n" + block.text + "```"; !strings.Contains(string(page), want) {
 			t.Errorf("docs/%s does not have\n%s", block.page, want)
 		}
+	}
+	b := &Bed{options: Options{Policy: "127.0.0.1:9998", PolicyTimeout: time.Second, SASLAway: directory + "postfix/sasl_away"}}
+	page, err := os.ReadFile("../../docs/postfix.md")
+	if want := "\nvedetta_gate = " + b.policy() + "\n" + b.away() + "\n"; err != nil || !strings.Contains(string(page), want) {
+		t.Errorf("docs/postfix.md, %v, does not have%s", err, want)
 	}
 }

@@ -109,10 +109,10 @@ func newChurn(t *testing.T, n int, random *rand.Rand) *churn {
 	}
 	c.panels = newPanels(t, mailboxes, churnUsers)
 	gate := freePort(t)
-	c.Bed = bed.Start(t, bed.Options{Policy: gate, PolicyTimeout: policyTimeout, SASLAccess: c.path("sasl_access"), Deny: c.path("deny")})
+	c.Bed = bed.Start(t, bed.Options{Policy: gate, PolicyTimeout: policyTimeout, SASLAccess: c.path("sasl_access"), SASLAway: c.path("sasl_away"), Deny: c.path("deny")})
 	c.service = newService(t, setup{
 		Gate: gate, Logs: []string{c.MailLog},
-		Postfix: fmt.Sprintf("sasl_access: %s\nsubmit_users: %s\ntable_type: hash\nconfig_dir: %s\n", c.path("sasl_access"), c.path("submit_users"), c.Config),
+		Postfix: fmt.Sprintf("sasl_access: %s\nsasl_away: %s\nsubmit_users: %s\ntable_type: hash\nconfig_dir: %s\n", c.path("sasl_access"), c.path("sasl_away"), c.path("submit_users"), c.Config),
 	})
 	more := fmt.Sprintf("queue:\n  postfix: %s\nexim:\n  block_file: %s\n  hold_file: %s\n  away_file: %s\ndovecot:\n  deny_file: %s\n",
 		filepath.Join(c.Bed.Dir, "spool"), c.path("exim_block"), c.path("exim_hold"), c.path("exim_away"), c.path("deny"))
@@ -386,12 +386,13 @@ func (c *churn) tablesAgree(blocked, held []string) {
 		}
 	}
 	c.same("sasl_access", c.rows("sasl_access", 2), access)
+	c.same("sasl_away", c.rows("sasl_away", 2), access)
 	c.same("submit_users", c.rows("submit_users", 2), submit)
 	c.same("exim_block", c.rows("exim_block", 1), eximBlock)
 	c.same("exim_hold", c.rows("exim_hold", 1), eximHold)
 	c.same("exim_away", c.rows("exim_away", 1), slices.Concat(eximBlock, eximHold))
 	c.same("deny", c.rows("deny", 1), deny)
-	for table, want := range map[string][]string{"sasl_access": access, "submit_users": submit} {
+	for table, want := range map[string][]string{"sasl_access": access, "sasl_away": access, "submit_users": submit} {
 		out, err := exec.Command("/usr/sbin/postmap", "-c", c.Config, "-s", "hash:"+c.path(table)).Output()
 		if err != nil {
 			c.t.Fatal(err)

@@ -57,7 +57,7 @@ type hooks struct {
 	policy, milter, socket          string // host:port
 	table, milterTable, submitUsers string
 	blockFile, holdFile, deny       string
-	away                            string
+	away, saslAway                  string
 	milterPort, tablePort           string // host:port of further submission services
 }
 
@@ -91,10 +91,11 @@ func newMatrix(t *testing.T) *matrix {
 	}
 	postfix, exim := openDir(t), openDir(t) // a directory has one writer
 	h.table, h.submitUsers = filepath.Join(postfix, "sasl_access"), filepath.Join(postfix, "submit_users")
+	h.saslAway = filepath.Join(postfix, "sasl_away")
 	h.milterTable = filepath.Join(openDir(t), "sasl_access")
 	h.blockFile, h.holdFile = filepath.Join(exim, "blocked"), filepath.Join(exim, "held")
 	h.deny, h.away = filepath.Join(openDir(t), "deny"), filepath.Join(openDir(t), "away")
-	m.tables = []string{h.table, h.milterTable, h.submitUsers, h.blockFile, h.holdFile, h.deny, h.away}
+	m.tables = []string{h.table, h.saslAway, h.milterTable, h.submitUsers, h.blockFile, h.holdFile, h.deny, h.away}
 	m.startServers(h)
 	m.startServices(h)
 	if err := m.Restart(); err != nil { // with the tables there
@@ -111,7 +112,7 @@ func (m *matrix) startServers(h hooks) {
 		m.t.Fatal(err)
 	}
 	m.Bed = bed.Start(m.t, bed.Options{
-		Policy: h.policy, PolicyTimeout: time.Second, SASLAccess: h.table, Deny: h.deny,
+		Policy: h.policy, PolicyTimeout: time.Second, SASLAccess: h.table, SASLAway: h.saslAway, Deny: h.deny,
 		Main: []string{
 			"in_flow_delay = 0",
 			"header_checks = regexp:" + checks,
@@ -156,7 +157,7 @@ func (m *matrix) startServices(h hooks) {
 		return fmt.Sprintf("postfix:\n  sasl_access: %s\n  config_dir: %s\n", table, m.Config)
 	}
 	reset := fmt.Sprintf("reset:\n  passwd_file:\n    path: %s\ndovecot:\n  config_file: %s\n", filepath.Join(m.Dir, "users"), filepath.Join(m.Dir, "dovecot.conf"))
-	m.add("policy", m.MailLog, fmt.Sprintf("gate:\n  listen: [\"inet:%s\"]\n%s%s  submit_users: %s\n%s", h.policy, matrixThrottle, postfix(h.table), h.submitUsers, reset))
+	m.add("policy", m.MailLog, fmt.Sprintf("gate:\n  listen: [\"inet:%s\"]\n%s%s  sasl_away: %s\n  submit_users: %s\n%s", h.policy, matrixThrottle, postfix(h.table), h.saslAway, h.submitUsers, reset))
 	m.add("milter", m.MailLog, fmt.Sprintf("gate:\n  listen: []\n  milter: [\"inet:%s\"]\n%s%s%s", h.milter, matrixThrottle, postfix(h.milterTable), reset))
 	m.add("socket", m.socket.MainLog, fmt.Sprintf("gate:\n  listen: []\n  exim: [\"inet:%s\"]\n%squeue:\n  exim: %s\nexim:\n  away_file: %s\n  command: [%s]\n%s",
 		h.socket, matrixThrottle, m.socket.Spool, h.away, m.socket.Program, reset))
@@ -313,7 +314,7 @@ func (c *cell) spree() error {
 // addCells lists what is tested where.
 func (m *matrix) addCells(h hooks) {
 	const (
-		policy     = "Postfix: policy service and table"
+		policy     = "Postfix: policy service and tables"
 		milter     = "Postfix: milter and table"
 		local      = "Postfix: milter, local programs"
 		table      = "Postfix: table alone"
@@ -331,7 +332,7 @@ func (m *matrix) addCells(h hooks) {
 	for _, c := range []cell{
 		{where: policy, action: "block", service: s["policy"], account: "alice@shop.test", post: m.at(m.Submission, "alice@shop.test"), stopped: refuses, away: refuses},
 		{where: policy, action: "hold", service: s["policy"], account: "bob@shop.test", post: m.at(m.Submission, "bob@shop.test"), stopped: keeps, away: keeps},
-		{where: policy, action: "throttle", service: s["policy"], account: "carol@shop.test", post: m.at(m.Submission, "carol@shop.test"), stopped: keeps, away: sends},
+		{where: policy, action: "throttle", service: s["policy"], account: "carol@shop.test", post: m.at(m.Submission, "carol@shop.test"), stopped: keeps, away: keeps},
 		{where: policy, action: "reset", service: s["policy"], account: "ruth@shop.test", post: m.at(m.Submission, "ruth@shop.test"), stopped: refuses, away: refuses},
 		{where: milter, action: "block", service: s["milter"], account: "dave@shop.test", post: m.at(h.milterPort, "dave@shop.test"), stopped: refuses, away: refuses},
 		{where: milter, action: "hold", service: s["milter"], account: "erin@shop.test", post: m.at(h.milterPort, "erin@shop.test"), stopped: keeps, away: keeps},
