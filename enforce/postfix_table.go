@@ -34,6 +34,8 @@ type PostfixTable struct {
 	ConfigDir string      // Postfix's configuration directory; empty means Postfix's own default
 	Mode      fs.FileMode // of both files; 0 means 0644, as Postfix must be able to read them
 	Timeout   time.Duration
+
+	exact bool // keys that differ in case alone are different keys
 }
 
 // Name names the table in outcomes.
@@ -183,6 +185,9 @@ func (t *PostfixTable) mode() fs.FileMode {
 }
 
 func (t *PostfixTable) postmap(ctx context.Context, stdin string, args ...string) (stdout, stderr []byte, err error) {
+	if t.exact {
+		args = append([]string{"-f"}, args...)
+	}
 	argv := postfixCommand([]string{orName(t.Postmap, "postmap")}, t.ConfigDir, args...)
 	return command{argv: argv, stdin: stdin, timeout: t.Timeout}.run(ctx)
 }

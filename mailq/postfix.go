@@ -418,6 +418,9 @@ func (p *Parser) cleanup(ev *Event, n *instance, id, b []byte) bool {
 		p.scriptHeader(o, header)
 		return false
 	}
+	if header, ok := bytes.CutPrefix(b, []byte("hold: header ")); ok {
+		p.scriptHeader(o, header)
+	}
 	return p.refusal(ev, o, 0, b)
 }
 

@@ -213,6 +213,19 @@ submitted user:web2 4jXK9728HSz1SRpG counts rcpts=1`},
 			want: `
 submitted script:33:mail.php 4jXK971kgrz1SRpG counts rcpts=1
 submitted uid:1001 4jXK9728HSz1SRpG counts rcpts=1`},
+		{name: "a script and a user that a header check holds", log: at("postfix/pickup[4]: "+id1+": uid=33 from=<www@shop.test>",
+			"postfix/cleanup[1]: "+id1+": hold: header X-PHP-Originating-Script: 33:mail.php from local; from=<www@shop.test> to=<r1@ok.test>: slowed down",
+			"postfix/cleanup[1]: "+id1+": message-id=<1@vm>",
+			"postfix/cleanup[1]: "+id1+": milter-hold: END-OF-MESSAGE from localhost[127.0.0.1]: milter triggers HOLD action; from=<www@shop.test> to=<r1@ok.test>",
+			"postfix/postsuper[9]: "+id1+": released from hold", activeLine(id1, "www@shop.test", 1),
+			"postfix/pickup[4]: "+id2+": uid=33 from=<www@shop.test>",
+			"postfix/cleanup[1]: "+id2+": hold: header Received: by mx1.shop.test (Postfix, from userid 33)??id "+id2+"; Sun, 29 Nov 2026 15:59:57 +0000 (UTC) from local; from=<www@shop.test> to=<r1@ok.test>: held",
+			"postfix/cleanup[1]: "+id2+": message-id=<2@vm>"),
+			want: `
+held script:33:mail.php 4jXK971kgrz1SRpG counts rcpts=1
+released script:33:mail.php 4jXK971kgrz1SRpG
+submitted script:33:mail.php 4jXK971kgrz1SRpG rcpts=1
+held uid:33 4jXK9728HSz1SRpG counts rcpts=1`},
 		{name: "an unreadable first header hides no forged second one", log: at("postfix/pickup[4]: "+id1+": uid=33 from=<www@shop.test>",
 			"postfix/cleanup[1]: "+id1+": info: header X-PHP-Originating-Script: 1001:not-his.php from local; from=<www@shop.test> to=<r1@ok.test>",
 			"postfix/cleanup[1]: "+id1+": info: header X-PHP-Originating-Script: 33:innocent.php from local; from=<www@shop.test> to=<r1@ok.test>",

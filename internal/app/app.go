@@ -184,7 +184,7 @@ func newService(ctx context.Context, c config.Config, db *store.DB, o Options) (
 		s.health.set(aliasEye().name(), unread)
 		s.log.Error("starting with the aliases that were read last", "err", unread)
 	}
-	s.doors = newDoors(c.Gate, table, dir, p.seen, o.Log)
+	s.doors = newDoors(c, table, dir, p.seen, o.Log)
 	doorStats(s.doors, o.Registry)
 	return s, nil
 }

@@ -27,11 +27,13 @@ type server interface {
 
 // newDoors builds the doors that the configuration opens. One table is behind
 // all of them.
-func newDoors(c config.Gate, table *gate.Table, dir *directory, seen func(gate.Request), log *slog.Logger) []door {
+func newDoors(cfg config.Config, table *gate.Table, dir *directory, seen func(gate.Request), log *slog.Logger) []door {
+	c := cfg.Gate
 	all := []door{
 		{"policy", c.Listen, &gate.Policy{Table: table, Canonical: dir.Canonical, Seen: seen, Log: log, MaxConns: c.MaxConnections}},
 		{"milter", c.Milter, &gate.Milter{
 			Table: table, Canonical: dir.Canonical, Seen: seen, Log: log, MaxConns: c.MaxConnections, PolicyCharges: len(c.Listen) > 0,
+			LocalWaits: cfg.Postfix.LocalAccess != "" && throttled(c) == gate.Hold,
 		}},
 		{"exim", c.Exim, &gate.Exim{Table: table, Canonical: dir.Canonical, Seen: seen, Log: log, MaxConns: c.MaxConnections}},
 	}

@@ -111,6 +111,7 @@ type Gate struct {
 type Postfix struct {
 	SASLAccess  string   `yaml:"sasl_access"`
 	SASLAway    string   `yaml:"sasl_away"`
+	LocalAccess string   `yaml:"local_access"`
 	SubmitUsers string   `yaml:"submit_users"`
 	TableType   string   `yaml:"table_type"`
 	ConfigDir   string   `yaml:"config_dir"`

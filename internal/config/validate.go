@@ -132,7 +132,8 @@ func (c Config) checkServers(p *problems) {
 		p.between(t.field, t.d, time.Second, 5*time.Minute)
 	}
 	for _, f := range []struct{ field, path string }{
-		{"postfix.sasl_access", c.Postfix.SASLAccess}, {"postfix.sasl_away", c.Postfix.SASLAway}, {"postfix.submit_users", c.Postfix.SubmitUsers},
+		{"postfix.sasl_access", c.Postfix.SASLAccess}, {"postfix.sasl_away", c.Postfix.SASLAway}, {"postfix.local_access", c.Postfix.LocalAccess},
+		{"postfix.submit_users", c.Postfix.SubmitUsers},
 		{"exim.block_file", c.Exim.BlockFile}, {"exim.hold_file", c.Exim.HoldFile}, {"exim.away_file", c.Exim.AwayFile},
 		{"dovecot.deny_file", c.Dovecot.DenyFile},
 	} {

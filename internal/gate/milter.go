@@ -60,6 +60,10 @@ type Milter struct {
 	// twice; the milter charges what the policy service never sees.
 	PolicyCharges bool
 
+	// LocalWaits says that a table of Postfix's holds all mail of throttled local
+	// programs. It is paid for when it is let out, and so not here too.
+	LocalWaits bool
+
 	// Log gets our own mistakes, and once a mail server that offers too little;
 	// nil is silent.
 	Log *slog.Logger
@@ -389,8 +393,11 @@ func (s *milterSession) end() error {
 
 // whole is the answer to the whole message.
 func (s *milterSession) whole(verdict *Verdict, now time.Time) Answer {
-	if verdict.throttles() && s.PolicyCharges && !s.unattended {
+	switch {
+	case verdict.throttles() && s.PolicyCharges && !s.unattended:
 		return Dunno
+	case verdict.throttles() && s.LocalWaits && s.unattended:
+		return Hold
 	}
 	answer := verdict.Weigh(s.accepted-s.recipients.charged, now)
 	if s.unattended {

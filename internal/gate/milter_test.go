@@ -320,6 +320,26 @@ func TestMilterLeavesThrottlesToThePolicyService(t *testing.T) {
 	}
 }
 
+// What a table of Postfix's holds already is not paid for twice.
+func TestMilterLeavesLocalThrottlesToTheTable(t *testing.T) {
+	table := &Table{Allowance: func(string) Allowance { return Allowance{Every: time.Hour, Burst: 2} }}
+	for _, account := range []string{"erin@shop.test", "script:33:slow.php"} {
+		table.Set(decision(rules.Throttle, account), "slowly")
+	}
+	c := newMTA(t, "tcp", serveMilter(t, &Milter{Table: table, LocalWaits: true}))
+	got := []string{c.tell(letter{header: php("33:slow.php"), rcpts: []string{"a"}}), c.tell(letter{header: php("33:other.php"), rcpts: []string{"a"}}),
+		c.tell(letter{login: "erin@shop.test", client: "192.0.2.7", rcpts: []string{"a"}})}
+	want := []string{"hold: slowly, accept", "accept", "accept"}
+	if diff := cmp.Diff(got, want); diff != "" {
+		t.Errorf("answers (-got +want):\n%s", diff)
+	}
+	for account, want := range map[string]int{"script:33:slow.php": 2, "erin@shop.test": 1} {
+		if got := table.Lookup(account, time.Now()).Free(time.Now()); got != want {
+			t.Errorf("%s has %d recipients left, want %d", account, got, want)
+		}
+	}
+}
+
 func TestMilterDecisionsCountInMidSession(t *testing.T) {
 	table := new(Table)
 	c := newMTA(t, "tcp", serveMilter(t, &Milter{Table: table}))

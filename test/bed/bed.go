@@ -48,6 +48,11 @@ type Options struct {
 	// does not answer.
 	SASLAway string
 
+	// Local is the path of a table of type hash of the scripts and system users
+	// whose mail is held when a local program hands it in. An empty one is made
+	// if there is none.
+	Local string
+
 	// Deny is the path of a passwd-file of logins that Dovecot refuses, at all
 	// its services and for Postfix and Exim. An empty one is made if there is
 	// none.

@@ -79,6 +79,11 @@ func sendInbound(address, from string, rcpts ...string) error {
 // Sendmail sends one message with the sendmail command, as the script of a web
 // site does. The user is a system user; the log names its uid.
 func (b *Bed) Sendmail(name, from string, rcpts ...string) error {
+	return b.SendmailText(name, letter(from, rcpts), from, rcpts...)
+}
+
+// SendmailText is Sendmail with a message of one's own.
+func (b *Bed) SendmailText(name, message, from string, rcpts ...string) error {
 	uid, err := userID(name)
 	if err != nil {
 		return err
@@ -91,7 +96,7 @@ func (b *Bed) Sendmail(name, from string, rcpts ...string) error {
 	}
 	cmd := b.Command("sendmail", append([]string{"-i", "-f", from, "--"}, rcpts...)...)
 	cmd.Dir = "/"
-	cmd.Stdin = strings.NewReader(letter(from, rcpts))
+	cmd.Stdin = strings.NewReader(message)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("sendmail: %w\n%s", err, out)

@@ -192,6 +192,23 @@ scache unix - - n - 1 scache
 postlog unix-dgram n - n - 1 postlogd
 `
 
+// The texts that docs/milter.md has operators put into two files and into
+// main.cf, so that local mail is held by a table and its script logged, and what
+// they change in master.cf.
+const (
+	localNames = `/^X-PHP-Originating-Script: ([0-9]+:[^ ]+)\([0-9]+\) : /  script:$1
+/^X-PHP-Originating-Script: ([0-9]+:[^ ]+)/  script:$1
+/^X-PHP-Script: ([^ ]+) for /  script:$1
+/^Received: by HOST \(Postfix, from userid ([0-9]+)\)/  uid:$1
+`
+	localLogged = "/^X-PHP-(Originating-)?Script:/ INFO\n"
+	localChecks = "vedetta_local = pipemap:{regexp:DIR/vedetta_names, hash:TABLE}, regexp:DIR/vedetta_header_checks"
+	localPickup = `  -o cleanup_service_name=vedetta
+vedetta unix n - n - 0 cleanup
+  -o header_checks=$vedetta_local
+`
+)
+
 func (b *Bed) writePostfix() error {
 	if err := b.makeDirectories(); err != nil {
 		return err
@@ -200,6 +217,11 @@ func (b *Bed) writePostfix() error {
 		"main.cf":   b.mainCF(),
 		"master.cf": strings.NewReplacer("SUBMISSION", b.Submission, "SMTP", b.SMTP).Replace(masterCF) + strings.Join(append(b.options.Master, ""), "\n"),
 		"transport": b.routes("%s smtp:[127.0.0.1]:%d\n"),
+	}
+	if b.options.Local != "" {
+		files["vedetta_header_checks"] = localLogged
+		files["vedetta_names"] = strings.ReplaceAll(localNames, "HOST", "mx1.hosting.test")
+		files["master.cf"] = strings.Replace(files["master.cf"], "pickup unix n - n 60 1 pickup\n", "pickup unix n - n 60 1 pickup\n"+localPickup, 1)
 	}
 	// Postfix waits with a file that may still be being written, until it is
 	// two seconds old.
@@ -264,6 +286,9 @@ func (b *Bed) mainCF() string {
 	if b.options.SASLAway != "" {
 		fmt.Fprintln(&s, b.away())
 	}
+	if b.options.Local != "" {
+		fmt.Fprintln(&s, strings.NewReplacer("DIR", b.Config, "TABLE", b.options.Local).Replace(localChecks))
+	}
 	for _, line := range b.options.Main {
 		fmt.Fprintln(&s, line)
 	}
@@ -290,7 +315,7 @@ func (b *Bed) policy() string {
 // makeTables makes empty tables where there are none: Postfix refuses to work
 // with one that is missing.
 func (b *Bed) makeTables() error {
-	for _, path := range []string{b.options.SASLAccess, b.options.SASLAway} {
+	for _, path := range []string{b.options.SASLAccess, b.options.SASLAway, b.options.Local} {
 		if path == "" {
 			continue
 		}

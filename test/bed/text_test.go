@@ -25,6 +25,12 @@ func TestTextForOperators(t *testing.T) {
 			t.Errorf("docs/%s does not have\n%s", block.page, want)
 		}
 	}
+	for _, text := range []string{localNames, localLogged, strings.NewReplacer("DIR", "/etc/postfix", "TABLE", directory+"postfix/local_access").Replace(localChecks) + "\n"} {
+		page, err := os.ReadFile("../../docs/milter.md")
+		if err != nil || !strings.Contains(string(page), "\n"+text+"```") {
+			t.Errorf("docs/milter.md, %v, does not have\n%s", err, text)
+		}
+	}
 	b := &Bed{options: Options{Policy: "127.0.0.1:9998", PolicyTimeout: time.Second, SASLAway: directory + "postfix/sasl_away"}}
 	page, err := os.ReadFile("../../docs/postfix.md")
 	if want := "\nvedetta_gate = " + b.policy() + "\n" + b.away() + "\n"; err != nil || !strings.Contains(string(page), want) {

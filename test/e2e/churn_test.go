@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -112,7 +113,7 @@ func newChurn(t *testing.T, n int, random *rand.Rand) *churn {
 	c.Bed = bed.Start(t, bed.Options{Policy: gate, PolicyTimeout: policyTimeout, SASLAccess: c.path("sasl_access"), SASLAway: c.path("sasl_away"), Deny: c.path("deny")})
 	c.service = newService(t, setup{
 		Gate: gate, Logs: []string{c.MailLog},
-		Postfix: fmt.Sprintf("sasl_access: %s\nsasl_away: %s\nsubmit_users: %s\ntable_type: hash\nconfig_dir: %s\n", c.path("sasl_access"), c.path("sasl_away"), c.path("submit_users"), c.Config),
+		Postfix: fmt.Sprintf("sasl_access: %s\nsasl_away: %s\nlocal_access: %s\nsubmit_users: %s\ntable_type: hash\nconfig_dir: %s\n", c.path("sasl_access"), c.path("sasl_away"), c.path("local_access"), c.path("submit_users"), c.Config),
 	})
 	more := fmt.Sprintf("queue:\n  postfix: %s\nexim:\n  block_file: %s\n  hold_file: %s\n  away_file: %s\ndovecot:\n  deny_file: %s\n",
 		filepath.Join(c.Bed.Dir, "spool"), c.path("exim_block"), c.path("exim_hold"), c.path("exim_away"), c.path("deny"))
@@ -387,6 +388,7 @@ func (c *churn) tablesAgree(blocked, held []string) {
 	}
 	c.same("sasl_access", c.rows("sasl_access", 2), access)
 	c.same("sasl_away", c.rows("sasl_away", 2), access)
+	c.same("local_access", c.rows("local_access", 2), c.localRows(slices.Concat(blocked, held)))
 	c.same("submit_users", c.rows("submit_users", 2), submit)
 	c.same("exim_block", c.rows("exim_block", 1), eximBlock)
 	c.same("exim_hold", c.rows("exim_hold", 1), eximHold)
@@ -399,6 +401,20 @@ func (c *churn) tablesAgree(blocked, held []string) {
 		}
 		c.same("the index of "+table, rowsOf(string(out), 2), want)
 	}
+}
+
+// localRows are the lines of the table of local mail.
+func (c *churn) localRows(names []string) (rows []string) {
+	for _, name := range names {
+		if name, ok := strings.CutPrefix(name, "user:"); ok {
+			u, err := user.Lookup(name)
+			if err != nil {
+				c.t.Fatal(err)
+			}
+			rows = append(rows, "uid:"+u.Uid+" HOLD")
+		}
+	}
+	return rows
 }
 
 func (c *churn) same(what string, got, want []string) {

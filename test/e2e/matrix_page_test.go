@@ -30,9 +30,9 @@ type gap struct{ where, action, why string }
 
 var gaps = []gap{
 	{"Postfix: table alone", "throttle", "a table cannot count"},
-	{"Postfix: submit users", "hold", "it only refuses; the milter holds"},
+	{"Postfix: submit users", "hold", "it only refuses; the table of local mail holds"},
 	{"Postfix: submit users", "throttle", "a table cannot count"},
-	{"Postfix: milter, local programs", "reset", "a script has no password"},
+	{"Postfix: milter and table, local programs", "reset", "a script has no password"},
 	{"Postfix: submit users", "reset", "a system user's password is not the mail server's"},
 	{"Exim: files alone", "throttle", "a file cannot count"},
 	{"Exim: socket and file, local programs", "reset", "as above"},

@@ -56,20 +56,22 @@ const matrixThrottle = "  throttle_burst: 1\n  throttle_every: 1h\n"
 type hooks struct {
 	policy, milter, socket          string // host:port
 	table, milterTable, submitUsers string
+	milterPolicy                    string // host:port, of the service that the milter is of
+	milterAway, local               string
 	blockFile, holdFile, deny       string
 	away, saslAway                  string
 	milterPort, tablePort           string // host:port of further submission services
 }
 
-// The further submission services: one with the milter and its table, one with
-// a table alone.
+// The further submission services: one with the milter, a policy service and
+// their tables, one with a table alone.
 const matrixMaster = `MILTER inet n - n - - smtpd
   -o syslog_name=postfix/milter
   -o smtpd_sasl_auth_enable=yes
   -o smtpd_relay_restrictions=permit_sasl_authenticated,reject
   -o smtpd_sender_restrictions=$beside_milter
-  -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject
-  -o smtpd_end_of_data_restrictions=
+  -o smtpd_recipient_restrictions=$beside_gate,permit_sasl_authenticated,reject
+  -o smtpd_end_of_data_restrictions=$beside_gate
   -o smtpd_milters=$vedetta_milter
 TABLE inet n - n - - smtpd
   -o syslog_name=postfix/table
@@ -87,15 +89,16 @@ func newMatrix(t *testing.T) *matrix {
 	}
 	m := &matrix{t: t, services: map[string]*service{}, databases: map[*service]*store.DB{}, logs: map[*service]string{}}
 	h := hooks{
-		policy: freePort(t), milter: freePort(t), socket: freePort(t), milterPort: freePort(t), tablePort: freePort(t),
+		policy: freePort(t), milter: freePort(t), socket: freePort(t), milterPort: freePort(t), tablePort: freePort(t), milterPolicy: freePort(t),
 	}
 	postfix, exim := openDir(t), openDir(t) // a directory has one writer
 	h.table, h.submitUsers = filepath.Join(postfix, "sasl_access"), filepath.Join(postfix, "submit_users")
 	h.saslAway = filepath.Join(postfix, "sasl_away")
-	h.milterTable = filepath.Join(openDir(t), "sasl_access")
+	beside := openDir(t)
+	h.milterTable, h.milterAway, h.local = filepath.Join(beside, "sasl_access"), filepath.Join(beside, "sasl_away"), filepath.Join(beside, "local_access")
 	h.blockFile, h.holdFile = filepath.Join(exim, "blocked"), filepath.Join(exim, "held")
 	h.deny, h.away = filepath.Join(openDir(t), "deny"), filepath.Join(openDir(t), "away")
-	m.tables = []string{h.table, h.saslAway, h.milterTable, h.submitUsers, h.blockFile, h.holdFile, h.deny, h.away}
+	m.tables = []string{h.table, h.saslAway, h.milterTable, h.milterAway, h.local, h.submitUsers, h.blockFile, h.holdFile, h.deny, h.away}
 	m.startServers(h)
 	m.startServices(h)
 	if err := m.Restart(); err != nil { // with the tables there
@@ -107,17 +110,15 @@ func newMatrix(t *testing.T) *matrix {
 
 func (m *matrix) startServers(h hooks) {
 	m.t.Helper()
-	checks := filepath.Join(filepath.Dir(h.table), "header_checks")
-	if err := os.WriteFile(checks, []byte("/^X-PHP-(Originating-)?Script:/ INFO\n"), 0o644); err != nil {
-		m.t.Fatal(err)
-	}
 	m.Bed = bed.Start(m.t, bed.Options{
-		Policy: h.policy, PolicyTimeout: time.Second, SASLAccess: h.table, SASLAway: h.saslAway, Deny: h.deny,
+		Policy: h.policy, PolicyTimeout: time.Second, SASLAccess: h.table, SASLAway: h.saslAway, Local: h.local, Deny: h.deny,
 		Main: []string{
 			"in_flow_delay = 0",
-			"header_checks = regexp:" + checks,
 			fmt.Sprintf("vedetta_milter = { inet:%s, connect_timeout=1s, command_timeout=2s, content_timeout=2s, default_action=accept }", h.milter),
 			"beside_milter = check_sasl_access hash:" + h.milterTable,
+			fmt.Sprintf("beside_gate = check_policy_service { inet:%s, timeout=1s, default_action=beside_away, try_limit=1 }", h.milterPolicy),
+			"beside_away = check_sasl_access hash:" + h.milterAway,
+			"smtpd_restriction_classes = vedetta_away, beside_away",
 			"non_smtpd_milters = $vedetta_milter",
 			"authorized_submit_users = !hash:" + h.submitUsers + ", static:anyone",
 		},
@@ -158,7 +159,8 @@ func (m *matrix) startServices(h hooks) {
 	}
 	reset := fmt.Sprintf("reset:\n  passwd_file:\n    path: %s\ndovecot:\n  config_file: %s\n", filepath.Join(m.Dir, "users"), filepath.Join(m.Dir, "dovecot.conf"))
 	m.add("policy", m.MailLog, fmt.Sprintf("gate:\n  listen: [\"inet:%s\"]\n%s%s  sasl_away: %s\n  submit_users: %s\n%s", h.policy, matrixThrottle, postfix(h.table), h.saslAway, h.submitUsers, reset))
-	m.add("milter", m.MailLog, fmt.Sprintf("gate:\n  listen: []\n  milter: [\"inet:%s\"]\n%s%s%s", h.milter, matrixThrottle, postfix(h.milterTable), reset))
+	m.add("milter", m.MailLog, fmt.Sprintf("gate:\n  listen: [\"inet:%s\"]\n  milter: [\"inet:%s\"]\n%s%s  sasl_away: %s\n  local_access: %s\n%s",
+		h.milterPolicy, h.milter, matrixThrottle, postfix(h.milterTable), h.milterAway, h.local, reset))
 	m.add("socket", m.socket.MainLog, fmt.Sprintf("gate:\n  listen: []\n  exim: [\"inet:%s\"]\n%squeue:\n  exim: %s\nexim:\n  away_file: %s\n  command: [%s]\n%s",
 		h.socket, matrixThrottle, m.socket.Spool, h.away, m.socket.Program, reset))
 	m.add("files", m.files.MainLog, fmt.Sprintf("gate:\n  listen: []\nqueue:\n  exim: %s\nexim:\n  block_file: %s\n  hold_file: %s\n  command: [%s]\n%s",
@@ -315,8 +317,8 @@ func (c *cell) spree() error {
 func (m *matrix) addCells(h hooks) {
 	const (
 		policy     = "Postfix: policy service and tables"
-		milter     = "Postfix: milter and table"
-		local      = "Postfix: milter, local programs"
+		milter     = "Postfix: milter, policy service and tables"
+		local      = "Postfix: milter and table, local programs"
 		table      = "Postfix: table alone"
 		submit     = "Postfix: submit users"
 		eximSocket = "Exim: socket and file"
@@ -336,11 +338,11 @@ func (m *matrix) addCells(h hooks) {
 		{where: policy, action: "reset", service: s["policy"], account: "ruth@shop.test", post: m.at(m.Submission, "ruth@shop.test"), stopped: refuses, away: refuses},
 		{where: milter, action: "block", service: s["milter"], account: "dave@shop.test", post: m.at(h.milterPort, "dave@shop.test"), stopped: refuses, away: refuses},
 		{where: milter, action: "hold", service: s["milter"], account: "erin@shop.test", post: m.at(h.milterPort, "erin@shop.test"), stopped: keeps, away: keeps},
-		{where: milter, action: "throttle", service: s["milter"], account: "frank@shop.test", post: m.at(h.milterPort, "frank@shop.test"), stopped: keeps, away: sends},
+		{where: milter, action: "throttle", service: s["milter"], account: "frank@shop.test", post: m.at(h.milterPort, "frank@shop.test"), stopped: keeps, away: keeps},
 		{where: milter, action: "reset", service: s["milter"], account: "rosa@shop.test", post: m.at(h.milterPort, "rosa@shop.test"), stopped: refuses, away: refuses},
-		{where: local, action: "block", service: s["milter"], account: "script:65534:block.php", post: m.php("block.php"), stopped: keeps, away: sends},
-		{where: local, action: "hold", service: s["milter"], account: "script:65534:hold.php", post: m.php("hold.php"), stopped: keeps, away: sends},
-		{where: local, action: "throttle", service: s["milter"], account: "script:65534:slow.php", post: m.php("slow.php"), stopped: keeps, away: sends},
+		{where: local, action: "block", service: s["milter"], account: "script:65534:block.php", post: m.php("block.php"), stopped: keeps, away: keeps},
+		{where: local, action: "hold", service: s["milter"], account: "script:65534:hold.php", post: m.php("hold.php"), stopped: keeps, away: keeps},
+		{where: local, action: "throttle", service: s["milter"], account: "script:65534:slow.php", post: m.php("slow.php"), stopped: keeps, away: keeps},
 		{where: table, action: "block", service: s["policy"], account: "grace@shop.test", post: m.at(h.tablePort, "grace@shop.test"), stopped: refuses, away: refuses},
 		{where: table, action: "hold", service: s["policy"], account: "mallory@shop.test", post: m.at(h.tablePort, "mallory@shop.test"), stopped: keeps, away: keeps},
 		{where: table, action: "reset", service: s["policy"], account: "rita@shop.test", post: m.at(h.tablePort, "rita@shop.test"), stopped: refuses, away: refuses},
