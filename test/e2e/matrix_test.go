@@ -36,6 +36,7 @@ const (
 // A letter is one message that a cell sent.
 type letter struct {
 	rcpt   string
+	begun  time.Time // when the client connected
 	at     time.Time // when the server had answered
 	reason string    // of a refusal
 }
@@ -50,6 +51,7 @@ type cell struct {
 	stopped       fate // of a message while Vedetta runs
 	away          fate // of a message while it does not
 	limit         time.Duration
+	keptBack      bool         // the server knows of the refusal before it tells it
 	order         func() error // gives the order; nil: vedetta ACTION ACCOUNT
 	post          func(rcpt string) error
 	isHeld        func(rcpt string) bool
@@ -72,7 +74,7 @@ type row struct {
 
 // send sends one message to a recipient of its own and notes it.
 func (c *cell) send() letter {
-	l := letter{rcpt: fmt.Sprintf("m%d-%d@%s", c.number(), len(c.letters), bed.OK)}
+	l := letter{rcpt: fmt.Sprintf("m%d-%d@%s", c.number(), len(c.letters), bed.OK), begun: time.Now()}
 	if err := c.post(l.rcpt); err != nil {
 		l.reason = strings.TrimSpace(err.Error())
 	}
@@ -100,7 +102,7 @@ func (c *cell) fate(l letter) (fate, error) {
 }
 
 // try sends a message and waits for what becomes of it. It returns the time of
-// the server's answer.
+// the server's answer; of a refusal that is kept back, that of its client.
 func (c *cell) try() (fate, time.Time, error) {
 	if c.look != nil {
 		got, err := c.look()
@@ -108,6 +110,9 @@ func (c *cell) try() (fate, time.Time, error) {
 	}
 	l := c.send()
 	got, err := c.fate(l)
+	if c.keptBack && got == refuses {
+		return got, l.begun, err
+	}
 	return got, l.at, err
 }
 
@@ -141,8 +146,15 @@ func (c *cell) until(want fate) (at time.Time, err error) {
 	return at, fmt.Errorf("still %s after %s, want %s: %s", got, patience, want, c.last())
 }
 
-// takesEffect gives the order and sends until a message is stopped.
+// takesEffect gives the order and sends until a message is stopped. Dovecot,
+// which looks at its files once a second, has just looked.
 func (c *cell) takesEffect() error {
+	if c.keptBack {
+		nextSecond()
+		if got, _, err := c.try(); got != sends || err != nil {
+			return fmt.Errorf("before the order: %s: %w", got, err)
+		}
+	}
 	ordered := make(chan error, 1)
 	begun := time.Now()
 	go func() { ordered <- c.order() }()
