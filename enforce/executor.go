@@ -391,6 +391,12 @@ func (x *Executor) users(subject string) []string {
 	return nil
 }
 
+// A keyed table holds others than logins and system users, or not all of them,
+// and says by what it holds an entry, and what it cannot hold.
+type keyed interface {
+	Keys(e Entry) ([]string, error)
+}
+
 // Plan lists what Do would do, and would run, a line each.
 func (x *Executor) Plan(d rules.Decision) []string {
 	e := x.entry(d)
@@ -398,9 +404,13 @@ func (x *Executor) Plan(d rules.Decision) []string {
 	if d.Action < rules.Hold {
 		return plan
 	}
-	if len(e.Logins)+len(e.Users) > 0 {
-		for _, t := range x.Tables {
-			plan = append(plan, fmt.Sprintf("%s: %s", t.Name(), strings.Join(slices.Concat(e.Logins, e.Users), ", ")))
+	for _, t := range x.Tables {
+		names := slices.Concat(e.Logins, e.Users)
+		if k, ok := t.(keyed); ok {
+			names, _ = k.Keys(e)
+		}
+		if len(names) > 0 && t.Least() <= d.Action {
+			plan = append(plan, fmt.Sprintf("%s: %s", t.Name(), strings.Join(names, ", ")))
 		}
 	}
 	for _, s := range x.Switches {

@@ -345,6 +345,27 @@ func TestDoAllWritesOnce(t *testing.T) {
 	}
 }
 
+// What would be done names the tables that would hold the account, and by what.
+func TestPlanNamesTheTables(t *testing.T) {
+	x := &Executor{Tables: []Table{
+		&PostfixTable{Path: "/access"}, &PostfixLocal{PostfixTable: PostfixTable{Path: "/local"}}, &EximAway{Path: "/away"}, &DovecotDeny{Path: "/deny"},
+	}}
+	away := (&EximAway{Path: "/away"}).Name()
+	for _, row := range []struct {
+		d    rules.Decision
+		want []string
+	}{
+		{decision(rules.Hold, "alice@shop.test"), []string{"gate: hold alice@shop.test", "postfix table /access: alice@shop.test", away + ": alice@shop.test"}},
+		{decision(rules.Block, "alice@shop.test"), []string{"gate: block alice@shop.test", "postfix table /access: alice@shop.test", away + ": alice@shop.test", "Dovecot deny file /deny: alice@shop.test"}},
+		{decision(rules.Block, "script:33:x.php"), []string{"gate: block script:33:x.php", "Postfix's local mail /local: script:33:x.php"}},
+		{decision(rules.Hold, "script:/home/u/x.php"), []string{"gate: hold script:/home/u/x.php", away + ": " + scriptKey("/home/u/x.php")}},
+	} {
+		if diff := cmp.Diff(x.Plan(row.d), row.want); diff != "" {
+			t.Errorf("%v %s (-got +want):\n%s", row.d.Action, row.d.Subject, diff)
+		}
+	}
+}
+
 // A table that holds throttled accounts is written for them; another one is not
 // their business, whatever becomes of it.
 func TestThrottlesInTables(t *testing.T) {

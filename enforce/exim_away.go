@@ -90,6 +90,12 @@ func (t *EximAway) answer(e Entry, local bool) string {
 	return word + " " + cmp.Or(line(e.Text, 200), e.Action.String())
 }
 
+// Keys are what Exim will look for when the account of an entry sends.
+func (t *EximAway) Keys(e Entry) ([]string, error) {
+	clients, local, err := t.keys(e)
+	return append(clients, local...), err
+}
+
 // keys are what Exim will look for when the account of an entry sends as a
 // client, and as a local program.
 func (t *EximAway) keys(e Entry) (clients, local []string, err error) {

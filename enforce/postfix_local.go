@@ -73,7 +73,7 @@ func (t *PostfixLocal) rows(entries []Entry) (rows []row, err error) {
 		if e.Action < t.Least() {
 			continue
 		}
-		keys, err := t.keys(e)
+		keys, err := t.Keys(e)
 		left = append(left, leave(e, err))
 		for _, key := range keys {
 			if e.Action > strength[key] {
@@ -87,8 +87,8 @@ func (t *PostfixLocal) rows(entries []Entry) (rows []row, err error) {
 	return sorted(rows), errors.Join(left...)
 }
 
-// keys are what Postfix will look for when the account of an entry sends.
-func (t *PostfixLocal) keys(e Entry) (keys []string, err error) {
+// Keys are what Postfix will look for when the account of an entry sends.
+func (t *PostfixLocal) Keys(e Entry) (keys []string, err error) {
 	names, err := systemUsers(e, t.Shared)
 	left := []error{err}
 	for _, name := range names {
