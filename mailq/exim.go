@@ -49,7 +49,7 @@ func (p *Parser) eximMessage(ev *Event, n *instance, pid uint64, id, b []byte) b
 	if rest, ok := bytes.CutPrefix(b, []byte("<= ")); ok {
 		return p.eximArrival(ev, n, pid, key, id, rest)
 	}
-	o := p.open.byKey[key]
+	o := p.open.byKey.get(key)
 	if len(b) > 3 && b[2] == ' ' {
 		kind := Unknown
 		switch string(b[:2]) {
@@ -371,7 +371,7 @@ func (p *Parser) eximArrival(ev *Event, n *instance, pid, key uint64, id, b []by
 	if a.sender == nil {
 		return false
 	}
-	o := p.open.byKey[key]
+	o := p.open.byKey.get(key)
 	if o == nil || o.is(isSubmitted) { // else it was delivered by cutthrough first
 		o = p.begin(n, key, id)
 	}

@@ -190,7 +190,7 @@ func (q *hostQueue) idlest() *open {
 
 // messages is every open message, by key.
 type messages struct {
-	byKey     map[uint64]*open
+	byKey     index
 	hosts     []*hostQueue
 	byHost    map[string]*hostQueue
 	others    hostQueue // of hosts beyond maxQueues
@@ -237,13 +237,10 @@ func (m *messages) forget(kept *hostQueue) {
 // start opens a message of a host under key, in place of any that had it: a queue id
 // is only given again when its message is gone.
 func (m *messages) start(key uint64, q *hostQueue) *open {
-	if old, ok := m.byKey[key]; ok {
+	if old := m.byKey.get(key); old != nil {
 		m.end(old)
 	}
-	if m.byKey == nil {
-		m.byKey = make(map[uint64]*open)
-	}
-	for len(m.byKey) >= m.max && m.evict() {
+	for m.byKey.n >= m.max && m.evict() {
 	}
 	var o *open
 	if n := len(m.free); n > 0 {
@@ -252,7 +249,7 @@ func (m *messages) start(key uint64, q *hostQueue) *open {
 		o = new(open)
 	}
 	o.key, o.queue = key, q
-	m.byKey[key] = o
+	m.byKey.put(key, o)
 	q.fresh.push(o)
 	return o
 }
@@ -279,7 +276,7 @@ func (m *messages) evict() bool {
 // end forgets a message.
 func (m *messages) end(o *open) {
 	o.queue.listOf(o).cut(o)
-	delete(m.byKey, o.key)
+	m.byKey.drop(o.key)
 	if o.is(isStored) {
 		m.gone = append(m.gone, o.key)
 	}
@@ -319,16 +316,16 @@ func (m *messages) mark(o *open, set, clear openFlags) {
 
 // rename moves o to another key.
 func (m *messages) rename(o *open, key uint64, n *instance) {
-	delete(m.byKey, o.key)
+	m.byKey.drop(o.key)
 	if o.is(isStored) {
 		m.gone = append(m.gone, o.key)
 	}
-	if old, ok := m.byKey[key]; ok {
+	if old := m.byKey.get(key); old != nil {
 		m.end(old)
 	}
 	o.key, o.instance = key, n.name
 	o.flags &^= isDirty | isStored
-	m.byKey[key] = o
+	m.byKey.put(key, o)
 	m.changed(o)
 }
 
@@ -419,7 +416,7 @@ type QueuedMessage struct {
 // Queued yields the accepted messages that have not left the queue, in no
 // order, until yield returns false.
 func (p *Parser) Queued(yield func(QueuedMessage) bool) {
-	for _, o := range p.open.byKey {
+	for o := range p.open.byKey.all() {
 		if !o.is(isSubmitted | isHeld) {
 			continue
 		}

@@ -33,7 +33,7 @@ func (p *Parser) anywhere(name, id string) *open {
 			continue
 		}
 		for _, n := range h.instances {
-			if o, ok := p.open.byKey[p.key(n, []byte(id))]; ok {
+			if o := p.open.byKey.get(p.key(n, []byte(id))); o != nil {
 				return o
 			}
 		}

@@ -3,6 +3,7 @@ package mailq
 import (
 	"bytes"
 	"encoding/binary"
+	"hash/maphash"
 	"math/bits"
 	"net/netip"
 	"strings"
@@ -75,7 +76,7 @@ const maxLine = 64 << 10
 // Stats returns the counts so far.
 func (p *Parser) Stats() ParserStats {
 	s := p.stats
-	s.Open, s.Evicted = len(p.open.byKey), p.open.evicted
+	s.Open, s.Evicted = p.open.byKey.n, p.open.evicted
 	return s
 }
 
@@ -490,7 +491,8 @@ func (p *Parser) login(name []byte) Account {
 	if a, ok := p.logins.find(name); ok {
 		return a
 	}
-	return p.logins.keep(name, p.Directory.Canonical(string(name)))
+	text := string(name)
+	return p.logins.keep(text, p.Directory.Canonical(text))
 }
 
 // mailbox returns the account whose mailbox an address is; "" for what is no address.
@@ -526,7 +528,7 @@ func (p *Parser) address(addr []byte, account Account) string {
 	if w, ok := p.words.find(addr); ok {
 		return w
 	}
-	return p.words.keep(addr, lowerDomain(addr))
+	return p.words.keep(string(addr), lowerDomain(addr))
 }
 
 func lowerDomain(addr []byte) string {
@@ -560,7 +562,11 @@ func (p *Parser) word(b []byte) string {
 	if w, ok := p.words.find(b); ok {
 		return w
 	}
-	return p.words.keep(b, clean(b, 255))
+	w := clean(b, 255)
+	if w == string(b) {
+		return p.words.keep(w, w)
+	}
+	return p.words.keep(string(b), w)
 }
 
 // lost reads the notices of rsyslog and journald that lines did not reach the
@@ -598,45 +604,69 @@ func leadingNumber(b []byte) (n int64) {
 	return n
 }
 
-// A table interns outside text. It is emptied when it is full.
+// A table interns outside text: a hash table with open addressing, which unlike a
+// map keeps the hash beside the text. It is emptied when it is full.
 type table[V any] struct {
-	m    map[string]interned[V]
-	near []interned[V] // found lately, each where its text leads: a map is slower
+	seed  maphash.Seed  // of hashes that no stranger can foresee
+	slots []interned[V] // a power of two, at most half of them in use
+	n     int
 }
 
 // An interned is one entry of a table.
 type interned[V any] struct {
+	hash  uint64 // 0: the slot is empty
 	text  string
 	value V
 }
 
 const (
-	maxTable  = 1 << 16
-	nearTable = 1 << 11
+	maxTable   = 1 << 16
+	firstTable = 1 << 9
 )
 
 func (t *table[V]) find(text []byte) (v V, ok bool) {
-	if t.m == nil {
+	if t.n == 0 {
 		return v, false
 	}
-	near := &t.near[place(text)%nearTable]
-	if near.text == string(text) && near.text != "" {
-		return near.value, true
+	if e := t.slot(maphash.Bytes(t.seed, text)|1, text); e.hash != 0 {
+		return e.value, true
 	}
-	e, ok := t.m[string(text)]
-	if ok {
-		*near = e
-	}
-	return e.value, ok
+	return v, false
 }
 
-func (t *table[V]) keep(text []byte, v V) V {
-	if t.m == nil || len(t.m) >= maxTable {
-		*t = table[V]{m: make(map[string]interned[V]), near: make([]interned[V], nearTable)}
+// slot is where a text is, or would go.
+func (t *table[V]) slot(hash uint64, text []byte) *interned[V] {
+	mask := uint64(len(t.slots) - 1)
+	for at := hash >> 32; ; at++ {
+		e := &t.slots[at&mask]
+		if e.hash == 0 || e.hash == hash && e.text == string(text) {
+			return e
+		}
 	}
-	e := interned[V]{string(text), v}
-	t.m[e.text] = e
+}
+
+// keep adds a text that is not in the table.
+func (t *table[V]) keep(text string, v V) V {
+	switch {
+	case t.n == 0, t.n >= maxTable:
+		*t = table[V]{seed: maphash.MakeSeed(), slots: make([]interned[V], firstTable)}
+	case 2*t.n >= len(t.slots):
+		t.grow()
+	}
+	hash := maphash.String(t.seed, text) | 1
+	*t.slot(hash, []byte(text)) = interned[V]{hash, text, v}
+	t.n++
 	return v
+}
+
+func (t *table[V]) grow() {
+	old := t.slots
+	t.slots = make([]interned[V], 2*len(old))
+	for i := range old {
+		if e := &old[i]; e.hash != 0 {
+			*t.slot(e.hash, []byte(e.text)) = *e
+		}
+	}
 }
 
 // place says where a text may be found: a weak hash of its ends and its middle.

@@ -121,15 +121,15 @@ func cutQueueID(b []byte) (id, rest []byte, ok bool) {
 // found under one name is looked for under the others that can be meant.
 func (p *Parser) find(n *instance, id []byte) *open {
 	key := p.key(n, id)
-	if o, ok := p.open.byKey[key]; ok {
+	if o := p.open.byKey.get(key); o != nil {
 		return o
 	}
 	for _, other := range p.host.instances {
 		if other == n || n.manages && other.manages {
 			continue
 		}
-		o, ok := p.open.byKey[p.key(other, id)]
-		if !ok {
+		o := p.open.byKey.get(p.key(other, id))
+		if o == nil {
 			continue
 		}
 		if n.manages { // from now on under the name of its queue
@@ -602,7 +602,7 @@ func (p *Parser) recognise(o *open) {
 		}
 		o.fallback, o.account = o.account, ""
 	}
-	if parent, ok := p.open.byKey[f.key]; ok && parent.message == f.message {
+	if parent := p.open.byKey.get(f.key); parent != nil && parent.message == f.message {
 		p.rejoin(o, parent)
 		return
 	}
@@ -1046,7 +1046,7 @@ func (p *Parser) broughtBack(n *instance, o *open, text []byte) bool {
 	child := p.find(n, id)
 	if child == nil {
 		for _, other := range p.host.instances { // the filter's way back may be another instance's
-			if child = p.open.byKey[p.key(other, id)]; child != nil || p.recent.has(p.key(other, id)) {
+			if child = p.open.byKey.get(p.key(other, id)); child != nil || p.recent.has(p.key(other, id)) {
 				break
 			}
 		}

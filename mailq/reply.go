@@ -75,7 +75,7 @@ func (p *Parser) relay(text []byte) relay {
 	if len(name) > 0 && len(name) <= 255 {
 		r.provider = providerOf(name)
 	}
-	return p.relays.keep(text, r)
+	return p.relays.keep(string(text), r)
 }
 
 // isFilter reports whether a relay can be a filter of ours.

@@ -137,7 +137,7 @@ func TestManyHostsWithMessages(t *testing.T) {
 	if n := len(p.open.hosts); n > maxQueues+1 {
 		t.Errorf("%d hosts are remembered", n)
 	}
-	last := p.open.byKey[p.key(p.host.instances[0], []byte(id1))]
+	last := p.open.byKey.get(p.key(p.host.instances[0], []byte(id1)))
 	if last == nil || last.host != "h9999" {
 		t.Errorf("the last message is %+v", last)
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 )
@@ -18,20 +17,20 @@ func (p *Parser) Changed(yield func(key uint64, state []byte)) {
 	m := &p.open
 	if !m.track {
 		m.track = true
-		for _, o := range m.byKey {
+		for o := range m.byKey.all() {
 			m.changed(o)
 		}
 	}
 	for _, key := range m.gone {
-		if _, ok := m.byKey[key]; !ok {
+		if m.byKey.get(key) == nil {
 			yield(key, nil)
 		}
 	}
 	m.gone = m.gone[:0]
 	var buf []byte
 	for _, key := range m.dirty {
-		o, ok := m.byKey[key]
-		if !ok || !o.is(isDirty) {
+		o := m.byKey.get(key)
+		if o == nil || !o.is(isDirty) {
 			continue // ended, or told already
 		}
 		o.flags = o.flags&^isDirty | isStored
@@ -211,7 +210,7 @@ func (r *stateReader) word() string {
 // order sorts the messages by use, after some were restored in any order.
 func (m *messages) order() {
 	m.unordered = false
-	all := slices.SortedFunc(maps.Values(m.byKey), func(a, b *open) int {
+	all := slices.SortedFunc(m.byKey.all(), func(a, b *open) int {
 		return cmp.Or(cmp.Compare(a.last, b.last), cmp.Compare(a.key, b.key))
 	})
 	for _, q := range m.hosts {
