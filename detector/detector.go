@@ -74,6 +74,7 @@ type Detector struct {
 	lost     lost
 	queue    queues
 	stats    Stats
+	ahead    outlook
 
 	before struct { // what the account at hand said before the event
 		speak [families]said
@@ -170,6 +171,9 @@ func (d *Detector) guessed(ev *mailq.Event, now int64) {
 
 // account returns the account's state, made if there is room.
 func (d *Detector) account(name mailq.Account, now int64) *account {
+	if a := d.ahead.find(name); a != nil {
+		return a
+	}
 	if a := d.accounts[name]; a != nil {
 		return a
 	}

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/vedetta-watch/vedetta/detector"
 	"github.com/vedetta-watch/vedetta/internal/config"
 	"github.com/vedetta-watch/vedetta/mailq"
 	"github.com/vedetta-watch/vedetta/rules"
@@ -198,6 +199,9 @@ func (r *replay) progress() {
 func (r *replay) observe(events []mailq.Event) error {
 	for i := range events {
 		ev := &events[i]
+		if i%detector.ExpectMost == 0 {
+			r.judge.detector.Expect(events[i:])
+		}
 		if r.first.IsZero() {
 			r.first = ev.Time
 		}
