@@ -8,7 +8,7 @@ package detector
 //
 // It is kept in pages so that only what changed has to be saved.
 type everyone struct {
-	gen   [2][]uint64 // gen[0] is the current one
+	gen   [2][]uint64 // gen[0] is the current one; gen[1] is nil before there was another
 	n     uint32
 	size  uint32
 	dirty []bool // by page; generation 1 continues after generation 0
@@ -28,7 +28,7 @@ const pageWords = 256
 func newEveryone(size int) *everyone {
 	words := (max(size, 1024)*16/64 + pageWords - 1) / pageWords * pageWords
 	e := &everyone{
-		gen:   [2][]uint64{make([]uint64, words), make([]uint64, words)},
+		gen:   [2][]uint64{make([]uint64, words)},
 		size:  uint32(words * 64 / 16),
 		dirty: make([]bool, 2*words/pageWords),
 	}
@@ -40,7 +40,7 @@ func newEveryone(size int) *everyone {
 
 func (e *everyone) has(h uint64) bool {
 	line, mask := e.place(h)
-	return covers(e.gen[0][line:line+8], mask) || covers(e.gen[1][line:line+8], mask)
+	return covers(e.gen[0][line:line+8], mask) || e.gen[1] != nil && covers(e.gen[1][line:line+8], mask)
 }
 
 // add remembers h. It costs nothing when h is in the current generation.
@@ -85,7 +85,7 @@ func covers(words []uint64, mask uint64) bool {
 }
 
 func (e *everyone) rotate() {
-	e.gen[0], e.gen[1] = e.gen[1], e.gen[0]
+	e.gen[0], e.gen[1] = e.former(), e.gen[0]
 	clear(e.gen[0])
 	e.n = 0
 	for p := range e.dirty {
@@ -93,11 +93,22 @@ func (e *everyone) rotate() {
 	}
 }
 
+// former returns the generation before, made if need be.
+func (e *everyone) former() []uint64 {
+	if e.gen[1] == nil {
+		e.gen[1] = make([]uint64, len(e.gen[0]))
+	}
+	return e.gen[1]
+}
+
 // page returns the words of page p.
 func (e *everyone) page(p uint32) []uint64 {
 	per := uint32(len(e.gen[0]) / pageWords)
 	at := p % per * pageWords
-	return e.gen[p/per][at : at+pageWords]
+	if p >= per {
+		return e.former()[at : at+pageWords]
+	}
+	return e.gen[0][at : at+pageWords]
 }
 
 // pages is how many there are.
