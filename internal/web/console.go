@@ -9,6 +9,7 @@ import (
 	"html/template"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -25,17 +26,16 @@ import (
 //go:embed console
 var files embed.FS
 
-// pages are the templates, each within layout.html, by name.
-var pages = parsePages("sign-in", "lists", "history", "trouble")
-
-func parsePages(names ...string) map[string]*template.Template {
+// pages are the templates, each within layout.html, by name. They are read when the
+// first page is asked for, as most commands show none.
+var pages = sync.OnceValue(func() map[string]*template.Template {
 	all := map[string]*template.Template{}
-	for _, name := range names {
+	for _, name := range []string{"sign-in", "lists", "history", "trouble"} {
 		page := template.New("layout.html").Funcs(template.FuncMap{"count": count})
 		all[name] = template.Must(page.ParseFS(files, "console/layout.html", "console/"+name+".html"))
 	}
 	return all
-}
+})
 
 // style is the style sheet, and styleAddress where it is: another one has
 // another address.
@@ -108,7 +108,7 @@ type pageView struct {
 func (s *Server) page(w http.ResponseWriter, r *http.Request, code int, name, title string, body any) {
 	now := time.Now()
 	var out bytes.Buffer
-	err := pages[name].ExecuteTemplate(&out, "layout.html", pageView{name, title, styleAddress, userOf(r), moment{now, now}, body})
+	err := pages()[name].ExecuteTemplate(&out, "layout.html", pageView{name, title, styleAddress, userOf(r), moment{now, now}, body})
 	if err != nil {
 		s.Log.Error("page not made", "page", name, "err", err)
 		http.Error(w, "The page cannot be shown; the log of the service says why.", http.StatusInternalServerError)
