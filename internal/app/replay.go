@@ -60,8 +60,8 @@ type replayStep struct {
 // time. It acts on nothing, and keeps nothing unless it is to learn.
 func Replay(ctx context.Context, o ReplayOptions) error {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	go rules.Shipped() // which takes as long as all the rest until the first line
 	useHugePages(replayHeap)
+	go rules.Shipped() // which takes as long as all the rest until the first line
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(replayHeap))
 	o.Config.Mode = config.ModeEnforce // what would have been done
 	aliases, err := loadAliases(ctx, o.Config.Accounts.Aliases)
