@@ -191,6 +191,16 @@ func newService(ctx context.Context, c config.Config, db *store.DB, o Options) (
 
 // newJudge builds what serve and replay have in common.
 func newJudge(c config.Config, dir *directory, now time.Time) (*judge, error) {
+	j, err := newJudgeWithoutRules(c, dir, now)
+	if err != nil {
+		return nil, err
+	}
+	j.policy.Set, err = readRules(c)
+	return j, err
+}
+
+// newJudgeWithoutRules is newJudge for who sets the judge's rules, or its lacks.
+func newJudgeWithoutRules(c config.Config, dir *directory, now time.Time) (*judge, error) {
 	location, err := time.LoadLocation(zoneOf(c))
 	if err != nil {
 		return nil, err
@@ -203,17 +213,12 @@ func newJudge(c config.Config, dir *directory, now time.Time) (*judge, error) {
 	if len(where.files()) > 0 {
 		settings.Locate = where.Locate
 	}
-	j := &judge{
+	return &judge{
 		parser:   &mailq.Parser{Directory: dir.Load(), Location: location, Now: now},
 		detector: detector.New(settings, dir),
 		places:   where,
 		policy:   &rules.Policy{Mode: mode, Exempt: c.Accounts.Exempt},
-	}
-	if err := CheckRules(c); err != nil {
-		return nil, err
-	}
-	j.policy.Set, err = loadRules(c.Rules.Dir)
-	return j, err
+	}, nil
 }
 
 // zoneOf is the zone of stamps that name none. One parser joins all logs, so
@@ -225,6 +230,14 @@ func zoneOf(c config.Config) string {
 		}
 	}
 	return "Local"
+}
+
+// readRules is the rules by which a configuration decides.
+func readRules(c config.Config) (*rules.Set, error) {
+	if err := CheckRules(c); err != nil {
+		return nil, err
+	}
+	return loadRules(c.Rules.Dir)
 }
 
 // loadRules is the shipped set, with an operator's own files over it.

@@ -18,6 +18,7 @@ type judge struct {
 	parser   *mailq.Parser
 	detector *detector.Detector
 	policy   *rules.Policy
+	lacks    func() (*rules.Set, error) // the rules of policy, which are still being read; nil: it has them
 	places   *places
 	risk     *detector.ListingRisk // nil: not watched
 	traps    []string              // spam traps, for the risk
@@ -114,6 +115,13 @@ func (j *judge) endangers(ev *mailq.Event) (steps []step) {
 
 // finding decides about f and says whether that is a new step.
 func (j *judge) finding(f rules.Finding) (step, bool) {
+	if j.lacks != nil {
+		set, err := j.lacks()
+		if err != nil {
+			return step{}, false
+		}
+		j.policy.Set, j.lacks = set, nil
+	}
 	f.Backlog = f.Time.Before(j.stale)
 	d, ok := j.policy.Decide(f)
 	if !ok || !j.higher(d) {

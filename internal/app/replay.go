@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -61,19 +62,23 @@ type replayStep struct {
 func Replay(ctx context.Context, o ReplayOptions) error {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	useHugePages(replayHeap)
-	go rules.Shipped() // which takes as long as all the rest until the first line
-	defer debug.SetMemoryLimit(debug.SetMemoryLimit(replayHeap))
 	o.Config.Mode = config.ModeEnforce // what would have been done
+	// The rules take longer than all the rest until the first line, and are not
+	// needed before the first finding.
+	read := sync.OnceValues(func() (*rules.Set, error) { return readRules(o.Config) })
+	go read()
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(replayHeap))
 	aliases, err := loadAliases(ctx, o.Config.Accounts.Aliases)
 	if err != nil {
 		return err
 	}
 	dir := &directory{}
 	dir.set(buildDirectory(o.Config.Accounts, aliases))
-	j, err := newJudge(o.Config, dir, o.Now)
+	j, err := newJudgeWithoutRules(o.Config, dir, o.Now)
 	if err != nil {
 		return err
 	}
+	j.lacks = read
 	if err := j.places.load(); err != nil {
 		return fmt.Errorf("geoip: %w", err)
 	}
@@ -139,6 +144,12 @@ func (r *replay) run(ctx context.Context) error {
 		judged <- batch[:0]
 	}
 	g, ctx := errgroup.WithContext(ctx)
+	if read := r.judge.lacks; read != nil {
+		g.Go(func() error {
+			_, err := read()
+			return err
+		})
+	}
 	g.Go(func() error {
 		defer close(parsed)
 		return r.parse(ctx, parsed, judged)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -129,6 +130,21 @@ func TestReplayOfTheDemo(t *testing.T) {
 	o.Out = &again
 	if err := Replay(t.Context(), o); err != nil || again.String() != out.String() {
 		t.Errorf("the same log again gives other steps (%v)", err)
+	}
+}
+
+// The rules are read beside the log; a mistake in them ends the replay, and
+// nothing is told by other rules.
+func TestReplayByBrokenRules(t *testing.T) {
+	path := write(t, "mail.log", demoLog)
+	o := ReplayOptions{Config: config.Default(), Paths: []string{path}, JSON: true, Out: new(bytes.Buffer), Err: io.Discard, Now: time.Now()}
+	o.Config.Rules.Dir = filepath.Dir(write(t, "own.yml", "rules:\n  - nam: x\n"))
+	err := Replay(t.Context(), o)
+	if err == nil || !strings.Contains(err.Error(), `own.yml:2: a rule has no field "nam"`) {
+		t.Errorf("error = %v", err)
+	}
+	if out := o.Out.(*bytes.Buffer); out.Len() > 0 {
+		t.Errorf("told %s", out)
 	}
 }
 
