@@ -92,6 +92,7 @@ func Run(ctx context.Context, o Options) (Result, error) {
 			}
 		}
 	}
+	r.Total, r.Honest = r.total(), r.wrongs()
 	if o.Listing != nil {
 		race := o.Listing.race(stops)
 		r.Race = &race

@@ -243,6 +243,45 @@ func TestOddSenders(t *testing.T) {
 	}
 }
 
+// The totals are the sums of the tables, with the styles that fall short by name and
+// the exact bounds.
+func TestTotals(t *testing.T) {
+	r := Result{MailboxDays: 3000, Systems: []System{{Name: "Vedetta", Wrong: Wrong{Throttled: 3}, Styles: []Style{
+		{Name: "quick", Trials: 1000, Stopped: 1000}, {Name: "nearly", Trials: 100, Stopped: 99}, {Name: "slow", Trials: 100, Stopped: 98}, {Name: "nobody's", Trials: 0},
+	}}}, Odd: []Odd{
+		{Days: 400, Wrong: Wrong{Throttled: 1}, FirstDays: 10, First: Wrong{Throttled: 2}},
+		{Days: 100, Wrong: Wrong{Held: 2, Blocked: 1}, FirstDays: 10},
+	}}
+	r.Total, r.Honest = r.total(), r.wrongs()
+	if got := r.Total; got.Injected != 1200 || got.Stopped != 1197 || got.Percent != 99.75 || got.AtLeast != 99.354 || len(got.Below) != 1 || got.Below[0].Name != "slow" {
+		t.Errorf("%+v", got)
+	}
+	for i, want := range []struct {
+		days      int
+		throttled Rate
+		held      Rate
+		blocked   Rate
+	}{
+		{3000, Rate{1, 2.585}, Rate{0, .999}, Rate{0, .999}},
+		{500, Rate{2, 9.488}, Rate{4, 12.592}, Rate{2, 9.488}},
+		{20, Rate{100, 314.79}, Rate{0, 149.787}, Rate{0, 149.787}},
+	} {
+		got := r.Honest[i]
+		if got.Days != want.days || got.Rates.Throttled != want.throttled || got.Rates.Held != want.held || got.Rates.Blocked != want.blocked {
+			t.Errorf("%s: %+v, want %+v", got.Who, got, want)
+		}
+	}
+	var out bytes.Buffer
+	if err := r.printTotals(&out); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"1200 hijacks injected, 1197 stopped, 99.75 %", "below 99 %: slow, 98 of 100", "2.000 (9.488)"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in\n%s", want, out.String())
+		}
+	}
+}
+
 // The picture is well-formed and has a mark for each fixed rule.
 func TestPicture(t *testing.T) {
 	r, err := Run(t.Context(), options(office(45)))

@@ -22,6 +22,8 @@ type Result struct {
 	Trials      int                  `json:"trials"`       // of each style; less where a style asks for certain victims
 	Seed        uint64               `json:"seed"`
 	Systems     []System             `json:"systems"`        // Vedetta first
+	Total       Total                `json:"total"`          // of the hijacks, all styles together
+	Honest      []Wrongs             `json:"honest"`         // what Vedetta did to all of them
 	Stopped     []Case               `json:"stopped"`        // honest accounts that Vedetta held or blocked, the first 100
 	Odd         []Odd                `json:"odd"`            // honest but odd senders
 	Calibration detector.Calibration `json:"calibration"`    // where the traffic's own days put the thresholds
@@ -245,6 +247,9 @@ func (r Result) Print(out io.Writer) error {
 		fmt.Fprintf(out, "\na hold came to be at %.1f (as shipped 12), for %g wrong in 100,000 mailbox-days\n", k.Hold, k.Target)
 	}
 	r.printOdd(out)
+	if err := r.printTotals(out); err != nil {
+		return err
+	}
 	for i, c := range r.Stopped {
 		if i == 0 {
 			fmt.Fprint(out, "\nhonest accounts that were stopped\n")
