@@ -434,6 +434,7 @@ func (d *Detector) submitted(a *account, ev *mailq.Event, now int64) {
 	if since(a.nov.lastMsg, now) > calm && a.ep.speak[familyNovelty].score() < speaks {
 		a.nov.before = a.nov.standing
 	}
+	a.nov.leak(now)
 	a.nov.lastMsg = seconds(now)
 	d.addressed(a, m, ev.New, now)
 }

@@ -526,3 +526,62 @@ func TestWhyShowsTheSteps(t *testing.T) {
 		t.Errorf("%d accounts, want 10", n)
 	}
 }
+
+// A hijacker who sends one message in two hours is found among the mail of an owner
+// who sends twice as many, and writes to somebody new each day himself.
+func TestSlowHijackAmidMail(t *testing.T) {
+	w := newWorld(t, nil)
+	w.office(10, 30)
+	busy, n := mailq.Account("busy@office.test"), 0
+	own := func(at time.Time, k int) {
+		to := fmt.Sprintf("contact%d@client.test", recipientHash(uint64(k))%40)
+		if k%24 == 20 {
+			to = fmt.Sprintf("new%d@elsewhere.test", k)
+		}
+		w.send(busy, at, mail{to: []string{to}, client: "10.1.99.5"})
+	}
+	for h := range 60 * 24 {
+		at := monday.Add(time.Duration(h) * time.Hour)
+		if of := h % 24; of >= 8 && of < 20 {
+			own(at, 2*h)
+			own(at.Add(20*time.Minute), 2*h+1)
+		}
+		if h < 50*24 {
+			continue
+		}
+		if worst := w.worst(busy); n == 0 && worst > observed {
+			t.Fatalf("the owner comes to level %d: %s", worst, short(w.last(busy).Evidence))
+		}
+		if h%2 == 0 {
+			w.burst(busy, at.Add(40*time.Minute), time.Minute, 1, blocked, mail{client: "10.1.99.5"})
+			n++
+		}
+		if w.worst(busy) >= held {
+			break
+		}
+	}
+	if w.worst(busy) < held || n > 40 {
+		t.Errorf("%d messages came to level %d", n, w.worst(busy))
+	}
+}
+
+// A contact form writes to its owner and to whoever filled it in: half of its
+// recipients are strangers. When it is abused their number says so.
+func TestContactFormAbused(t *testing.T) {
+	w := newWorld(t, nil)
+	w.office(10, 30)
+	form := mailq.Account("script:/home/u/public_html/contact.php")
+	for i := range 200 {
+		at := monday.Add(time.Duration(i) * 4 * time.Hour)
+		w.send(form, at, mail{to: []string{"owner@shop.test"}, script: "/home/u/public_html/contact.php"})
+		w.send(form, at.Add(time.Second), mail{to: []string{fmt.Sprintf("visitor%d@mail%d.test", i, i%9)}, script: "/home/u/public_html/contact.php"})
+	}
+	if worst := w.worst(form); worst > observed {
+		t.Errorf("its ordinary days come to level %d", worst)
+	}
+	w.forget()
+	n := w.burst(form, monday.AddDate(0, 0, 34), time.Second, 100, held, mail{script: "/home/u/public_html/contact.php"})
+	if n == 0 || n > 30 {
+		t.Errorf("held after %d messages, want at most 30", n)
+	}
+}

@@ -13,7 +13,7 @@ import (
 type reach struct {
 	seen   [2][2]uint64 // by recipient; of this half hour and the one before
 	half   uint32       // number of the half hour
-	record float32      // most in an hour, halved in 60 days
+	record float32      // most in an hour, halved in recordLife
 	at     uint32       // of the record, in seconds
 }
 
@@ -24,7 +24,7 @@ const (
 	fanOver     = 1.5  // nor below so many times the record
 	fanFirst    = 4.0  // what being just above both says
 	fanoutTop   = 9.5
-	recordLife  = 60 * day
+	recordLife  = 180 * day // a month-end's is still most of one a month later
 )
 
 // to counts a recipient. It gives 0 if it is none other than before, and else

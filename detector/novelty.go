@@ -12,7 +12,8 @@ import (
 // strangers; its owner to the people he has written to before.
 //
 // Each recipient adds ln(P(seen | hijacked) / P(seen | owner)) to two charts: one
-// that is reset after six idle hours, and a slow one that lasts for weeks.
+// that is reset after six idle hours, and a slow one that lasts for weeks and
+// takes the hijacker's mail for a part of the account's.
 // What the owner would do is his own past (a share of new recipients,
 // measured against what accounts of the same age do); what is new to
 // him may still be known to others of the installation, which is
@@ -57,7 +58,12 @@ const (
 	creditEach    = .125        // … and this more for each message of a series to others …
 	creditFor     = 30 * minute // … without a pause of this
 	slowIdle      = 14 * day
-	slowExtra     = 4.0 // the slow chart speaks when it is this much higher
+	slowExtra     = 4.0  // the slow chart speaks when it is this much higher
+	slowLeak      = 1.0  // what it loses in a day: ordinary weeks have some strangers too
+	mixedPart     = .4   // of a hijacked account's mail, the share that a slow hijacker sends
+	mixedMost     = .6   // an account with a larger share of new recipients is judged as if all were his, …
+	mixedAge      = 64   // messages of which an account is known well enough
+	mixedOwn      = 1.25 // … and so is one with so many times the new recipients of others
 	noveltyTop    = 24.0
 	halfLife      = 30 * day
 )
@@ -210,6 +216,13 @@ func (d *Detector) unseen(a *account, to *mailq.Recipient, above bool) (says flo
 	return log((1 - spamUnseen) / (1 - own)), false
 }
 
+// leak takes from the slow chart what it loses until now.
+func (n *novelty) leak(now int64) {
+	if n.slow.s > 0 {
+		n.slow.s = max(0, n.slow.s-slowLeak*float32(since(n.lastMsg, now))/float32(day))
+	}
+}
+
 // weigh puts what the message's recipients say by now into the charts.
 func (d *Detector) weigh(a *account, m *message, now int64) {
 	top := float32(messageMax)
@@ -223,11 +236,40 @@ func (d *Detector) weigh(a *account, m *message, now int64) {
 	n := &a.nov
 	most, least := a.convincing(), -credit-creditEach*a.series.now[seriesHour]
 	m.fast += n.fast.move(x-m.fast, least, most, now)
+	x = temper * min(max(m.sum-a.mixed(m, a.newShare(&d.fleet)), messageMin), top)
 	m.slow += n.slow.move(x-m.slow, least, most+slowExtra, now)
 	if n.fast.s > 0 {
 		a.begin(m, now)
 	}
 	a.say(familyNovelty, a.noveltyScore())
+}
+
+// mixed is how much less the recipients of m say in the slow chart. A slow hijacker's
+// messages are a part of the account's mail only, so who is known says less against
+// him than it would if all were his.
+func (a *account) mixed(m *message, share float32) float32 {
+	if !a.mayMix(share) {
+		return 0
+	}
+	hijacked := (1-mixedPart)*share + mixedPart*spamNew
+	less := float32(0)
+	if m.named > m.fresh {
+		less += float32(m.named-m.fresh) * (min(log((1-spamNew)/(1-share)), againMost) - log((1-hijacked)/(1-share)))
+	}
+	if m.fresh > 0 {
+		less += float32(m.fresh) * log(spamNew/hijacked)
+	}
+	return less
+}
+
+// mayMix reports whether somebody else's mail may be among the account's. Where more of
+// it goes to new people than of others' mail, or the account is hardly known, its share
+// of them may be taken for too small; and as many of them as on a day before are nothing
+// strange.
+func (a *account) mayMix(share float32) bool {
+	own, s := &a.nov.fresh, &a.series
+	return share < mixedMost && a.nov.age >= mixedAge && ownWeight+own.hits <= mixedOwn*(ownWeight+own.of) &&
+		s.now[strangersDay] > s.most(strangersDay, a.last)
 }
 
 func (a *account) noveltyScore() float32 {
@@ -236,7 +278,8 @@ func (a *account) noveltyScore() float32 {
 }
 
 // Of an account that writes to nobody twice each recipient is new, and nothing but
-// their number can be strange: more in an hour or a day than ever before by far.
+// their number can be strange: more in an hour or a day than ever before by far. So
+// with a program that writes to its owner and to somebody new each time.
 const (
 	strangersSays = 6.0 // just above the limit …
 	strangersMore = 6.0 // … and this much more each time they double
@@ -244,9 +287,9 @@ const (
 )
 
 // strangers is what the number of new recipients says of an account that writes to
-// nobody twice, and the tally that says it.
+// nobody twice or is a program's, and the tally that says it.
 func (a *account) strangers() (says float32, of tally) {
-	if a.surely() >= 0 || a.rate.days < seriesYoung {
+	if a.surely() >= 0 && a.class == people || a.rate.days < seriesYoung {
 		return 0, 0
 	}
 	s := &a.series

@@ -19,7 +19,7 @@ type series struct {
 // A seriesPast is what series an account has sent.
 type seriesPast struct {
 	peak   [tallies]float32 // most since the record was last kept
-	record [tallies]float32 // most ever, halved in recordLife
+	record [tallies]float32 // most ever, halved in recordLife or strangersLife
 	kept   uint32           // when, in seconds
 }
 
@@ -38,25 +38,29 @@ const (
 )
 
 var seriesOf = [tallies]struct {
-	span  span
-	most  uint8   // that one message counts
-	limit float32 // up to here nothing is strange …
-	over  float32 // … nor up to so many times the record
+	span      span
+	most      uint8   // that one message counts
+	limit     float32 // up to here nothing is strange …
+	over      float32 // … nor up to so many times the record, see series.limit
+	strangers tally   // those of its span
 }{
-	seriesHour:    {overHour, 1, 25, 1.5},
-	seriesDay:     {overDay, 1, 34, 1.5},
-	seriesCopies:  {overHour, copiesMost, 32, 1.5},
-	seriesCrowds:  {overHour, crowdMost, 36, 1.5},
-	strangersHour: {overHour, 0, 16, 4},
-	strangersDay:  {overDay, 0, 40, 3},
+	seriesHour:    {overHour, 1, 25, 1.5, strangersHour},
+	seriesDay:     {overDay, 1, 34, 1.5, strangersDay},
+	seriesCopies:  {overHour, copiesMost, 32, 1.5, strangersHour},
+	seriesCrowds:  {overHour, crowdMost, 36, 1.5, strangersHour},
+	strangersHour: {overHour, 0, 16, 4, strangersHour},
+	strangersDay:  {overDay, 0, 40, 3, strangersDay},
 }
 
 const (
-	copiesMost  = 5
-	crowdMost   = 20
-	seriesSays  = 9.2
-	seriesList  = 2 // of one that writes to nobody twice, as shops and newsletters do, a series has to be this much longer
-	seriesYoung = 5 // an account has a record once so many of its days are known
+	copiesMost    = 5
+	crowdMost     = 20
+	seriesSays    = 9.2
+	seriesVaries  = 3.0 // times the square root of a record, but …
+	seriesOver    = 1.3 // … at least so many times the record is nothing strange
+	seriesList    = 2   // of one that writes to nobody twice, as shops and newsletters do, a series has to be this much longer
+	seriesYoung   = 5   // an account has a record once so many of its days are known
+	strangersLife = 60 * day
 )
 
 // reached counts the nth recipient of a message that none before it in about
@@ -79,12 +83,18 @@ func (s *series) count(t tally, n float32) {
 	}
 }
 
-// most is the record as it counts today.
+// most is the record as it counts today. That of a series lasts as long as
+// [recordLife] says: who writes to his customers each month writes to a few more of them
+// each time.
 func (s *series) most(t tally, now int64) float32 {
 	if s.past == nil {
 		return 0
 	}
-	return s.past.record[t] * float32(math.Exp2(-float64(since(s.past.kept, now))/float64(recordLife)))
+	life := recordLife
+	if t >= strangersHour {
+		life = strangersLife
+	}
+	return s.past.record[t] * float32(math.Exp2(-float64(since(s.past.kept, now))/float64(life)))
 }
 
 // keep takes what there was since the last time into the record.
@@ -131,18 +141,34 @@ func (s *series) clear() {
 	s.drop()
 }
 
-// limit is the count up to which a tally is nothing strange.
+// limit is the count up to which a tally is nothing strange. Counts vary by their
+// square root, so a large record leaves less room above it than a small one. What
+// filled much of an hour may go faster the next time: the same invoices, with less of
+// a pause between them.
 func (s *series) limit(t tally, now int64) float32 {
-	return max(seriesOf[t].limit, seriesOf[t].over*s.most(t, now))
+	most, over := s.most(t, now), seriesOf[t].over
+	if t < strangersHour {
+		if ofDay := s.most(seriesDay, now); most < ofDay {
+			most = min(most+most*most/ofDay, ofDay)
+		}
+		over = min(max(1+seriesVaries/float32(math.Sqrt(float64(most))), seriesOver), over)
+	}
+	return max(seriesOf[t].limit, over*most)
 }
 
-// longest is the tally that is furthest above what it may come to.
-func (s *series) longest(now int64) (longest tally, times float32) {
+// longest is the tally that is furthest above what it may come to. What a list, which
+// writes to nobody twice, sends to people that it has written to before is no
+// part of its ordinary series, however long those may be.
+func (s *series) longest(list bool, now int64) (longest tally, times float32) {
 	for t := range strangersHour {
-		if s.now[t] <= seriesOf[t].limit {
+		n := s.now[t]
+		if n <= seriesOf[t].limit {
 			continue
 		}
-		if x := s.now[t] / s.limit(t, now); x > times {
+		if list {
+			n = max(n/seriesList, n-s.now[seriesOf[t].strangers])
+		}
+		if x := n / s.limit(t, now); x > times {
 			longest, times = t, x
 		}
 	}
@@ -154,11 +180,7 @@ func (a *account) seriesScore() float32 {
 	if a.rate.days < seriesYoung {
 		return 0
 	}
-	limit := float32(1)
-	if a.surely() < 0 {
-		limit = seriesList
-	}
-	if _, times := a.series.longest(a.last); times <= limit {
+	if _, times := a.series.longest(a.surely() < 0, a.last); times <= 1 {
 		return 0
 	}
 	return seriesSays
@@ -166,7 +188,7 @@ func (a *account) seriesScore() float32 {
 
 func (a *account) seriesText() string {
 	s := &a.series
-	t, _ := s.longest(a.last)
+	t, _ := s.longest(a.surely() < 0, a.last)
 	what := "messages, each to other people,"
 	switch t {
 	case seriesCopies:

@@ -102,6 +102,68 @@ func TestSeriesSparesShopsAndTheNew(t *testing.T) {
 	}
 }
 
+// What a shop sends to those who bought there is a series, although each of its order
+// mails goes to somebody else.
+func TestSeriesOfAShop(t *testing.T) {
+	for _, gap := range []time.Duration{time.Second, time.Minute, 10 * time.Minute} {
+		w := newWorld(t, nil)
+		w.office(10, 30)
+		shop, sent := mailq.Account("shop@store.test"), 0
+		for i := range 300 {
+			w.send(shop, monday.Add(time.Duration(i)*3*time.Hour), mail{to: []string{fmt.Sprintf("buyer%d@mail%d.test", i, i%30)}, client: "10.3.0.2"})
+		}
+		w.forget()
+		for i := range 60 {
+			w.send(shop, monday.AddDate(0, 0, 38).Add(time.Duration(i)*gap), mail{to: []string{fmt.Sprintf("buyer%d@mail%d.test", i*4, i*4%30)}, client: "10.3.0.2"})
+			if w.worst(shop) < throttled {
+				sent++
+			}
+		}
+		if worst := w.worst(shop); worst != throttled || sent > 40 {
+			t.Errorf("one each %v: level %d after all, %d before the throttle", gap, worst, sent)
+		}
+	}
+}
+
+// Who wrote to all his customers a month ago may write to some more of them, and
+// faster.
+func TestSeriesGrows(t *testing.T) {
+	w := newWorld(t, nil)
+	w.office(10, 20)
+	books := mailq.Account("books@office.test")
+	for i, to := range addresses("customer", 110) {
+		w.send(books, monday.AddDate(0, 0, i/5).Add(9*time.Hour+time.Duration(i)*time.Minute), mail{to: []string{to}, client: "10.1.1.5"})
+	}
+	customers, gap := 85, 40*time.Second
+	for month := range 3 {
+		w.forget()
+		for i, to := range addresses("customer", customers) {
+			w.send(books, monday.AddDate(0, month, 27).Add(10*time.Hour+time.Duration(i)*gap), mail{to: []string{to}, client: "10.1.1.5", subject: fmt.Sprintf("Invoice %d", i)})
+		}
+		if worst := w.worst(books); month > 0 && worst > observed {
+			t.Errorf("%d invoices, one each %v: level %d: %s", customers, gap, worst, short(w.last(books).Evidence))
+		}
+		customers, gap = customers*110/100, gap*2/3
+	}
+}
+
+// A large record leaves less room above it than a small one, and what filled the better
+// part of an hour may go faster.
+func TestSeriesLimit(t *testing.T) {
+	for _, c := range []struct{ hour, day, ofHour, ofDay float32 }{
+		{0, 0, 25, 34},
+		{10, 30, 25, 45},
+		{9, 100, 25, 130},
+		{50, 64, 83.2, 88},
+		{400, 400, 520, 520},
+	} {
+		s := series{past: &seriesPast{record: [tallies]float32{seriesHour: c.hour, seriesDay: c.day}}}
+		if ofHour, ofDay := s.limit(seriesHour, 0), s.limit(seriesDay, 0); max(ofHour-c.ofHour, c.ofHour-ofHour, ofDay-c.ofDay, c.ofDay-ofDay) > 5 {
+			t.Errorf("records of %v an hour and %v a day: up to %v and %v, want about %v and %v", c.hour, c.day, ofHour, ofDay, c.ofHour, c.ofDay)
+		}
+	}
+}
+
 // A series lifts the score to a throttle. To what is higher it adds nothing.
 func TestSeriesAddsToNothing(t *testing.T) {
 	for _, c := range []struct{ novelty, want float32 }{{0, seriesSays}, {3, seriesSays}, {9.1, seriesSays}, {15, 15}} {
