@@ -45,7 +45,7 @@ var seriesOf = [tallies]struct {
 	strangers tally   // those of its span
 }{
 	seriesHour:    {overHour, 1, 25, 1.5, strangersHour},
-	seriesDay:     {overDay, 1, 34, 1.5, strangersDay},
+	seriesDay:     {overDay, 1, 34, 1.2, strangersDay}, // days differ less than hours
 	seriesCopies:  {overHour, copiesMost, 32, 1.5, strangersHour},
 	seriesCrowds:  {overHour, crowdMost, 36, 1.5, strangersHour},
 	strangersHour: {overHour, 0, 16, 4, strangersHour},
