@@ -79,6 +79,29 @@ func TestPostfixHoldsLocalMail(t *testing.T) {
 	}
 }
 
+// A message that somebody forwards whole is not the mail of the script that it
+// is about: only the headers of the message itself count.
+func TestPostfixPassesWhatIsAttached(t *testing.T) {
+	table := &PostfixLocal{PostfixTable: PostfixTable{Path: filepath.Join(publicDir(t), "local_access"), Type: "hash"}}
+	b := bed.Start(t, bed.Options{Local: table.Path})
+	table.ConfigDir = b.Config
+	applyTable(t, table, Entry{Subject: "script:39:Form.php", Action: rules.Block, Text: "stopped"}, Entry{Subject: "user:games", Action: rules.Hold})
+	const stopped = "X-PHP-Originating-Script: 39:Form.php\nReceived: by mx1.hosting.test (Postfix, from userid 5)\n\tid 4XYZ; Thu, 1 Jan 2026 00:00:00 +0000 (UTC)\n"
+	const part = "--b\nContent-Type: message/rfc822\n\n" + stopped + "Subject: Spam\n\nBuy.\n--b\nContent-Type: text/plain\n" + stopped + "\nHello.\n--b--\n"
+	message := "Subject: Complaint\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n" + part
+	if err := b.SendmailText("irc", message, "abuse@shop.test", "r@ok.test"); err != nil {
+		t.Fatal(err)
+	}
+	held := func() bool {
+		queue, err := b.Postqueue()
+		return err == nil && slices.ContainsFunc(queue, func(q bed.Queued) bool { return q.Queue == "hold" })
+	}
+	b.Wait("the complaint", func() bool { return held() || len(b.Received(bed.OK)) > 0 })
+	if held() {
+		t.Error("a complaint with the script's mail attached is held")
+	}
+}
+
 // Every name is a key of its own, or none and named in the error.
 func TestPostfixLocalAndHostileNames(t *testing.T) {
 	config := postfixDir(t)

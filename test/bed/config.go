@@ -206,6 +206,8 @@ const (
 	localPickup = `  -o cleanup_service_name=vedetta
 vedetta unix n - n - 0 cleanup
   -o header_checks=$vedetta_local
+  -o mime_header_checks=
+  -o nested_header_checks=
 `
 )
 

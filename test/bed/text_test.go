@@ -31,6 +31,10 @@ func TestTextForOperators(t *testing.T) {
 			t.Errorf("docs/milter.md, %v, does not have\n%s", err, text)
 		}
 	}
+	_, options, _ := strings.Cut(localPickup, "vedetta unix n - n - 0 cleanup\n")
+	if page, err := os.ReadFile("../../docs/milter.md"); err != nil || !strings.Contains(string(page), " cleanup\n"+options+"```") {
+		t.Errorf("docs/milter.md, %v, does not have\n%s", err, options)
+	}
 	b := &Bed{options: Options{Policy: "127.0.0.1:9998", PolicyTimeout: time.Second, SASLAway: directory + "postfix/sasl_away"}}
 	page, err := os.ReadFile("../../docs/postfix.md")
 	if want := "\nvedetta_gate = " + b.policy() + "\n" + b.away() + "\n"; err != nil || !strings.Contains(string(page), want) {
