@@ -31,7 +31,8 @@ type EximAway struct {
 	Mode fs.FileMode // of a new file; 0 means 0644, as Exim's user must be able to read it
 
 	// Defer has throttled clients refused for now, as a gate whose throttles
-	// defer does.
+	// defer does. Nobody lets mail of throttled local programs out then, so they
+	// are left to the gate.
 	Defer bool
 
 	// Shared reports further identities that several people use, which are
@@ -63,6 +64,9 @@ func (t *EximAway) rows(entries []Entry) (rows []row, err error) {
 	for _, e := range entries {
 		clients, local, err := t.keys(e)
 		left = append(left, leave(e, err))
+		if t.Defer && e.Action == rules.Throttle {
+			local = nil
+		}
 		for i, key := range append(clients, local...) {
 			if e.Action > strength[key] {
 				strength[key], answers[key] = e.Action, t.answer(e, i >= len(clients))

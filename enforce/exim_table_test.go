@@ -251,6 +251,21 @@ func TestEximAwayAndHostileNames(t *testing.T) {
 	}
 }
 
+// Where throttles defer nobody lets frozen mail out, and local programs cannot
+// be deferred.
+func TestEximAwayDefers(t *testing.T) {
+	away := &EximAway{Path: filepath.Join(t.TempDir(), "away"), Defer: true}
+	rows, err := away.rows([]Entry{
+		{Subject: "alice@shop.test", Logins: []string{"alice@shop.test"}, Action: rules.Throttle, Text: "slowly"},
+		{Subject: "client:192.0.2.7", Action: rules.Throttle, Text: "slowly"},
+		{Subject: "script:/home/u", Action: rules.Throttle}, {Subject: "user:uucp", Action: rules.Throttle}, {Subject: "script:/home/v", Action: rules.Hold},
+	})
+	want := []row{{"alice@shop.test", "DEFER 4.7.1 slowly"}, {"client:192.0.2.7", "DEFER 4.7.1 slowly"}, {scriptKey("/home/v"), "FREEZE hold"}}
+	if err != nil || !slices.Equal(rows, want) {
+		t.Errorf("got %q, %v, want %q", rows, err, want)
+	}
+}
+
 // eximFinds is what Exim finds of a name in a file: its data in brackets.
 func eximFinds(t *testing.T, e *bed.Exim, kind, path, name string) string {
 	t.Helper()
