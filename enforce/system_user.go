@@ -55,6 +55,18 @@ func systemUser(account mailq.Account, shared func(mailq.Account) bool) (string,
 	return name, nil
 }
 
+// SameUser returns the accounts of the system user that account is, by name and
+// by number: Exim's log has the one, Postfix's the other. It returns account
+// alone if that is another kind, or nobody's own.
+func SameUser(account mailq.Account) []mailq.Account {
+	if kind := account.Kind(); kind == mailq.KindUser || kind == mailq.KindUID {
+		if name, uid, err := lookUpUser(kind, string(account)[len(kind)+1:]); err == nil {
+			return []mailq.Account{mailq.Account(mailq.KindUser + ":" + name), mailq.Account(mailq.KindUID + ":" + uid)}
+		}
+	}
+	return []mailq.Account{account}
+}
+
 // lookUpUser returns the name and number of a user that the system knows, by
 // either of them. A mail server asks the system who has the uid of its caller:
 // where two names share one uid the second is nobody's, and stopping the first

@@ -407,7 +407,7 @@ func (p *Parser) eximAccount(o *open, n *instance, pid uint64, a *arrival) {
 	case len(a.user) > 0:
 		user := p.word(a.user)
 		if o.script = p.scriptOf(n, pid, user); o.script != "" && isScript(o.script) {
-			o.account = p.scriptAccount(o.script)
+			o.account, o.fallback = p.scriptAccount(o.script), p.userAccount(a.user)
 		} else {
 			o.account = p.userAccount(a.user)
 		}

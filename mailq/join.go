@@ -15,7 +15,7 @@ type open struct {
 	instance string
 
 	account  Account
-	fallback Account // who is charged if the mail leaves and account is empty
+	fallback Account // who is charged if the mail leaves and account is empty; the system user of a script's
 	charged  Account // the account that an outcome has already been charged to, see Event.Counts
 	sender   string
 	script   string
@@ -404,6 +404,7 @@ type QueuedMessage struct {
 	Host     string
 	QueueID  string
 	Account  Account // empty for inbound mail
+	User     Account // of a script's mail: the system user that it runs as
 	Sender   string
 	Domains  []string // of the recipients known so far, at most 8
 	Rcpts    int      // 0 if unknown
@@ -421,7 +422,7 @@ func (p *Parser) Queued(yield func(QueuedMessage) bool) {
 			continue
 		}
 		ok := yield(QueuedMessage{
-			Host: o.host, QueueID: o.id, Account: o.account, Sender: o.sender, Domains: slices.Clone(o.domains),
+			Host: o.host, QueueID: o.id, Account: o.account, User: o.user(), Sender: o.sender, Domains: slices.Clone(o.domains),
 			Rcpts: int(o.rcpts), Size: int(o.size), Arrival: time.Unix(o.arrival, 0).UTC(),
 			Held: o.is(isHeld), Deferred: int(o.retries),
 		})
@@ -429,6 +430,14 @@ func (p *Parser) Queued(yield func(QueuedMessage) bool) {
 			return
 		}
 	}
+}
+
+// user is the system user that a script's message was handed in by.
+func (o *open) user() Account {
+	if kind := o.fallback.Kind(); o.account.Kind() != KindScript || kind != KindUser && kind != KindUID {
+		return ""
+	}
+	return o.fallback
 }
 
 // begin opens the message with a queue id that the current line names first.

@@ -473,7 +473,7 @@ func (p *Parser) scriptHeader(o *open, b []byte) {
 		return
 	}
 	o.script = p.word(script)
-	o.account = Account(KindScript + ":" + o.script)
+	o.fallback, o.account = o.account, Account(KindScript+":"+o.script)
 	p.open.changed(o)
 }
 

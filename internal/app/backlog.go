@@ -70,8 +70,9 @@ func throttled(c config.Gate) gate.Answer {
 
 // A heldMessage is a message on hold, as the log tells it.
 type heldMessage struct {
-	id      string
-	arrival time.Time
+	id       string
+	arrival  time.Time
+	accounts []string // whose decisions count for it
 }
 
 // letOut releases held mail of throttled accounts until ctx ends.
@@ -136,19 +137,37 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// heldMail lists the messages on hold by account, each account's oldest first.
+// heldMail lists the messages on hold by account, each account's oldest first. A
+// script's are those of its system user too.
 func (s *service) heldMail(ctx context.Context) (map[string][]heldMessage, error) {
-	held := map[string][]heldMessage{}
+	var all []mailq.QueuedMessage
 	err := s.inObserve(ctx, func() {
 		for m := range s.judge.parser.Queued {
 			if m.Held && m.Account != "" {
-				account := string(m.Account)
-				held[account] = append(held[account], heldMessage{m.QueueID, m.Arrival})
+				all = append(all, m)
 			}
 		}
 	})
 	if err != nil {
 		return nil, err
+	}
+	held, names := map[string][]heldMessage{}, map[mailq.Account][]string{}
+	for _, m := range all {
+		h := heldMessage{id: m.QueueID, arrival: m.Arrival}
+		for _, account := range []mailq.Account{m.Account, m.User} {
+			if account == "" {
+				continue
+			}
+			if names[account] == nil {
+				for _, same := range enforce.SameUser(account) {
+					names[account] = append(names[account], string(same))
+				}
+			}
+			h.accounts = append(h.accounts, names[account]...)
+		}
+		for _, account := range h.accounts {
+			held[account] = append(held[account], h)
+		}
 	}
 	for _, messages := range held {
 		slices.SortFunc(messages, func(a, b heldMessage) int { return cmp.Or(a.arrival.Compare(b.arrival), cmp.Compare(a.id, b.id)) })
@@ -156,13 +175,19 @@ func (s *service) heldMail(ctx context.Context) (map[string][]heldMessage, error
 	return held, nil
 }
 
-// waiting returns those messages that a throttle of the account holds, none if
-// the account is held or blocked by now.
+// waiting returns those messages that a throttle of the account holds, none of
+// whose account, or system user, is held or blocked by now.
 func (s *service) waiting(ctx context.Context, account string, held []heldMessage, now time.Time) ([]heldMessage, error) {
-	verdict := s.backlog.now.Lookup(account, now)
-	if verdict != nil && verdict.Decision.Action > rules.Throttle {
+	held = slices.DeleteFunc(held, func(m heldMessage) bool {
+		return slices.ContainsFunc(m.accounts, func(account string) bool {
+			v := s.backlog.now.Lookup(account, now)
+			return v != nil && v.Decision.Action > rules.Throttle
+		})
+	})
+	if len(held) == 0 {
 		return nil, nil
 	}
+	verdict := s.backlog.now.Lookup(account, now)
 	rows, err := s.store.Decisions(ctx, store.DecisionFilter{Subject: account, Since: held[0].arrival.Add(-keepMessages), Limit: 1000})
 	if err != nil {
 		return nil, err

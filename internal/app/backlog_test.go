@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os/user"
 	"slices"
 	"sync"
 	"testing"
@@ -157,6 +158,47 @@ func TestBacklogIsOnlyTheThrottles(t *testing.T) {
 				t.Errorf("released %v", q.released)
 			}
 		})
+	}
+}
+
+// Postfix holds a throttled system user's mail whatever script it names: it
+// leaves at the user's allowance, but not while the user or the script is held
+// or blocked.
+func TestBacklogOfAUsersScripts(t *testing.T) {
+	games, err := user.Lookup("games")
+	if err != nil {
+		t.Skip("the system has no user games, as Debian does")
+	}
+	number, name, script := "uid:"+games.Uid, "user:games", "script:"+games.Uid+":x.php"
+	from := time.Now().Add(-10 * time.Minute).Truncate(time.Second)
+	for _, row := range []struct {
+		throttled, stopped string
+		want               int
+	}{
+		{number, "", 1}, {name, "", 1}, {script, "", 1}, {"uid:4711", "", 0},
+		{number, script, 0}, {number, name, 0}, {script, name, 0}, {script, number, 0}, {number, "uid:4711", 1},
+	} {
+		s, q := holding(t, victim, 0, 1, from)
+		for _, line := range []string{
+			"pickup[7]: A00001: uid=" + games.Uid + " from=<www@shop.test>",
+			"cleanup[8]: A00001: hold: header Received: by mx1 (Postfix, from userid " + games.Uid + ")??id A00001 from local; from=<www@shop.test> to=<c@d>: slowly",
+			"cleanup[8]: A00001: info: header X-PHP-Originating-Script: " + games.Uid + ":x.php from local; from=<www@shop.test> to=<c@d>",
+			"cleanup[8]: A00001: message-id=<A00001@mx1>",
+		} {
+			if err := s.inObserve(t.Context(), func() {
+				s.judge.parser.Parse([]byte(from.UTC().Format("Jan _2 15:04:05") + " mx1 postfix/" + line))
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		q.held["A00001"] = enforce.Queued{ID: "A00001", Arrival: from, Rcpts: 1, Held: true}
+		s.backlog.now.Set(s.throttleForTest(t, row.throttled, rules.Throttle, from.Add(-time.Minute), time.Time{}, time.Time{}), "")
+		if row.stopped != "" {
+			s.backlog.now.Set(s.throttleForTest(t, row.stopped, rules.Hold, from.Add(-time.Minute), time.Time{}, time.Time{}), "")
+		}
+		if err := s.letOutOnce(t.Context(), time.Now()); err != nil || len(q.released) != row.want {
+			t.Errorf("%s is throttled and %q held: released %q, %v, want %d", row.throttled, row.stopped, q.released, err, row.want)
+		}
 	}
 }
 

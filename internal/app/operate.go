@@ -171,12 +171,12 @@ func (p *pipeline) prepare(o *order) {
 	switch o.Do {
 	case doUnblock:
 		p.judge.detector.Clear(o.account, o.at)
-		o.queued = p.queuedOf(o.account)
+		o.queued = p.queuedOf([]mailq.Account{o.account})
 	case doRelease:
 		p.judge.detector.Release(o.account, o.at, o.key)
 		p.judge.risk.Release(o.account, o.at)
 		p.learned = append(p.learned, o.key)
-		o.queued = p.queuedOf(o.account)
+		o.queued = p.queuedOf([]mailq.Account{o.account})
 	}
 	p.orders = append(p.orders, o)
 	p.dirty = true
@@ -190,11 +190,11 @@ func (p *pipeline) canonical(name string) mailq.Account {
 	return p.directory.Load().Canonical(name)
 }
 
-// queuedOf lists an account's messages in the queue, as the log tells them. It
+// queuedOf lists the messages of accounts in the queue, as the log tells them. It
 // runs in observe.
-func (p *pipeline) queuedOf(account mailq.Account) (ids []string) {
+func (p *pipeline) queuedOf(accounts []mailq.Account) (ids []string) {
 	for m := range p.judge.parser.Queued {
-		if m.Account == account {
+		if slices.Contains(accounts, m.Account) {
 			ids = append(ids, m.QueueID)
 		}
 	}

@@ -118,7 +118,8 @@ func (p *pipeline) stopped(ctx context.Context, account mailq.Account) (bool, er
 
 // queuedIDs lists the account's messages in the queue, as the log tells them.
 func (p *pipeline) queuedIDs(ctx context.Context, account mailq.Account) (ids []string, err error) {
-	err = p.inObserve(ctx, func() { ids = p.queuedOf(account) })
+	accounts := enforce.SameUser(account)
+	err = p.inObserve(ctx, func() { ids = p.queuedOf(accounts) })
 	return ids, err
 }
 
@@ -185,12 +186,14 @@ func (p *pipeline) inQueue(ctx context.Context, account mailq.Account, ids []str
 		return ms, err
 	}
 	logins, users, uids := p.directory.Logins(string(account)), []string(nil), []int(nil)
-	switch name := string(account); account.Kind() {
-	case mailq.KindUser:
-		users = []string{name[len(mailq.KindUser)+1:]}
-	case mailq.KindUID:
-		if uid, err := strconv.Atoi(name[len(mailq.KindUID)+1:]); err == nil {
-			uids = []int{uid}
+	for _, same := range enforce.SameUser(account) {
+		switch name := string(same); same.Kind() {
+		case mailq.KindUser:
+			users = append(users, name[len(mailq.KindUser)+1:])
+		case mailq.KindUID:
+			if uid, err := strconv.Atoi(name[len(mailq.KindUID)+1:]); err == nil {
+				uids = append(uids, uid)
+			}
 		}
 	}
 	if len(logins)+len(users)+len(uids) > 0 {

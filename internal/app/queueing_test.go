@@ -2,6 +2,8 @@ package app
 
 import (
 	"context"
+	"os/user"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -130,6 +132,25 @@ func TestQueueOrders(t *testing.T) {
 	s.queue = nil
 	if _, err := s.Act(t.Context(), web.Order{Do: doQueueHold, Account: victim, Who: "root"}); err == nil {
 		t.Error("no error without a queue")
+	}
+}
+
+// Postfix knows a system user by number alone, whichever way an operator names
+// it.
+func TestQueuedMailOfAUser(t *testing.T) {
+	games, err := user.Lookup("games")
+	if err != nil {
+		t.Skip("the system has no user games, as Debian does")
+	}
+	uid, _ := strconv.Atoi(games.Uid)
+	s, q := holding(t, victim, 0, 1, time.Now())
+	q.held["B0001"] = enforce.Queued{ID: "B0001", UID: uid, Held: true}
+	q.held["C0001"] = enforce.Queued{ID: "C0001", UID: uid + 1, Held: true}
+	for _, account := range []string{"user:games", "uid:" + games.Uid} {
+		r, err := s.Act(t.Context(), web.Order{Do: doQueueRelease, Account: account, DryRun: true, Who: "root"})
+		if want := "1 message of " + account + " would be released"; err != nil || len(r.Done) != 1 || r.Done[0] != want {
+			t.Errorf("%+v, %v, want %q", r, err, want)
+		}
 	}
 }
 
