@@ -6,6 +6,7 @@ import (
 	"net/mail"
 	"net/netip"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -131,16 +132,21 @@ func (c Config) checkServers(p *problems) {
 	} {
 		p.between(t.field, t.d, time.Second, 5*time.Minute)
 	}
+	fields := map[string]string{} // by path: what is written whole belongs to one table
 	for _, f := range []struct{ field, path string }{
 		{"postfix.sasl_access", c.Postfix.SASLAccess}, {"postfix.sasl_away", c.Postfix.SASLAway}, {"postfix.local_access", c.Postfix.LocalAccess},
 		{"postfix.submit_users", c.Postfix.SubmitUsers},
 		{"exim.block_file", c.Exim.BlockFile}, {"exim.hold_file", c.Exim.HoldFile}, {"exim.away_file", c.Exim.AwayFile},
 		{"dovecot.deny_file", c.Dovecot.DenyFile},
 	} {
-		p.need(f.path == "" || strings.HasPrefix(f.path, "/"), f.field, "%q is no absolute path", f.path)
+		if f.path == "" {
+			continue
+		}
+		p.need(strings.HasPrefix(f.path, "/"), f.field, "%q is no absolute path", f.path)
+		clean := path.Clean(f.path)
+		p.need(fields[clean] == "", f.field, "is the file of %s, too", fields[clean])
+		fields[clean] = f.field
 	}
-	p.need(c.Exim.BlockFile == "" || c.Exim.BlockFile != c.Exim.HoldFile, "exim.hold_file", "is the file of those who are blocked, too")
-	p.need(c.Exim.AwayFile == "" || c.Exim.AwayFile != c.Exim.BlockFile && c.Exim.AwayFile != c.Exim.HoldFile, "exim.away_file", "is one of the other two files")
 	if c.CPanel.URL != "" {
 		p.need(c.CPanel.Use, "cpanel.use", "is false, so the URL is not used: say true, or leave the URL out")
 		p.need(validURL(c.CPanel.URL, "https"), "cpanel.url", "%q is no https URL", c.CPanel.URL)
