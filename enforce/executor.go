@@ -146,9 +146,13 @@ func (x *Executor) doAll(ctx context.Context, ds []rules.Decision, stays func(no
 			concerned[i] = x.current(d.Subject)
 		}
 	}
-	for i, switched := range x.switchOn(ctx, concerned) {
+	switched := make([][]Step, len(ds))
+	if slices.Max(most) >= rules.Hold { // a throttle has no switches, and need not wait for a slow one
+		switched = x.switchOn(ctx, concerned)
+	}
+	for i := range ds {
 		if changes[i] > 0 {
-			out[i] = outcome(slices.Concat(out[i].Steps, steps.of(ds[i].Subject, most[i]), switched))
+			out[i] = outcome(slices.Concat(out[i].Steps, steps.of(ds[i].Subject, most[i]), switched[i]))
 		}
 	}
 	return out

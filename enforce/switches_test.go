@@ -315,6 +315,22 @@ func TestSwitchWaitsItsTurn(t *testing.T) {
 	}
 }
 
+// A throttle concerns no switch, and is in force while a slow one has the turn.
+func TestThrottleWaitsForNoSwitch(t *testing.T) {
+	x := switched(&panel{name: "panel"}, &book{})
+	x.Tables = []Table{&list{throttles: true}}
+	x.Reconcile(t.Context(), wants())
+	if err := x.board.turn.take(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer x.board.turn.give()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if o := x.Do(ctx, decided("alice@shop.test", rules.Throttle)); !o.OK {
+		t.Errorf("%q", o.Detail)
+	}
+}
+
 func TestPlan(t *testing.T) {
 	x := switched(&panel{name: "panel"}, &book{})
 	got := x.Plan(decided("alice@shop.test", rules.Block))
