@@ -58,8 +58,7 @@ func (t *EximAway) Apply(_ context.Context, entries []Entry) error {
 }
 
 func (t *EximAway) rows(entries []Entry) (rows []row, err error) {
-	strength := make(map[string]rules.Action)
-	answers := make(map[string]string)
+	claimed := claims{}
 	var left []error
 	for _, e := range entries {
 		clients, local, err := t.keys(e)
@@ -68,15 +67,10 @@ func (t *EximAway) rows(entries []Entry) (rows []row, err error) {
 			local = nil
 		}
 		for i, key := range append(clients, local...) {
-			if e.Action > strength[key] {
-				strength[key], answers[key] = e.Action, t.answer(e, i >= len(clients))
-			}
+			claimed.add(key, e.Action, t.answer(e, i >= len(clients)))
 		}
 	}
-	for key, answer := range answers {
-		rows = append(rows, row{key, answer})
-	}
-	return sorted(rows), errors.Join(left...)
+	return claimed.rows(), errors.Join(left...)
 }
 
 // answer is what the gate would say; see package gate. Mail of local programs

@@ -68,8 +68,7 @@ func holdLsearch(path string, mode fs.FileMode, rows []row) error {
 // rows sorts the entries into the two files. The error names what can stand in
 // neither.
 func (t *EximTable) rows(entries []Entry) (blocked, held []row, err error) {
-	strength := make(map[string]rules.Action)
-	texts := make(map[string]string)
+	claimed := claims{}
 	var left []error
 	for _, e := range entries {
 		if e.Action < rules.Hold {
@@ -78,17 +77,14 @@ func (t *EximTable) rows(entries []Entry) (blocked, held []row, err error) {
 		logins, users, err := lsearchKeys(e, t.Shared)
 		left = append(left, leave(e, err))
 		for _, key := range append(logins, users...) {
-			if e.Action > strength[key] {
-				strength[key], texts[key] = e.Action, line(e.Text, 200)
-			}
+			claimed.add(key, e.Action, line(e.Text, 200))
 		}
 	}
-	for key, action := range strength {
-		switch r := (row{key, texts[key]}); {
-		case action >= rules.Block:
-			blocked = append(blocked, r)
-		case action == rules.Hold:
-			held = append(held, r)
+	for key, c := range claimed {
+		if c.action >= rules.Block {
+			blocked = append(blocked, row{key, c.value})
+		} else {
+			held = append(held, row{key, c.value})
 		}
 	}
 	return sorted(blocked), sorted(held), errors.Join(left...)

@@ -66,8 +66,7 @@ func (t *PostfixLocal) Apply(ctx context.Context, entries []Entry) error {
 }
 
 func (t *PostfixLocal) rows(entries []Entry) (rows []row, err error) {
-	texts := make(map[string]string)
-	strength := make(map[string]rules.Action)
+	claimed := claims{}
 	var left []error
 	for _, e := range entries {
 		if e.Action < t.Least() {
@@ -76,15 +75,10 @@ func (t *PostfixLocal) rows(entries []Entry) (rows []row, err error) {
 		keys, err := t.Keys(e)
 		left = append(left, leave(e, err))
 		for _, key := range keys {
-			if e.Action > strength[key] {
-				strength[key], texts[key] = e.Action, line(e.Text, 200)
-			}
+			claimed.add(key, e.Action, strings.TrimSpace("HOLD "+line(e.Text, 200)))
 		}
 	}
-	for key, text := range texts {
-		rows = append(rows, row{key, strings.TrimSpace("HOLD " + text)})
-	}
-	return sorted(rows), errors.Join(left...)
+	return claimed.rows(), errors.Join(left...)
 }
 
 // Keys are what Postfix will look for when the account of an entry sends.

@@ -243,8 +243,7 @@ func tableText(rows []row) []byte {
 // sorted, one a login; where two entries claim a login the stronger action has
 // it. The error names the logins that cannot be written.
 func tableRows(entries []Entry, least rules.Action, value func(Entry) string) ([]row, error) {
-	strength := make(map[string]rules.Action)
-	values := make(map[string]string)
+	claimed := claims{}
 	var unwritable []error
 	for _, e := range entries {
 		if e.Action < least {
@@ -255,17 +254,33 @@ func tableRows(entries []Entry, least rules.Action, value func(Entry) string) ([
 				unwritable = append(unwritable, leave(e, fmt.Errorf("%w: %.80q", ErrLogin, login)))
 				continue
 			}
-			login = strings.ToLower(login) // as postmap does
-			if e.Action > strength[login] {
-				strength[login], values[login] = e.Action, value(e)
-			}
+			claimed.add(strings.ToLower(login), e.Action, value(e)) // as postmap does
 		}
 	}
-	rows := make([]row, 0, len(values))
-	for login, value := range values {
-		rows = append(rows, row{login, value})
+	return claimed.rows(), errors.Join(unwritable...)
+}
+
+// claims are what entries want of a table's keys. The strongest action has a key.
+type claims map[string]claim
+
+type claim struct {
+	action rules.Action
+	value  string
+}
+
+func (c claims) add(key string, action rules.Action, value string) {
+	if action > c[key].action {
+		c[key] = claim{action, value}
 	}
-	return sorted(rows), errors.Join(unwritable...)
+}
+
+// rows are those of all keys, sorted.
+func (c claims) rows() []row {
+	rows := make([]row, 0, len(c))
+	for key, claim := range c {
+		rows = append(rows, row{key, claim.value})
+	}
+	return sorted(rows)
 }
 
 // sorted sorts rows by login.
