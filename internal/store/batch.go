@@ -15,10 +15,10 @@ type Batch struct {
 	Time time.Time
 
 	Positions map[string][]byte // source → how far it was read, as JSON; empty forgets the source
-	Messages  []MessageState
-	Accounts  []AccountState
-	Findings  []rules.Finding  // added, or replaced by a newer sight of the same
-	Decisions []rules.Decision // added once; see [DB.Commit]
+	Messages  []MessageState    // each key once
+	Accounts  []AccountState    // each account once
+	Findings  []rules.Finding   // added, or replaced by a newer sight of the same
+	Decisions []rules.Decision  // added once; see [DB.Commit]
 	Incidents []IncidentRow
 	Outbox    []OutboxRow // added once by ID
 	Learned   []string    // keys of the releases whose teaching is in Accounts
@@ -51,9 +51,13 @@ func (db *DB) Commit(ctx context.Context, b Batch) (fresh []string, err error) {
 	if b.Time.IsZero() {
 		b.Time = time.Now()
 	}
-	err = db.update(ctx, "commit", func(tx *sql.Tx) error {
+	var s settling
+	err = db.updateThen(ctx, "commit", func(tx *sql.Tx) error {
 		fresh = nil
-		if err := db.putStates(ctx, tx, &b); err != nil {
+		if err := db.putPositions(ctx, tx, &b); err != nil {
+			return err
+		}
+		if err := db.putChanges(ctx, tx, &b, &s); err != nil {
 			return err
 		}
 		if err := putFindings(tx, b.Findings); err != nil {
@@ -75,7 +79,7 @@ func (db *DB) Commit(ctx context.Context, b Batch) (fresh []string, err error) {
 			return err
 		}
 		return putLearned(tx, b.Learned, b.Time)
-	})
+	}, func() { db.changes.done(&s) })
 	if err != nil {
 		return nil, err
 	}
@@ -83,40 +87,24 @@ func (db *DB) Commit(ctx context.Context, b Batch) (fresh []string, err error) {
 }
 
 const (
-	putPosition = `INSERT INTO positions (source, updated, body) VALUES (?, ?, ?)
-		ON CONFLICT (source) DO UPDATE SET updated = excluded.updated, body = excluded.body`
+	putPosition = `INSERT INTO positions (source, updated, body, moves) VALUES (?, ?, ?, 1)
+		ON CONFLICT (source) DO UPDATE SET updated = excluded.updated, body = excluded.body, moves = moves + 1`
 	dropPosition = `DELETE FROM positions WHERE source = ?`
 
 	putMessage = `INSERT INTO messages (key, updated, state) VALUES (?, ?, ?)
 		ON CONFLICT (key) DO UPDATE SET updated = excluded.updated, state = excluded.state`
-	dropMessage = `DELETE FROM messages WHERE key = ?`
+	dropMessages = `DELETE FROM messages WHERE key IN (SELECT value FROM json_each(?))`
 
 	putAccount = `INSERT INTO accounts (account, updated, state) VALUES (?, ?, ?)
 		ON CONFLICT (account) DO UPDATE SET updated = excluded.updated, state = excluded.state`
 	dropAccount = `DELETE FROM accounts WHERE account = ?`
 )
 
-// putStates writes positions and learned states, by far the most rows.
-func (db *DB) putStates(ctx context.Context, tx *sql.Tx, b *Batch) error {
+func (db *DB) putPositions(ctx context.Context, tx *sql.Tx, b *Batch) error {
 	ctx = context.WithoutCancel(ctx) // a statement watches a context at a cost
-	now := nanos(b.Time)
 	positions := table{ctx, tx.StmtContext(ctx, db.putPosition), tx.StmtContext(ctx, db.dropPosition)}
 	for source, body := range b.Positions {
-		if err := positions.put(source, now, string(body), len(body)); err != nil {
-			return err
-		}
-	}
-	messages := table{ctx, tx.StmtContext(ctx, db.putMessage), tx.StmtContext(ctx, db.dropMessage)}
-	for i := range b.Messages {
-		m := &b.Messages[i]
-		if err := messages.put(int64(m.Key), now, m.State, len(m.State)); err != nil {
-			return err
-		}
-	}
-	accounts := table{ctx, tx.StmtContext(ctx, db.putAccount), tx.StmtContext(ctx, db.dropAccount)}
-	for i := range b.Accounts {
-		a := &b.Accounts[i]
-		if err := accounts.put(a.Account, now, a.State, len(a.State)); err != nil {
+		if err := positions.put(source, nanos(b.Time), string(body), len(body)); err != nil {
 			return err
 		}
 	}

@@ -27,6 +27,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	_ "modernc.org/sqlite" // the driver "sqlite"
 )
@@ -39,8 +40,10 @@ type DB struct {
 
 	// The statements that Commit runs for each row.
 	putPosition, dropPosition *sql.Stmt
-	putMessage, dropMessage   *sql.Stmt
+	putMessage, dropMessages  *sql.Stmt
 	putAccount, dropAccount   *sql.Stmt
+
+	changes changes
 }
 
 // readers is how many queries may run at the same time.
@@ -54,7 +57,7 @@ func Open(ctx context.Context, path string) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: %s: %w", path, err)
 	}
-	db := &DB{path: path}
+	db := &DB{path: path, changes: changes{age: changesAge, bytes: changesBytes}}
 	if err := touch(path); err != nil {
 		return nil, db.explain("open", err)
 	}
@@ -112,7 +115,7 @@ func (db *DB) prepare(ctx context.Context) error {
 		query string
 	}{
 		{&db.putPosition, putPosition}, {&db.dropPosition, dropPosition},
-		{&db.putMessage, putMessage}, {&db.dropMessage, dropMessage},
+		{&db.putMessage, putMessage}, {&db.dropMessages, dropMessages},
 		{&db.putAccount, putAccount}, {&db.dropAccount, dropAccount},
 	} {
 		var err error
@@ -123,8 +126,18 @@ func (db *DB) prepare(ctx context.Context) error {
 	return nil
 }
 
-// Close waits for the queries under way and closes the file.
+// closeTime is how long Close may write.
+const closeTime = 10 * time.Second
+
+// Close waits for the queries under way and closes the file. What a program of
+// the release before would not find is put where it does, as far as that can be
+// written and is not too much; without, nothing is lost to this one.
 func (db *DB) Close() error {
+	if db.changes.known {
+		ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+		defer cancel()
+		_ = db.settleAll(ctx)
+	}
 	var errs []error
 	if db.read != nil {
 		errs = append(errs, db.read.Close())
@@ -139,6 +152,12 @@ func (db *DB) Close() error {
 // ctx limits the wait for the writer; a transaction once begun is finished,
 // because to break it off would only throw work away.
 func (db *DB) update(ctx context.Context, what string, do func(tx *sql.Tx) error) error {
+	return db.updateThen(ctx, what, do, func() {})
+}
+
+// updateThen runs done too, once the transaction is committed and before the next
+// begins.
+func (db *DB) updateThen(ctx context.Context, what string, do func(tx *sql.Tx) error, done func()) error {
 	conn, err := db.write.Conn(ctx)
 	if err != nil {
 		return db.explain(what, err)
@@ -152,7 +171,22 @@ func (db *DB) update(ctx context.Context, what string, do func(tx *sql.Tx) error
 		_ = tx.Rollback() // SQLite has done so itself after the worst errors
 		return db.explain(what, err)
 	}
-	return db.explain(what, tx.Commit())
+	if err := tx.Commit(); err != nil {
+		db.changes.known = false // for who knows what of it was done
+		return db.explain(what, err)
+	}
+	done()
+	return nil
+}
+
+// view runs do on one state of the database.
+func (db *DB) view(ctx context.Context, what string, do func(tx *sql.Tx) error) error {
+	tx, err := db.read.BeginTx(ctx, nil)
+	if err != nil {
+		return db.explain(what, err)
+	}
+	defer tx.Rollback() // nothing was written
+	return db.explain(what, do(tx))
 }
 
 // query hands each row of a query to row; scan is valid during the call only.

@@ -35,6 +35,7 @@ func victim(path string) error {
 	if err != nil {
 		return err
 	}
+	db.changes.age = 0 // so that each commit puts what is there into the tables
 	positions, err := db.LoadPositions(ctx)
 	if err != nil {
 		return err

@@ -51,6 +51,9 @@ const inForce = "SELECT 1 FROM decisions AS d WHERE d.enforce = 1 AND d.ended_at
 // worth it. After an error the counts say what was removed before it.
 func (db *DB) Prune(ctx context.Context, now time.Time, ages Ages) (Pruned, error) {
 	var p Pruned
+	if err := db.settleAll(ctx); err != nil { // what is old is looked for in the tables
+		return p, err
+	}
 	for _, s := range []sweep{
 		{&p.Findings, ages.Findings, "findings", "at < ?1 AND NOT EXISTS (" + inForce + "d.finding = findings.id)", ""},
 		{&p.Journal, ages.Journal, "journal", "at < ?1 AND NOT EXISTS (" + inForce + "d.id = journal.decision)", ""},
