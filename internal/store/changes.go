@@ -13,14 +13,15 @@ import (
 
 // Most of what a commit says of messages and accounts is out of date soon: the
 // message is delivered, the account sends again. To write it where it belongs
-// costs a page for each, for they lie scattered over the file. So a commit adds
-// all of it to the table changes, in a row or a few, and a later commit or Prune
+// costs a page for each, for they lie scattered over the file. So a commit of many
+// adds all of them to the table changes, in a row or a few, and a later commit or Prune
 // puts what nothing since said anew into the tables.
 
 const (
 	changesAge   = time.Minute // after which a row is put into the tables by a commit
 	changesBytes = 64 << 20    // of all rows; beyond, commits put more into the tables than they add
 	changesOfRow = 1 << 20     // bytes, about; what a commit says beyond goes into another row
+	changesFew   = 200         // changes; a commit with no more is written into the tables, unless rows are waiting
 	settledWith  = 2           // rows that a commit puts into the tables because of their age
 	changeCosts  = 100         // bytes that a change takes besides its own, in memory
 )
@@ -28,8 +29,8 @@ const (
 // changes is what the writer knows of that table. It belongs to whoever holds
 // the writing connection.
 type changes struct {
-	age   time.Duration
-	bytes int
+	age        time.Duration
+	bytes, few int
 
 	known  bool // what follows was read from the file
 	rows   []changesRow
@@ -214,14 +215,15 @@ func (c *changes) due(adds int, now time.Time) (n int) {
 	return n
 }
 
-// putChanges writes what b says of messages and accounts. What teaches an
-// installation all at once is written into the tables.
+// putChanges writes what b says of messages and accounts: unless rows are
+// waiting, into the tables where it is little, and a row would be no gain, or what
+// teaches an installation all at once.
 func (db *DB) putChanges(ctx context.Context, tx *sql.Tx, b *Batch, s *settling) error {
 	c := &db.changes
 	if err := c.recall(tx); err != nil {
 		return err
 	}
-	if len(c.rows) == 0 && b.size() > c.bytes {
+	if few := len(b.Messages)+len(b.Accounts) <= c.few; len(c.rows) == 0 && (few || b.size() > c.bytes) {
 		for body := range changesOf(b) {
 			if err := db.putStates(ctx, tx, nanos(b.Time), body, func([]byte) bool { return true }); err != nil {
 				return err

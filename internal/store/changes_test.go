@@ -71,6 +71,7 @@ func TestChanges(t *testing.T) {
 			for n := range 120 {
 				db.changes.age = []time.Duration{0, time.Hour}[rng.IntN(2)]
 				db.changes.bytes = []int{300, 1 << 20}[rng.IntN(2)]
+				db.changes.few = []int{0, 3, 200}[rng.IntN(3)]
 				batch := randomBatch(rng, n, want)
 				if _, err := db.Commit(t.Context(), batch); err != nil {
 					t.Fatal(err)
@@ -132,7 +133,7 @@ func randomBatch(rng *rand.Rand, n int, want learned) (b Batch) {
 // goes there at once.
 func TestChangesOfALargeBatch(t *testing.T) {
 	db := open(t)
-	db.changes.bytes = 4 * changesOfRow
+	db.changes.bytes, db.changes.few = 4*changesOfRow, 0
 	batch := func(megabytes int, first byte) (b Batch) {
 		for i := range 4 * megabytes {
 			b.Accounts = append(b.Accounts, AccountState{fmt.Sprint("account ", i), bytes.Repeat([]byte{first}, changesOfRow/4)})
@@ -172,11 +173,33 @@ func TestChangesOfALargeBatch(t *testing.T) {
 	}
 }
 
+// TestFewChanges are written into the tables, unless something waits that could
+// be put over them.
+func TestFewChanges(t *testing.T) {
+	db := open(t)
+	little := Batch{Accounts: []AccountState{{"a", []byte("1")}}}
+	var much Batch
+	for i := range changesFew + 1 {
+		much.Accounts = append(much.Accounts, AccountState{fmt.Sprint("account ", i), []byte("1")})
+	}
+	for _, step := range []struct {
+		batch          Batch
+		waiting, known int // rows, and accounts in their table
+	}{{little, 0, 1}, {much, 1, 1}, {little, 2, 1}} {
+		if _, err := db.Commit(t.Context(), step.batch); err != nil {
+			t.Fatal(err)
+		}
+		if waiting, known := rowsOf(t, db, "changes"), rowsOf(t, db, "accounts"); waiting != step.waiting || known != step.known {
+			t.Errorf("%d rows wait and %d accounts are in their table, want %d and %d", waiting, known, step.waiting, step.known)
+		}
+	}
+}
+
 // TestChangesStaySmall: of an account that sends all the time, nothing that it
 // has said anew since gets into the table.
 func TestChangesStaySmall(t *testing.T) {
 	db := open(t)
-	db.changes.bytes = 10 * (1000 + changeCosts)
+	db.changes.bytes, db.changes.few = 10*(1000+changeCosts), 0
 	for n := range 200 {
 		if _, err := db.Commit(t.Context(), Batch{Accounts: []AccountState{{"busy@shop.test", fmt.Appendf(nil, "%01000d", n)}}}); err != nil {
 			t.Fatal(err)
@@ -193,7 +216,7 @@ func TestChangesStaySmall(t *testing.T) {
 // TestChangesAfterAFailure: what was not committed is not known.
 func TestChangesAfterAFailure(t *testing.T) {
 	db := open(t)
-	db.changes.age = 0
+	db.changes.age, db.changes.few = 0, 0
 	put := func(state string) error {
 		_, err := db.Commit(t.Context(), Batch{Accounts: []AccountState{{"a", []byte(state)}}, Messages: []MessageState{{1, []byte(state)}}})
 		return err
@@ -230,8 +253,12 @@ func TestCloseLeavesNoChanges(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	db.changes.few = 0
 	if _, err := db.Commit(t.Context(), Batch{Accounts: []AccountState{{"a", []byte("1")}}}); err != nil {
 		t.Fatal(err)
+	}
+	if waiting := rowsOf(t, db, "changes"); waiting != 1 {
+		t.Errorf("%d rows wait, want 1", waiting)
 	}
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
@@ -249,6 +276,7 @@ func TestChangesAfterARollback(t *testing.T) {
 		ON CONFLICT (source) DO UPDATE SET updated = excluded.updated, body = excluded.body`
 	for _, source := range []string{"mail.log", "another.log"} {
 		db := open(t)
+		db.changes.few = 0
 		commit := func(state string) {
 			t.Helper()
 			b := Batch{Positions: map[string][]byte{"mail.log": []byte(state)}, Accounts: []AccountState{{"a", []byte(state)}, {state, []byte(state)}}}

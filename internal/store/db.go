@@ -57,7 +57,7 @@ func Open(ctx context.Context, path string) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: %s: %w", path, err)
 	}
-	db := &DB{path: path, changes: changes{age: changesAge, bytes: changesBytes}}
+	db := &DB{path: path, changes: changes{age: changesAge, bytes: changesBytes, few: changesFew}}
 	if err := touch(path); err != nil {
 		return nil, db.explain("open", err)
 	}

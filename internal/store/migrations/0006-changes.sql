@@ -1,5 +1,5 @@
--- What the latest commits said of messages and accounts, in a row or a few for
--- each, until a later commit puts what still holds into their tables.
+-- What the latest commits of many said of messages and accounts, in a row or a few
+-- for each, until a later commit puts what still holds into their tables.
 CREATE TABLE changes (
 	seq  INTEGER PRIMARY KEY,
 	at   INTEGER NOT NULL, -- "updated" in the tables
