@@ -37,6 +37,25 @@ func filled(b *testing.B, n int) *DB {
 	return db
 }
 
+// timed is how long a commit takes.
+func timed(b *testing.B, db *DB, batch Batch) time.Duration {
+	start := time.Now()
+	if _, err := db.Commit(b.Context(), batch); err != nil {
+		b.Fatal(err)
+	}
+	return time.Since(start)
+}
+
+func report(b *testing.B, took []time.Duration) {
+	slices.Sort(took)
+	for _, figure := range []struct {
+		name string
+		took time.Duration
+	}{{"p50-ms", took[len(took)/2]}, {"p99-ms", took[len(took)*99/100]}, {"max-ms", took[len(took)-1]}} {
+		b.ReportMetric(float64(figure.took.Microseconds())/1000, figure.name)
+	}
+}
+
 // BenchmarkCommit writes what a busy second leads to: 2,000 accounts spread
 // over all that are known, and 2,000 messages.
 func BenchmarkCommit(b *testing.B) {
@@ -52,16 +71,9 @@ func BenchmarkCommit(b *testing.B) {
 					batch.Accounts = append(batch.Accounts, AccountState{account(rand.IntN(n)), state})
 					batch.Messages = append(batch.Messages, MessageState{rand.Uint64N(20_000), state[:150]})
 				}
-				start := time.Now()
-				if _, err := db.Commit(b.Context(), batch); err != nil {
-					b.Fatal(err)
-				}
-				took = append(took, time.Since(start))
+				took = append(took, timed(b, db, batch))
 			}
-			slices.Sort(took)
-			b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
-			b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
-			b.ReportMetric(float64(took[len(took)-1].Microseconds())/1000, "max-ms")
+			report(b, took)
 		})
 	}
 }
@@ -81,15 +93,9 @@ func BenchmarkCommitOften(b *testing.B) {
 					batch.Accounts = append(batch.Accounts, AccountState{account(rand.IntN(10_000)), state}, AccountState{account(10_000 + rand.IntN(10_000)), state})
 					batch.Messages = append(batch.Messages, MessageState{round*200 + i, state[:150]}, MessageState{Key: (round-1)*200 + i})
 				}
-				start := time.Now()
-				if _, err := db.Commit(b.Context(), batch); err != nil {
-					b.Fatal(err)
-				}
-				took = append(took, time.Since(start))
+				took = append(took, timed(b, db, batch))
 			}
-			slices.Sort(took)
-			b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
-			b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
+			report(b, took)
 		})
 	}
 }

@@ -7,8 +7,9 @@ CREATE TABLE changes (
 );
 
 -- A program of before knows no changes. This one leaves it none if it is stopped;
--- if it was killed, what was learned in the last minute is lost to the other.
--- Where that moves a position on, the changes are out of date.
+-- if it was killed, what was learned since the last rows got into the tables, on a
+-- busy server a minute ago, is lost to the other. Where that
+-- moves a position on, the changes are out of date.
 ALTER TABLE positions ADD COLUMN moves INTEGER NOT NULL DEFAULT 0;
 CREATE TRIGGER positions_begun AFTER INSERT ON positions WHEN NEW.moves = 0 BEGIN
 	DELETE FROM changes;
