@@ -123,7 +123,7 @@ func (d *Detector) Observe(ev *mailq.Event) (rules.Finding, bool) {
 			return d.judge(a, a.last)
 		}
 	}
-	if ev.Account == "" || saysNothing(ev) {
+	if ev.Account == "" || unheeded(ev) {
 		return rules.Finding{}, false
 	}
 	now := ev.Time.UnixNano()
@@ -142,9 +142,15 @@ func (d *Detector) Observe(ev *mailq.Event) (rules.Finding, bool) {
 	return d.judge(a, now)
 }
 
-// saysNothing reports whether no family of evidence looks at the event: of
-// mail that left the queue, its outcomes have told everything.
-func saysNothing(ev *mailq.Event) bool {
+// SaysNothing reports whether Observe does no more with the event than to count
+// it, whatever came before.
+func SaysNothing(ev *mailq.Event) bool {
+	return ev.Kind != mailq.Lost && ev.Into == "" && (ev.Account == "" || unheeded(ev))
+}
+
+// unheeded reports whether no family of evidence looks at the event: of mail
+// that left the queue, its outcomes have told everything.
+func unheeded(ev *mailq.Event) bool {
 	switch ev.Kind {
 	case mailq.Unknown:
 		return true

@@ -29,7 +29,6 @@ type judge struct {
 	stale time.Time
 
 	rungs map[string]rung // by finding ID: how far up the ladder each episode is
-	last  time.Time       // of the newest event
 }
 
 // A rung is how far up the ladder an episode is. What was done and what was
@@ -67,9 +66,6 @@ const maxRungs = 50_000
 
 // event judges one event.
 func (j *judge) event(ev *mailq.Event) (step, bool) {
-	if ev.Time.After(j.last) {
-		j.last = ev.Time
-	}
 	f, ok := j.detector.Observe(ev)
 	if !ok {
 		return step{}, false

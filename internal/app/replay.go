@@ -125,9 +125,8 @@ type replay struct {
 	out       *bufio.Writer
 	steps     int
 	strongest map[string]rules.Action // by subject
-	first     time.Time
-	events    uint64
-	at        time.Time // of the last event that was parsed
+	first     time.Time               // event's
+	newest    time.Time               // event's
 }
 
 const (
@@ -171,7 +170,6 @@ func (r *replay) parse(ctx context.Context, parsed chan<- []mailq.Event, judged 
 	parser := r.judge.parser
 	batch := <-judged
 	next := func() error {
-		r.at = batch[len(batch)-1].Time
 		parsed <- batch // there is room for all
 		select {
 		case batch = <-judged:
@@ -184,7 +182,13 @@ func (r *replay) parse(ctx context.Context, parsed chan<- []mailq.Event, judged 
 		paths: r.options.Paths, stdin: r.options.In, location: parser.Location, now: r.options.Now, progress: r.progress,
 		line: func(line []byte) error {
 			n := len(batch)
-			if !parser.ParseInto(&batch[:n+1][n], line) {
+			ev := &batch[:n+1][n]
+			if !parser.ParseInto(ev, line) {
+				return nil
+			}
+			r.count(ev)
+			if detector.SaysNothing(ev) && r.judge.risk == nil {
+				*ev = mailq.Event{}
 				return nil
 			}
 			if batch = batch[:n+1]; len(batch) < cap(batch) {
@@ -200,9 +204,19 @@ func (r *replay) parse(ctx context.Context, parsed chan<- []mailq.Event, judged 
 	return nil
 }
 
+// count takes note of an event that was parsed.
+func (r *replay) count(ev *mailq.Event) {
+	if r.first.IsZero() {
+		r.first = ev.Time
+	}
+	if ev.Time.After(r.newest) {
+		r.newest = ev.Time
+	}
+}
+
 func (r *replay) progress() {
 	if r.options.Progress != nil {
-		r.options.Progress(Progress{Lines: r.judge.parser.Stats().Lines, Time: r.at})
+		r.options.Progress(Progress{Lines: r.judge.parser.Stats().Lines, Time: r.newest})
 	}
 }
 
@@ -213,10 +227,6 @@ func (r *replay) observe(events []mailq.Event) error {
 		if i%detector.ExpectMost == 0 {
 			r.judge.detector.Expect(events[i:])
 		}
-		if r.first.IsZero() {
-			r.first = ev.Time
-		}
-		r.events++
 		if s, ok := r.judge.event(ev); ok {
 			if err := r.write(s); err != nil {
 				return err
@@ -259,11 +269,8 @@ func (r *replay) write(s step) error {
 
 func (r *replay) summary() error {
 	s := r.judge.parser.Stats()
-	span := r.judge.last.Sub(r.first).Round(time.Second)
-	if r.first.IsZero() {
-		span = 0
-	}
-	fmt.Fprintf(r.options.Err, "%d lines, %d events over %s of log time; %d accounts\n", s.Lines, r.events, span, r.judge.detector.Stats().Accounts)
+	span := r.newest.Sub(r.first).Round(time.Second)
+	fmt.Fprintf(r.options.Err, "%d lines, %d events over %s of log time; %d accounts\n", s.Lines, s.Events, span, r.judge.detector.Stats().Accounts)
 	if s.TooLong+s.Unrecognised > 0 {
 		fmt.Fprintf(r.options.Err, "%d lines were not recognised, %d were too long\n", s.Unrecognised, s.TooLong)
 	}
