@@ -14,6 +14,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"reflect"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -66,8 +68,26 @@ var errUsage = errors.New("wrong usage")
 // exited carries a wish of kong's to end, such as after --help.
 type exited struct{ code int }
 
+// commandsFor returns the part of cli that args call, all of it where they name no
+// command: to make all of it ready takes longer than many a command.
+func commandsFor(args []string) any {
+	all := reflect.TypeFor[cli]()
+	for i := range all.NumField() {
+		command := all.Field(i)
+		if len(args) > 0 && args[0] == strings.ToLower(command.Name) {
+			return reflect.New(reflect.StructOf([]reflect.StructField{command})).Interface()
+		}
+	}
+	return &cli{}
+}
+
 // run is main without the process: it returns the exit code.
 func run(ctx context.Context, args []string, io std) (code int) {
+	return runAs(ctx, commandsFor(args), args, io)
+}
+
+// runAs is run with the commands of a struct for kong.
+func runAs(ctx context.Context, commands any, args []string, io std) (code int) {
 	defer func() {
 		switch e := recover().(type) {
 		case nil:
@@ -77,8 +97,7 @@ func run(ctx context.Context, args []string, io std) (code int) {
 			panic(e)
 		}
 	}()
-	var c cli
-	parser, err := kong.New(&c,
+	parser, err := kong.New(commands,
 		kong.Name("vedetta"),
 		kong.Description("Watches outbound mail and stops hijacked mailboxes."),
 		kong.Writers(io.out, io.err),

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -53,6 +54,21 @@ func TestCommands(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"steps": steps, "exits": exits},
 	})
+}
+
+// TestHelp compares what is said about each command with what is said where the
+// whole command line is at hand.
+func TestHelp(t *testing.T) {
+	for f := range reflect.TypeFor[cli]().Fields() {
+		args := []string{strings.ToLower(f.Name), "--help"}
+		var part, whole bytes.Buffer
+		if code := run(t.Context(), args, std{out: &part, err: &part}); code != 0 {
+			t.Errorf("%v: exit %d: %s", args, code, &part)
+		}
+		if code := runAs(t.Context(), &cli{}, args, std{out: &whole, err: &whole}); code != 0 || part.String() != whole.String() {
+			t.Errorf("%v: exit %d\n%s\nwith all commands at hand:\n%s", args, code, &part, &whole)
+		}
+	}
 }
 
 // freeAddress is one on loopback that nobody listens on.
