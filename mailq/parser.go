@@ -714,11 +714,12 @@ func clean(b []byte, limit int) string {
 func appendRune(b []byte, r rune) []byte { return append(b, string(r)...) }
 
 func appendLower(dst, b []byte) []byte {
-	for _, c := range b {
+	n := len(dst)
+	dst = append(dst, b...)
+	for i, c := range dst[n:] {
 		if c >= 'A' && c <= 'Z' {
-			c += 'a' - 'A'
+			dst[n+i] = c + 'a' - 'A'
 		}
-		dst = append(dst, c)
 	}
 	return dst
 }
@@ -734,9 +735,8 @@ func addrOf(b []byte) (addr netip.Addr, rest []byte, ok bool) {
 		return addr, b, false
 	}
 	text := b[1:end]
-	text = bytes.TrimPrefix(text, []byte("IPv6:"))
 	if addr, ok = ipv4(text); !ok {
-		a, err := netip.ParseAddr(string(text))
+		a, err := netip.ParseAddr(string(bytes.TrimPrefix(text, []byte("IPv6:"))))
 		if err != nil || a.Zone() != "" {
 			return addr, b[end+1:], false
 		}

@@ -540,7 +540,7 @@ func (p *Parser) qmgr(ev *Event, n *instance, id, b []byte) bool {
 // anything in versions before 3.5; what Postfix writes itself stands last.
 func cutSender(b []byte) (sender, rest []byte, ok bool) {
 	end := addressEnd(b)
-	if end >= 0 && bytes.HasPrefix(b[end:], []byte(">, ")) && !bytes.Contains(b[end+1:], []byte(">, s")) {
+	if end >= 0 && bytes.HasPrefix(b[end:], []byte(">, ")) && bytes.IndexByte(b[end+1:], '>') < 0 {
 		return b[:end], b[end+3:], true
 	}
 	end = max(bytes.LastIndex(b, []byte(">, size=")), bytes.LastIndex(b, []byte(">, status=")))

@@ -215,11 +215,25 @@ type phrase struct {
 	class Class
 }
 
+// A sought is a phrase that knows some of the pairs of letters in it.
+type sought struct {
+	phrase
+	pairs [3]uint16
+}
+
+func seek(list []phrase) []sought {
+	ready := make([]sought, len(list))
+	for i, p := range list {
+		ready[i] = sought{p, pairsOf(p.words)}
+	}
+	return ready
+}
+
 // byWords lists what large providers and common filters say, the telling
 // before the vague: the first that occurs decides. An address or a network
 // that is listed is not the sender's fault alone, so it is told apart from a
 // message that was read and called spam.
-var byWords = []phrase{
+var byWords = seek([]phrase{
 	// Microsoft's "Access denied" at 5.4.1 stands for an unknown recipient.
 	{"as(201806281)", RecipientUnknown}, {"as(201806271)", RecipientUnknown},
 	// Outbound limits of the sender's own tenant at Microsoft.
@@ -306,10 +320,10 @@ var byWords = []phrase{
 	{"too many", Quota}, {"rate limit", Quota}, {"rate-limit", Quota}, {"ratelimit", Quota}, {"throttl", Quota}, {"too fast", Quota}, {"concurren", Quota}, {"exceeded the maximum", Quota},
 	{"message rate", Quota}, {"too quickly", Quota}, {"limit exceeded", Quota}, {"try again later", Unclassified},
 	{"relay", Policy}, {"too large", Policy}, {"size limit", Policy}, {"administrative", Policy}, {"prohibited", Policy}, {"not allowed", Policy}, {"not permitted", Policy}, {"policy", Policy},
-}
+})
 
 // noReply lists what a mail server says where no other answered.
-var noReply = []phrase{
+var noReply = seek([]phrase{
 	{"delivery temporarily suspended", Network}, {"user unknown", RecipientUnknown}, {"unrouteable address", RecipientUnknown}, {"unknown user", RecipientUnknown},
 	{"host not found, try again", Network}, {"host not found", RecipientUnknown}, {"domain not found", RecipientUnknown}, {"host or domain name not found", Network},
 	{"all relevant mx records point to non-existent hosts", RecipientUnknown}, {"does not accept mail", RecipientUnknown}, {"nullmx", RecipientUnknown},
@@ -319,7 +333,7 @@ var noReply = []phrase{
 	{"name service error", Network}, {"connect to", Network}, {"network error", Network}, {"remote host closed connection", Network}, {"connection reset", Network},
 	{"tls", Network}, {"retry time", Network}, {"host lookup", Network}, {"all hosts", Network}, {"loops back to myself", LocalPolicy},
 	{"message size", Policy}, {"too large", Policy},
-}
+})
 
 // classify says what a reply means: first by the enhanced codes that mean one
 // thing wherever they occur (RFC 3463, and the registry of RFC 5248), then by
@@ -342,10 +356,10 @@ func (words *lowered) classify(provider string, code int, enhanced, text []byte,
 	return byVagueCode(code, enhanced)
 }
 
-func firstOf(list []phrase, words *lowered) Class {
+func firstOf(list []sought, words *lowered) Class {
 	for i := range list {
-		if words.has(list[i].words) {
-			return list[i].class
+		if s := &list[i]; words.mayHave(s.pairs) && bytes.Contains(words.text, []byte(s.words)) {
+			return s.class
 		}
 	}
 	return Unclassified
@@ -410,19 +424,28 @@ func lineCode(text []byte, i int) int {
 	return n
 }
 
-func (l *lowered) has(phrase string) bool {
-	n := len(phrase)
-	for _, i := range [...]int{n / 2, n - 1, 1} {
-		at := pair(phrase[i-1], phrase[i])
-		if l.pairs[at>>6]&(1<<(at&63)) == 0 {
+func (l *lowered) has(phrase string) bool { return bytes.Contains(l.text, []byte(phrase)) }
+
+func (l *lowered) mayHave(pairs [3]uint16) bool {
+	for _, at := range pairs {
+		if l.pairs[at>>6&63]&(1<<(at&63)) == 0 {
 			return false
 		}
 	}
-	return bytes.Contains(l.text, []byte(phrase))
+	return true
 }
 
 // pair maps two letters to one of 4096 places.
-func pair(a, b byte) uint { return (uint(a)*61 + uint(b)) & 4095 }
+func pair(a, b byte) uint16 { return (uint16(a)*61 + uint16(b)) & 4095 }
+
+// pairsOf picks three pairs of a phrase, the one in its middle first.
+func pairsOf(phrase string) (pairs [3]uint16) {
+	n := len(phrase)
+	for i, at := range [...]int{n / 2, n - 1, 1} {
+		pairs[i] = pair(phrase[at-1], phrase[at])
+	}
+	return pairs
+}
 
 // byCode decides by codes that leave no doubt.
 func byCode(provider string, enhanced []byte, words *lowered) Class {

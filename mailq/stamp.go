@@ -93,23 +93,23 @@ func (s *Stamps) read(line []byte) (rest []byte, shape stampShape) {
 // zero, and returns how many bytes it took; 0 is no stamp.
 func (s *Stamps) readTraditional(b []byte) int {
 	const width = len("Nov 22 05:28:20 ")
-	month := monthOf(b)
-	if month == 0 || b[3] != ' ' || b[6] != ' ' || b[15] != ' ' {
+	clock, ok := clockOf(b[7:15])
+	if !ok || b[15] != ' ' {
 		return 0
 	}
+	if s.sameHour(b[:9]) {
+		s.sec, s.nsec = s.hourStart+clock%3600, 0
+		return width
+	}
+	month := monthOf(b)
 	d := int64(b[5]) - '0'
 	if b[4] != ' ' {
 		d += (int64(b[4]) - '0') * 10
 	}
-	clock, ok := clockOf(b[7:15])
-	if !ok || d < 1 || d > 31 {
+	if month == 0 || b[3] != ' ' || b[6] != ' ' || d < 1 || d > 31 {
 		return 0
 	}
 	s.nsec = 0
-	if s.sameHour(b[:9]) {
-		s.sec = s.hourStart + clock%3600
-		return width
-	}
 	year := s.year(month, d, clock)
 	s.setLocal(daysOf(year, month, d)*day+clock, b[:9])
 	return width
