@@ -107,6 +107,15 @@ func (p *Parser) postfix(ev *Event, g *program, pid uint64, b []byte) bool {
 	return p.delivery(ev, g, id, rest)
 }
 
+// cutName cuts "name=value" at its first '='; the name is empty if there is none.
+func cutName(b []byte) (name, value []byte) {
+	at := bytes.IndexByte(b, '=')
+	if at < 0 {
+		return nil, b
+	}
+	return b[:at], b[at+1:]
+}
+
 // cutQueueID takes "4jXHfX6Vsnz1SNbS: " off b.
 func cutQueueID(b []byte) (id, rest []byte, ok bool) {
 	i := bytes.IndexByte(b[:min(len(b), 25)], ':')
@@ -143,20 +152,18 @@ func (p *Parser) find(n *instance, id []byte) *open {
 // smtpdSession reads the lines of smtpd that belong to no message.
 func (p *Parser) smtpdSession(ev *Event, n *instance, pid uint64, b []byte) bool {
 	process := mix(n.seed, pid)
-	switch {
-	case bytes.HasPrefix(b, []byte("connect from ")):
+	word, rest := cutWord(b)
+	switch string(word) {
+	case "connect", "disconnect":
 		p.sessions.drop(process)
-	case bytes.HasPrefix(b, []byte("disconnect from ")):
-		p.sessions.drop(process)
-	case bytes.HasPrefix(b, []byte("NOQUEUE: ")):
-		rest := b[len("NOQUEUE: "):]
-		if fields, ok := bytes.CutPrefix(rest, []byte("client=")); ok {
+	case "NOQUEUE:":
+		if name, fields := cutName(rest); string(name) == "client" {
 			p.proxied.begin(p, fields)
 			return false
 		}
 		return p.refusal(ev, nil, process, rest)
-	case bytes.HasPrefix(b, []byte("warning: ")):
-		return p.saslFailure(ev, b[len("warning: "):])
+	case "warning:":
+		return p.saslFailure(ev, rest)
 	}
 	return false
 }
@@ -164,8 +171,8 @@ func (p *Parser) smtpdSession(ev *Event, n *instance, pid uint64, b []byte) bool
 // smtpd reads a line of smtpd about a message.
 func (p *Parser) smtpd(ev *Event, n *instance, pid uint64, id, b []byte) bool {
 	process := mix(n.seed, pid)
-	fields, ok := bytes.CutPrefix(b, []byte("client="))
-	if !ok {
+	name, fields := cutName(b)
+	if string(name) != "client" {
 		return p.refusal(ev, p.find(n, id), process, b)
 	}
 	// The line says that smtpd began to receive, not that it accepted.
@@ -273,11 +280,12 @@ func readClient(b []byte) (c client) {
 	if len(b) == 0 {
 		return c
 	}
-	if rest, ok := bytes.CutPrefix(b, []byte(", sasl_method=")); ok {
-		c.method, b = cutField(rest)
+	const method, login = ", sasl_method=", ", sasl_username="
+	if len(b) > len(method) && string(b[:len(method)]) == method {
+		c.method, b = cutField(b[len(method):])
 	}
-	if rest, ok := bytes.CutPrefix(b, []byte(", sasl_username=")); ok {
-		c.login, b = cutField(rest)
+	if len(b) > len(login) && string(b[:len(login)]) == login {
+		c.login, b = cutField(b[len(login):])
 	}
 	if rest, ok := bytes.CutPrefix(b, []byte(", sasl_sender=")); ok {
 		_, b = cutField(rest)
@@ -401,10 +409,10 @@ func (p *Parser) uidAccount(uid int64, text []byte) Account {
 // cleanup reads a line of cleanup about a message.
 func (p *Parser) cleanup(ev *Event, n *instance, id, b []byte) bool {
 	o := p.find(n, id)
-	if mid, ok := bytes.CutPrefix(b, []byte("message-id=")); ok {
-		return p.messageID(ev, n, o, id, mid)
-	}
-	if bytes.HasPrefix(b, []byte("resent-message-id=")) {
+	switch name, value := cutName(b); string(name) {
+	case "message-id":
+		return p.messageID(ev, n, o, id, value)
+	case "resent-message-id":
 		return false
 	}
 	if o == nil {
@@ -519,19 +527,21 @@ func (p *Parser) qmgr(ev *Event, n *instance, id, b []byte) bool {
 		p.finish(o)
 		return leaves
 	}
-	rest, ok := bytes.CutPrefix(b, []byte("from=<"))
+	name, value := cutName(b)
+	if string(name) != "from" || len(value) == 0 || value[0] != '<' {
+		return false
+	}
+	sender, rest, ok := cutSender(value[1:])
 	if !ok {
 		return false
 	}
-	sender, rest, ok := cutSender(rest)
-	if !ok {
-		return false
-	}
-	if size, ok := bytes.CutPrefix(rest, []byte("size=")); ok {
-		return p.active(ev, n, id, sender, size)
-	}
-	if bytes.HasPrefix(rest, []byte("status=expired")) || bytes.HasPrefix(rest, []byte("status=force-expired")) {
-		return p.expired(ev, p.find(n, id), rest)
+	switch name, value := cutName(rest); string(name) {
+	case "size":
+		return p.active(ev, n, id, sender, value)
+	case "status":
+		if _, ok := cutAny(value, "expired", "force-expired"); ok {
+			return p.expired(ev, p.find(n, id), rest)
+		}
 	}
 	return false
 }
@@ -552,7 +562,8 @@ func cutSender(b []byte) (sender, rest []byte, ok bool) {
 
 // active reads "383, nrcpt=2 (queue active)": the message is in the queue.
 func (p *Parser) active(ev *Event, n *instance, id, sender, b []byte) bool {
-	if !bytes.HasSuffix(b, []byte(" (queue active)")) {
+	const is = " (queue active)"
+	if len(b) < len(is) || string(b[len(b)-len(is):]) != is {
 		return false
 	}
 	o := p.find(n, id)
@@ -875,21 +886,23 @@ func readAttempt(b []byte) (a attempt, ok bool) {
 		return a, false
 	}
 	a.to, b = rest[:end], rest[end+1:]
-	if rest, ok := bytes.CutPrefix(b, []byte(", orig_to=<")); ok {
+	const origTo, relay, status = ", orig_to=<", ", relay=", ", status="
+	if len(b) > len(origTo) && string(b[:len(origTo)]) == origTo {
+		rest := b[len(origTo):]
 		if end = addressEnd(rest); end < 0 {
 			return a, false
 		}
 		a.origTo, b = rest[:end], rest[end+1:]
 	}
-	if rest, ok := bytes.CutPrefix(b, []byte(", relay=")); ok {
-		a.relay, b = cutField(rest)
+	if len(b) > len(relay) && string(b[:len(relay)]) == relay {
+		a.relay, b = cutField(b[len(relay):])
 	}
-	if at := bytes.Index(b, []byte(", dsn=")); at > 0 {
-		b = b[at:] // over delay=, delays=, tls=: Postfix's own words
+	if at := bytes.Index(b, []byte(", dsn=")); at >= 0 { // after delay=, delays=, tls=: Postfix's own words
+		a.dsn, b = cutField(b[at+len(", dsn="):])
 	}
 	for len(b) > 2 && b[0] == ',' {
-		b = b[2:]
-		if rest, ok := bytes.CutPrefix(b, []byte("status=")); ok {
+		if len(b) > len(status) && string(b[:len(status)]) == status {
+			rest := b[len(status):]
 			a.status = rest
 			if at := bytes.IndexByte(rest, ' '); at >= 0 {
 				a.status, a.text = rest[:at], rest[at+1:]
@@ -899,10 +912,7 @@ func readAttempt(b []byte) (a attempt, ok bool) {
 			}
 			return a, len(a.status) > 0
 		}
-		var field []byte
-		if field, b = cutField(b); bytes.HasPrefix(field, []byte("dsn=")) {
-			a.dsn = field[len("dsn="):]
-		}
+		_, b = cutField(b[2:])
 	}
 	return a, false
 }

@@ -94,7 +94,8 @@ func (p *Parser) isFilter(text []byte) bool {
 // reply makes a Reply of what a delivery agent logged in parentheses.
 func (p *Parser) reply(kind Kind, provider string, dsn, text []byte) (r Reply) {
 	r.Provider = provider
-	if kind == Delivered && string(dsn) == "2.0.0" && bytes.HasPrefix(text, []byte("250 2.0.0 ")) { // most
+	const most = "250 2.0.0 "
+	if kind == Delivered && string(dsn) == "2.0.0" && len(text) >= len(most) && string(text[:len(most)]) == most {
 		r.Class, r.Code, r.Enhanced = OK, 250, "2.0.0"
 		return r
 	}
