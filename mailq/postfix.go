@@ -783,7 +783,7 @@ func (a *about) who() []byte {
 	if code == 0 {
 		return nil
 	}
-	rest := a.text[len("554 "):]
+	rest := bytes.TrimPrefix(a.text[len("554"):], []byte(" "))
 	if len(enhanced) > 0 {
 		rest = bytes.TrimPrefix(rest[len(enhanced):], []byte(" "))
 	}

@@ -3,10 +3,35 @@ package mailq
 import (
 	"bytes"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 )
+
+// No line of the servers' logs that is cut anywhere ends the service.
+func TestCutLines(t *testing.T) {
+	logs, err := filepath.Glob(filepath.Join("testdata", "logs", "*", "events.log"))
+	if err != nil || len(logs) == 0 {
+		t.Fatalf("no logs: %v", err)
+	}
+	for _, path := range logs {
+		log, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := newParser()
+		for line := range bytes.Lines(log) {
+			for n := range line {
+				if ev, ok := p.Parse(line[:n]); ok {
+					checkBounds(t, &ev)
+				}
+			}
+			p.Parse(line)
+		}
+	}
+}
 
 // Lines cut anywhere, glued, binary, in Latin-1 or of a megabyte are counted,
 // and charge nobody who did not log in.
