@@ -146,26 +146,25 @@ func readArrival(b []byte) (a arrival, clear bool) {
 			return a, false
 		}
 		a.peer, b = peers[0].addr, peers[0].rest
-		a.readProof(b)
+		rest := a.readProof(b)
 		for _, other := range peers[1:] {
 			alt := arrival{}
-			alt.readProof(other.rest)
+			altRest := alt.readProof(other.rest)
 			if other.addr != a.peer || !bytes.Equal(alt.login, a.login) {
 				if !bytes.Contains(b[:len(b)-len(other.rest)], []byte(" id=")) {
 					// No message id can have come before: the first was the HELO's.
-					a.peer, a.login, a.method, b = other.addr, alt.login, alt.method, other.rest
+					a.peer, a.login, a.method, b, rest = other.addr, alt.login, alt.method, other.rest, altRest
 					continue
 				}
 				a.peer, a.login, a.method = netip.Addr{}, nil, nil
-				a.readRest(b)
+				a.readRest(rest)
 				return a, false
 			}
 		}
-		a.readRest(b)
+		a.readRest(rest)
 		return a, true
 	}
-	a.readProof(b)
-	a.readRest(b)
+	a.readRest(a.readProof(b))
 	return a, true
 }
 
@@ -192,11 +191,14 @@ func findPeers(peers []peer, b []byte) []peer {
 		return nil
 	}
 	for len(peers) < maxPeers {
-		at := bytes.Index(b, []byte(") ["))
+		at := bytes.IndexByte(b, ')')
 		if at < 0 {
 			return peers
 		}
-		b = b[at+2:]
+		if b = b[at+1:]; len(b) < 2 || b[0] != ' ' || b[1] != '[' {
+			continue
+		}
+		b = b[1:]
 		if one, ok := peerAt(b); ok && (len(peers) == 0 || isField(one.rest)) {
 			peers = append(peers, one)
 		}
@@ -210,7 +212,7 @@ func peerAt(b []byte) (one peer, ok bool) {
 		return one, false
 	}
 	if len(b) > 1 && b[0] == ':' && b[1] != ' ' {
-		b = bytes.TrimLeft(b[1:], "0123456789")
+		b = afterDigits(b[1:])
 	}
 	if len(b) == 0 || b[0] != ' ' && b[0] != ':' {
 		return one, len(b) == 0
@@ -230,8 +232,9 @@ func isField(b []byte) bool {
 }
 
 // readProof reads "I=.. P=esmtpa X=.. CV=no DN=".." A=driver:name", in that
-// order, as far as they go. A= counts only if P= ends in a: authenticated.
-func (a *arrival) readProof(b []byte) {
+// order, as far as they go, and returns what follows. A= counts only if P= ends
+// in a: authenticated.
+func (a *arrival) readProof(b []byte) (after []byte) {
 	protocol := []byte(nil)
 	for range 12 {
 		name, value, rest := cutLetters(b)
@@ -243,7 +246,7 @@ func (a *arrival) readProof(b []byte) {
 			if n := len(protocol); n > 0 && protocol[n-1] == 'a' && len(rest) > 0 {
 				a.method, a.login = splitAuth(value)
 			}
-			return
+			return rest
 		case "I", "U", "X", "CV", "SNI", "L", "PRX", "TFO", "B", "K", "M8S", "PRDR":
 		case "DN":
 			if len(rest) < len(b) && len(value) > 0 && value[0] == '"' {
@@ -252,10 +255,11 @@ func (a *arrival) readProof(b []byte) {
 				}
 			}
 		default:
-			return
+			return b
 		}
 		b = rest
 	}
+	return b
 }
 
 // splitAuth reads "dovecot_login:alice@shop.test", and a sender that
@@ -274,21 +278,47 @@ func splitAuth(b []byte) (method, login []byte) {
 func (a *arrival) readRest(b []byte) {
 	if rest, ok := bytes.CutPrefix(b, []byte("S=")); ok {
 		a.size = leadingNumber(rest)
-	} else if at := bytes.Index(b, []byte(" S=")); at >= 0 {
-		a.size = leadingNumber(b[at+3:])
+	} else if at := indexField(b, "S="); at >= 0 {
+		a.size = leadingNumber(b[at+2:])
 	}
 	head := b
 	if at := lastFor(b); at >= 0 {
 		a.rcpts, head = b[at+len(" for "):], b[:at]
 	}
 	if n := len(head); n > 0 && head[n-1] == '>' {
-		if at := bytes.LastIndex(head, []byte(`" from <`)); at >= 0 {
+		if at := lastFrom(head); at >= 0 {
 			head = head[:at+1]
 		}
 	}
-	at := bytes.Index(head, []byte(` T="`))
-	if at >= 0 && len(head) > at+4 && head[len(head)-1] == '"' {
-		a.subject = head[at+4 : len(head)-1]
+	at := indexField(head, `T="`)
+	if at >= 0 && len(head) > at+3 && head[len(head)-1] == '"' {
+		a.subject = head[at+3 : len(head)-1]
+	}
+}
+
+// indexField is where name stands first in b as that of a field, at its head or after
+// a space; -1 if nowhere. It looks for the name's first letter, which is rarer than
+// spaces are.
+func indexField(b []byte, name string) int {
+	for from := 0; from < len(b); from++ {
+		at := bytes.IndexByte(b[from:], name[0])
+		if at < 0 {
+			return -1
+		}
+		from += at
+		if (from == 0 || b[from-1] == ' ') && len(b)-from >= len(name) && string(b[from:from+len(name)]) == name {
+			return from
+		}
+	}
+	return -1
+}
+
+// lastFrom is where `" from <`, which follows a subject, stands last in b, or -1.
+func lastFrom(b []byte) int {
+	for at := len(b); ; {
+		if at = bytes.LastIndexByte(b[:at], '<'); at < 0 || bytes.HasSuffix(b[:at], []byte(`" from `)) {
+			return max(at-len(`" from `), -1)
+		}
 	}
 }
 
@@ -607,11 +637,12 @@ type transfer struct {
 // R=inside T=inbox S=1928 H=.. C="250 .." QT=0s DT=0s", for failures and
 // deferrals with ": text" after the fields.
 func readTransfer(b []byte) (t transfer, ok bool) {
-	whole := b
+	cut := len(b) > maxClear
 	t.to, b = cutAddress(b)
 	if t.to == nil {
 		return t, false
 	}
+	after := b
 	for len(b) > 0 && (b[0] == '(' || b[0] == '<' && t.original == nil) { // the addresses it came from
 		word, rest := cutWord(b)
 		if word[0] == '<' {
@@ -626,7 +657,7 @@ func readTransfer(b []byte) (t transfer, ok bool) {
 	}
 	t.to = bytes.TrimSuffix(t.to, []byte(":"))
 	t.readFields(b)
-	if t.from.IsValid() && (bytes.Count(whole, []byte(" T=")) > 1 || len(whole) > maxClear) {
+	if t.from.IsValid() && (cut || indexField(after[indexField(after, "T=")+1:], "T=") >= 0) {
 		t.from = netip.Addr{} // of a local part that Exim wrote without its quotes
 	}
 	return t, true
@@ -639,8 +670,11 @@ const maxClear = 4096
 func (t *transfer) readFields(b []byte) {
 	for range 24 {
 		word, rest := cutWord(b)
-		switch {
-		case bytes.HasPrefix(b, []byte("F=<")), bytes.HasPrefix(b, []byte("P=<")):
+		switch letter, value := cutLetter(word); letter {
+		case 'F', 'P':
+			if len(value) == 0 || value[0] != '<' {
+				break
+			}
 			end := addressEnd(b[3:])
 			if end < 0 {
 				return
@@ -651,19 +685,25 @@ func (t *transfer) readFields(b []byte) {
 				return
 			}
 			rest = bytes.TrimPrefix(rest, []byte(" "))
-		case bytes.HasPrefix(b, []byte("H=")):
-			t.host = word[2:]
+		case 'H':
+			t.host = value
 			if t.transport != nil {
 				t.from = ourEnd(rest)
 			}
-		case bytes.HasPrefix(b, []byte("T=")):
-			t.transport = word[2:]
-		case bytes.HasPrefix(b, []byte(`C="`)):
+		case 'T':
+			t.transport = value
+		case 'C':
+			if len(value) == 0 || value[0] != '"' {
+				break
+			}
 			if end := quotedEnd(b[2:]); end > 0 {
 				t.text = b[3 : 2+end-1]
 			}
 			return
-		case bytes.HasPrefix(b, []byte("DN=\"")):
+		case 0:
+			if !bytes.HasPrefix(b, []byte(`DN="`)) {
+				break
+			}
 			if end := quotedEnd(b[3:]); end > 0 {
 				rest = bytes.TrimPrefix(b[3+end:], []byte(" "))
 			}
@@ -677,6 +717,14 @@ func (t *transfer) readFields(b []byte) {
 		}
 		b = rest
 	}
+}
+
+// cutLetter cuts "X=value"; letter is 0 if the name is not of one letter.
+func cutLetter(word []byte) (letter byte, value []byte) {
+	if len(word) < 2 || word[1] != '=' {
+		return 0, nil
+	}
+	return word[0], word[2:]
 }
 
 // ourEnd reads "DS [192.0.2.7]:25 I=[203.0.113.9]:39966", which follows the

@@ -784,8 +784,27 @@ func addressEnd(b []byte) int {
 	return i + end
 }
 
-// quotedEnd returns the index after the quoted string that b begins with.
+// afterDigits takes the digits off the head of b.
+func afterDigits(b []byte) []byte {
+	for len(b) > 0 && b[0] >= '0' && b[0] <= '9' {
+		b = b[1:]
+	}
+	return b
+}
+
+// quotedEnd returns the index after the quoted string that b begins with, -1 if it
+// does not end.
 func quotedEnd(b []byte) int {
+	if len(b) == 0 {
+		return -1
+	}
+	end := bytes.IndexByte(b[1:], '"') + 1
+	if end == 0 {
+		return -1
+	}
+	if bytes.IndexByte(b[1:end], '\\') < 0 {
+		return end + 1
+	}
 	for i := 1; i < len(b); i++ {
 		switch b[i] {
 		case '\\':

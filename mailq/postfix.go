@@ -354,7 +354,7 @@ func cutPeer(b []byte) (addr netip.Addr, rest []byte, ok bool) {
 		return addr, b, false
 	}
 	if len(rest) > 1 && rest[0] == ':' && rest[1] != ' ' {
-		rest = bytes.TrimLeft(rest[1:], "0123456789")
+		rest = afterDigits(rest[1:])
 	}
 	rest, ok = bytes.CutPrefix(rest, colonSpace)
 	return addr, rest, ok
