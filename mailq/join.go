@@ -405,6 +405,7 @@ type QueuedMessage struct {
 	QueueID  string
 	Account  Account // empty for inbound mail
 	User     Account // of a script's mail: the system user that it runs as
+	Client   Account // of mail without an account: the trusted client that it is from, which answers for it if it leaves
 	Sender   string
 	Domains  []string // of the recipients known so far, at most 8
 	Rcpts    int      // 0 if unknown
@@ -422,7 +423,7 @@ func (p *Parser) Queued(yield func(QueuedMessage) bool) {
 			continue
 		}
 		ok := yield(QueuedMessage{
-			Host: o.host, QueueID: o.id, Account: o.account, User: o.user(), Sender: o.sender, Domains: slices.Clone(o.domains),
+			Host: o.host, QueueID: o.id, Account: o.account, User: o.user(), Client: o.client(), Sender: o.sender, Domains: slices.Clone(o.domains),
 			Rcpts: int(o.rcpts), Size: int(o.size), Arrival: time.Unix(o.arrival, 0).UTC(),
 			Held: o.is(isHeld), Deferred: int(o.retries),
 		})
@@ -435,6 +436,14 @@ func (p *Parser) Queued(yield func(QueuedMessage) bool) {
 // user is the system user that a script's message was handed in by.
 func (o *open) user() Account {
 	if kind := o.fallback.Kind(); o.account.Kind() != KindScript || kind != KindUser && kind != KindUID {
+		return ""
+	}
+	return o.fallback
+}
+
+// client is the trusted client that answers for a message if it leaves.
+func (o *open) client() Account {
+	if o.account != "" || o.fallback.Kind() != KindClient {
 		return ""
 	}
 	return o.fallback

@@ -138,12 +138,13 @@ func earlier(a, b time.Time) time.Time {
 }
 
 // heldMail lists the messages on hold by account, each account's oldest first. A
-// script's are those of its system user too.
+// script's are those of its system user too. A trusted client answers for its mail
+// as soon as that is held, wherever it goes.
 func (s *service) heldMail(ctx context.Context) (map[string][]heldMessage, error) {
 	var all []mailq.QueuedMessage
 	err := s.inObserve(ctx, func() {
 		for m := range s.judge.parser.Queued {
-			if m.Held && m.Account != "" {
+			if m.Account = cmp.Or(m.Account, m.Client); m.Held && m.Account != "" {
 				all = append(all, m)
 			}
 		}

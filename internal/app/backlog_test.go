@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os/user"
 	"slices"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"github.com/vedetta-watch/vedetta/internal/config"
 	"github.com/vedetta-watch/vedetta/internal/gate"
 	"github.com/vedetta-watch/vedetta/internal/store"
+	"github.com/vedetta-watch/vedetta/mailq"
 	"github.com/vedetta-watch/vedetta/rules"
 )
 
@@ -109,6 +111,46 @@ func TestBacklogLeavesAtTheAllowance(t *testing.T) {
 	}
 	if !slices.IsSorted(q.released) {
 		t.Errorf("not the oldest first: %v", q.released)
+	}
+}
+
+// What a trusted client sends without a login is held and let out like anybody's,
+// although its account is not named before the mail leaves.
+func TestBacklogOfATrustedClient(t *testing.T) {
+	const client = "client:192.0.2.7"
+	from := time.Now().Add(-10 * time.Minute).Truncate(time.Second)
+	for name, lines := range map[string][]string{
+		"postfix": {
+			"mx1 postfix/smtpd[7]: %s: client=web[192.0.2.7]",
+			"mx1 postfix/smtpd[7]: %s: hold: RCPT from web[192.0.2.7]: <c@d>: Recipient address triggers HOLD action; from=<a@b> to=<c@d>",
+			"mx1 postfix/cleanup[8]: %s: message-id=<%[1]s@pc>",
+		},
+		"exim": {
+			"mx1 exim[7]: %s <= a@b.test H=web [192.0.2.7] P=esmtp S=400 for c@d.test",
+			"mx1 exim[7]: %s frozen by ACL",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, q := holding(t, victim, 0, 0, from)
+			s.judge.parser.Directory = &mailq.Directory{Trusted: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}
+			for i := range 3 {
+				id := fmt.Sprintf("A%05X", i+1)
+				if name == "exim" {
+					id = fmt.Sprintf("1vwqhd-0000G%d-8m", i)
+				}
+				for _, line := range lines {
+					s.judge.parser.Parse(fmt.Appendf(nil, from.Add(time.Duration(i)*time.Second).UTC().Format("Jan _2 15:04:05")+" "+line, id))
+				}
+				q.held[id] = enforce.Queued{ID: id, Arrival: from.Add(time.Duration(i) * time.Second), Rcpts: 1, Held: true}
+			}
+			s.backlog.now.Set(s.throttleForTest(t, client, rules.Throttle, from.Add(-time.Minute), from.Add(time.Hour), time.Time{}), "")
+			if err := s.letOutOnce(t.Context(), time.Now()); err != nil {
+				t.Fatal(err)
+			}
+			if len(q.released) != 3 {
+				t.Errorf("released %v, want all three", q.released)
+			}
+		})
 	}
 }
 
