@@ -52,6 +52,9 @@ func newTables(c config.Config, dir *directory) (tables []enforce.Table) {
 	if path := c.Postfix.LocalAccess; path != "" {
 		tables = append(tables, &enforce.PostfixLocal{PostfixTable: postfix(path), Defer: c.Gate.Throttle == "defer", Shared: shared})
 	}
+	if path := c.Postfix.ClientAccess; path != "" {
+		tables = append(tables, &enforce.PostfixClients{PostfixTable: postfix(path), Defer: c.Gate.Throttle == "defer", Shared: shared})
+	}
 	if c.Exim.BlockFile+c.Exim.HoldFile != "" {
 		tables = append(tables, &enforce.EximTable{BlockPath: c.Exim.BlockFile, HoldPath: c.Exim.HoldFile, Shared: shared})
 	}
@@ -118,7 +121,7 @@ func newQueue(c config.Config) mailQueue {
 	switch {
 	case c.Queue.Exim != "" || c.Exim.BlockFile+c.Exim.HoldFile+c.Exim.AwayFile != "" && c.Queue.Postfix == "":
 		return &enforce.EximQueue{Command: c.Exim.Command, ConfigFile: c.Exim.ConfigFile, Dir: c.Queue.Exim, Timeout: time.Duration(c.Exim.Timeout)}
-	case c.Queue.Postfix != "" || c.Postfix.SASLAccess+c.Postfix.SASLAway+c.Postfix.LocalAccess != "":
+	case c.Queue.Postfix != "" || c.Postfix.SASLAccess+c.Postfix.SASLAway+c.Postfix.LocalAccess+c.Postfix.ClientAccess != "":
 		return &enforce.PostfixQueue{
 			Command: c.Postfix.Postsuper, ConfigDir: c.Postfix.ConfigDir, Dir: c.Queue.Postfix, Timeout: time.Duration(c.Postfix.Timeout),
 		}

@@ -194,7 +194,7 @@ func (p *pipeline) canonical(name string) mailq.Account {
 // runs in observe.
 func (p *pipeline) queuedOf(accounts []mailq.Account) (ids []string) {
 	for m := range p.judge.parser.Queued {
-		if slices.Contains(accounts, m.Account) {
+		if slices.Contains(accounts, cmp.Or(m.Account, m.Client)) {
 			ids = append(ids, m.QueueID)
 		}
 	}
@@ -589,7 +589,7 @@ func (p *pipeline) Queue(ctx context.Context) (web.Queue, error) {
 	err := p.inObserve(ctx, func() {
 		for m := range p.judge.parser.Queued {
 			q.Total++
-			name := string(m.Account)
+			name := string(cmp.Or(m.Account, m.Client))
 			if name == "" {
 				name = "(inbound and bounces)"
 			}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -196,8 +197,13 @@ func (p *pipeline) inQueue(ctx context.Context, account mailq.Account, ids []str
 			}
 		}
 	}
-	if len(logins)+len(users)+len(uids) > 0 {
-		found, err := p.queue.Find(ctx, enforce.OfAccount(logins, users, uids))
+	want := enforce.OfAccount(logins, users, uids)
+	addr, isClient := clientAddr(account)
+	if isClient {
+		want = enforce.OfClient(addr)
+	}
+	if isClient || len(logins)+len(users)+len(uids) > 0 {
+		found, err := p.queue.Find(ctx, want)
 		if err != nil {
 			return nil, err
 		}
@@ -205,6 +211,13 @@ func (p *pipeline) inQueue(ctx context.Context, account mailq.Account, ids []str
 	}
 	slices.SortFunc(ms, func(a, b enforce.Queued) int { return cmp.Or(a.Arrival.Compare(b.Arrival), cmp.Compare(a.ID, b.ID)) })
 	return slices.CompactFunc(ms, func(a, b enforce.Queued) bool { return a.ID == b.ID }), nil
+}
+
+// clientAddr is the address of a trusted client's account.
+func clientAddr(account mailq.Account) (netip.Addr, bool) {
+	name, ok := strings.CutPrefix(string(account), mailq.KindClient+":")
+	addr, err := netip.ParseAddr(name)
+	return addr, ok && err == nil
 }
 
 // told says what was done with messages, and what a few of them are.

@@ -109,14 +109,15 @@ type Gate struct {
 
 // Postfix is the tables that Postfix reads by itself, and its commands.
 type Postfix struct {
-	SASLAccess  string   `yaml:"sasl_access"`
-	SASLAway    string   `yaml:"sasl_away"`
-	LocalAccess string   `yaml:"local_access"`
-	SubmitUsers string   `yaml:"submit_users"`
-	TableType   string   `yaml:"table_type"`
-	ConfigDir   string   `yaml:"config_dir"`
-	Postsuper   []string `yaml:"postsuper"`
-	Timeout     Duration `yaml:"timeout"`
+	SASLAccess   string   `yaml:"sasl_access"`
+	SASLAway     string   `yaml:"sasl_away"`
+	LocalAccess  string   `yaml:"local_access"`
+	ClientAccess string   `yaml:"client_access"`
+	SubmitUsers  string   `yaml:"submit_users"`
+	TableType    string   `yaml:"table_type"`
+	ConfigDir    string   `yaml:"config_dir"`
+	Postsuper    []string `yaml:"postsuper"`
+	Timeout      Duration `yaml:"timeout"`
 }
 
 // Exim is the files that Exim looks accounts up in, and its command.

@@ -135,7 +135,7 @@ func (c Config) checkServers(p *problems) {
 	fields := map[string]string{} // by path: what is written whole belongs to one table
 	for _, f := range []struct{ field, path string }{
 		{"postfix.sasl_access", c.Postfix.SASLAccess}, {"postfix.sasl_away", c.Postfix.SASLAway}, {"postfix.local_access", c.Postfix.LocalAccess},
-		{"postfix.submit_users", c.Postfix.SubmitUsers},
+		{"postfix.client_access", c.Postfix.ClientAccess}, {"postfix.submit_users", c.Postfix.SubmitUsers},
 		{"exim.block_file", c.Exim.BlockFile}, {"exim.hold_file", c.Exim.HoldFile}, {"exim.away_file", c.Exim.AwayFile},
 		{"dovecot.deny_file", c.Dovecot.DenyFile},
 	} {

@@ -53,6 +53,11 @@ type Options struct {
 	// if there is none.
 	Local string
 
+	// Clients is the path of a table of type hash of the trusted clients that are
+	// stopped at the port for strangers. There [Trusted] sends without a login, and
+	// SendAs says who sends. An empty one is made if there is none.
+	Clients string
+
 	// Deny is the path of a passwd-file of logins that Dovecot refuses, at all
 	// its services and for Postfix and Exim. An empty one is made if there is
 	// none.
@@ -70,6 +75,9 @@ type Options struct {
 	// Dovecot holds further lines of dovecot.conf; they come last.
 	Dovecot []string
 }
+
+// Trusted is the networks that may send without a login where Options.Clients is set.
+const Trusted = "192.0.2.0/24"
 
 // The domains whose mailboxes are in the bed.
 var domains = [...]string{"shop.test", "blog.test"}

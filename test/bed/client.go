@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/textproto"
 	"strings"
 	"syscall"
 	"time"
@@ -21,9 +22,13 @@ func dial(address string) (*smtp.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newClient(conn), nil
+}
+
+func newClient(conn net.Conn) *smtp.Client {
 	c := smtp.NewClient(conn)
 	c.CommandTimeout, c.SubmissionTimeout = patience, patience
-	return c, nil
+	return c
 }
 
 // greets says whether an SMTP server greets at the address.
@@ -65,6 +70,40 @@ func (b *Bed) Deliver(message, from string, rcpts ...string) error {
 		return errors.Join(err, c.Close())
 	}
 	return c.Quit()
+}
+
+// SendAs delivers one message at the port for strangers as a client with another
+// address does, without a login; see Options.Clients and Postfix's XCLIENT_README.
+func (b *Bed) SendAs(client, from string, rcpts ...string) error {
+	return SendAs(b.SMTP, client, from, rcpts...)
+}
+
+// SendAs is [Bed.SendAs] at another port.
+func SendAs(address, client, from string, rcpts ...string) error {
+	conn, err := net.DialTimeout("tcp", address, patience)
+	if err != nil {
+		return err
+	}
+	if err := pretend(conn, client); err != nil {
+		return errors.Join(err, conn.Close())
+	}
+	s := &Session{client: newClient(conn)} // a new greeting answers
+	return errors.Join(s.Send(from, rcpts...), s.Close())
+}
+
+// pretend has Postfix take the connection for one from another address.
+func pretend(conn net.Conn, client string) error {
+	text := textproto.NewConn(conn)
+	if _, _, err := text.ReadResponse(220); err != nil {
+		return err
+	}
+	if err := text.PrintfLine("EHLO vm"); err != nil {
+		return err
+	}
+	if _, _, err := text.ReadResponse(250); err != nil {
+		return err
+	}
+	return text.PrintfLine("XCLIENT NAME=web.hosting.test ADDR=%s", client)
 }
 
 func sendInbound(address, from string, rcpts ...string) error {

@@ -138,7 +138,7 @@ maillog_file = DIR/maillog
 maillog_file_prefixes = DIR
 myhostname = mx1.hosting.test
 mydestination = localhost
-mynetworks =
+mynetworks = TRUSTED
 inet_interfaces = 127.0.0.1
 inet_protocols = ipv4
 alias_maps =
@@ -160,7 +160,7 @@ smtpd_error_sleep_time = 0
 smtpd_soft_error_limit = 1000
 smtpd_hard_error_limit = 2000
 smtpd_delay_reject = yes
-smtpd_relay_restrictions = permit_sasl_authenticated, reject_unauth_destination
+smtpd_relay_restrictions = permit_mynetworks, permit_sasl_authenticated, reject_unauth_destination
 `
 
 const masterCF = `SMTP inet n - n - - smtpd
@@ -270,7 +270,7 @@ func (b *Bed) makeDirectories() error {
 
 func (b *Bed) mainCF() string {
 	var s strings.Builder
-	s.WriteString(strings.NewReplacer("DIR", b.Dir, "DOMAINS", strings.Join(domains[:], " ")).Replace(mainCF))
+	s.WriteString(strings.NewReplacer("DIR", b.Dir, "DOMAINS", strings.Join(domains[:], " "), "TRUSTED", b.trusted()).Replace(mainCF))
 	longIDs := "yes"
 	if b.options.ShortIDs {
 		longIDs = "no"
@@ -280,7 +280,13 @@ func (b *Bed) mainCF() string {
 	if b.options.Policy != "" {
 		ask = b.policy() + ", "
 	}
-	fmt.Fprintf(&s, "smtpd_recipient_restrictions = %spermit_sasl_authenticated, reject_unauth_destination\n", ask)
+	trusted := ""
+	if b.options.Clients != "" {
+		fmt.Fprintln(&s, b.clients())
+		fmt.Fprintln(&s, "smtpd_authorized_xclient_hosts = 127.0.0.1")
+		trusted = "$vedetta_clients, permit_mynetworks, "
+	}
+	fmt.Fprintf(&s, "smtpd_recipient_restrictions = %spermit_sasl_authenticated, %sreject_unauth_destination\n", ask, trusted)
 	fmt.Fprintf(&s, "smtpd_end_of_data_restrictions = %spermit\n", ask)
 	if b.options.SASLAccess != "" {
 		fmt.Fprintf(&s, "smtpd_sender_restrictions = check_sasl_access hash:%s\n", b.options.SASLAccess)
@@ -303,6 +309,19 @@ func (b *Bed) away() string {
 	return "vedetta_away = check_sasl_access hash:" + b.options.SASLAway + "\nsmtpd_restriction_classes = vedetta_away"
 }
 
+// trusted is the networks that send without a login.
+func (b *Bed) trusted() string {
+	if b.options.Clients == "" {
+		return ""
+	}
+	return Trusted
+}
+
+// clients asks the table of trusted clients.
+func (b *Bed) clients() string {
+	return "vedetta_clients = check_client_access hash:" + b.options.Clients
+}
+
 // policy asks the service once, so that a dead one costs no more than its
 // deadline, and goes on without it.
 func (b *Bed) policy() string {
@@ -317,7 +336,7 @@ func (b *Bed) policy() string {
 // makeTables makes empty tables where there are none: Postfix refuses to work
 // with one that is missing.
 func (b *Bed) makeTables() error {
-	for _, path := range []string{b.options.SASLAccess, b.options.SASLAway, b.options.Local} {
+	for _, path := range []string{b.options.SASLAccess, b.options.SASLAway, b.options.Local, b.options.Clients} {
 		if path == "" {
 			continue
 		}

@@ -35,8 +35,13 @@ func TestTextForOperators(t *testing.T) {
 	if page, err := os.ReadFile("../../docs/milter.md"); err != nil || !strings.Contains(string(page), " cleanup\n"+options+"```") {
 		t.Errorf("docs/milter.md, %v, does not have\n%s", err, options)
 	}
-	b := &Bed{options: Options{Policy: "127.0.0.1:9998", PolicyTimeout: time.Second, SASLAway: directory + "postfix/sasl_away"}}
+	b := &Bed{options: Options{
+		Policy: "127.0.0.1:9998", PolicyTimeout: time.Second, SASLAway: directory + "postfix/sasl_away", Clients: directory + "postfix/client_access",
+	}}
 	page, err := os.ReadFile("../../docs/postfix.md")
+	if err != nil || !strings.Contains(string(page), "\n"+b.clients()+"\n") {
+		t.Errorf("docs/postfix.md, %v, does not have\n%s", err, b.clients())
+	}
 	if want := "\nvedetta_gate = " + b.policy() + "\n" + b.away() + "\n"; err != nil || !strings.Contains(string(page), want) {
 		t.Errorf("docs/postfix.md, %v, does not have%s", err, want)
 	}

@@ -147,7 +147,7 @@ func newStage(t *testing.T) *stage {
 	c.service = newService(t, setup{
 		Gate: policy, Logs: []string{c.MailLog, c.forged}, Rules: "blast_max: 1000\n",
 		Gates:   fmt.Sprintf("milter: [\"inet:%s\"]\nexim: [\"inet:%s\"]\n", c.milter, c.exim),
-		Postfix: fmt.Sprintf("sasl_access: %s\nsasl_away: %s\nlocal_access: %s\nsubmit_users: %s\nconfig_dir: %s\n", c.path("sasl_access"), c.path("sasl_away"), c.path("local_access"), c.path("submit_users"), c.Config),
+		Postfix: fmt.Sprintf("sasl_access: %s\nsasl_away: %s\nlocal_access: %s\nclient_access: %s\nsubmit_users: %s\nconfig_dir: %s\n", c.path("sasl_access"), c.path("sasl_away"), c.path("local_access"), c.path("client_access"), c.path("submit_users"), c.Config),
 	})
 	c.configure(fmt.Sprintf("queue:\n  postfix: %s\nexim:\n  block_file: %s\n  hold_file: %s\n  away_file: %s\ndovecot:\n  deny_file: %s\nreset:\n  command: [%s, \"{account}\"]\n",
 		filepath.Join(c.Bed.Dir, "spool"), c.path("exim_block"), c.path("exim_hold"), c.path("exim_away"), c.path("deny"), filepath.Join(c.bin, "set-password")) + c.panels.section())
@@ -356,7 +356,7 @@ func (c *stage) innocent(when string) {
 			c.t.Errorf("%s: %s was found to do something: %+v", when, login, why.Findings)
 		}
 		for _, key := range []string{login, name, strings.Replace(login, "@", "%", 1)} {
-			for _, table := range []string{"sasl_access", "sasl_away", "local_access", "submit_users"} {
+			for _, table := range []string{"sasl_access", "sasl_away", "local_access", "client_access", "submit_users"} {
 				if out, err := exec.Command("/usr/sbin/postmap", "-c", c.Config, "-q", key, "hash:"+c.path(table)).Output(); err == nil || len(out) > 0 {
 					c.t.Errorf("%s: %s has %s: %q", when, table, key, out)
 				}
@@ -400,7 +400,7 @@ func (c *stage) onlyMallory() {
 	if err != nil {
 		c.t.Error(err)
 	}
-	for _, table := range []string{"sasl_access", "sasl_away", "local_access", "exim_block", "exim_hold", "exim_away", "submit_users"} {
+	for _, table := range []string{"sasl_access", "sasl_away", "local_access", "client_access", "exim_block", "exim_hold", "exim_away", "submit_users"} {
 		more, err := os.ReadFile(c.path(table))
 		if err != nil {
 			c.t.Error(err)
@@ -425,7 +425,7 @@ func (c *stage) programs(names []string) {
 		own = append(own, strings.ToLower(name), strings.ToLower(strings.Replace(name, "@", "%", 1)))
 	}
 	q := regexp.QuoteMeta
-	table := fmt.Sprintf(`hash:%s/\.?(sasl_access|sasl_away|local_access|submit_users)(\.new)?`, q(c.dir))
+	table := fmt.Sprintf(`hash:%s/\.?(sasl_access|sasl_away|local_access|client_access|submit_users)(\.new)?`, q(c.dir))
 	shapes := []*regexp.Regexp{
 		regexp.MustCompile(`^postconf\x00-c\x00` + q(c.Config) + `\x00-h\x00(default_database_type|queue_directory)$`),
 		regexp.MustCompile(`^postmap\x00-c\x00` + q(c.Config) + `(\x00-f)?(\x00-q\x00-)?\x00` + table + `$`),

@@ -34,6 +34,7 @@ var gaps = []gap{
 	{"Postfix: submit users", "throttle", "a table cannot count"},
 	{"Postfix: milter and table, local programs", "reset", "a script has no password"},
 	{"Postfix: submit users", "reset", "a system user's password is not the mail server's"},
+	{"Postfix: table of trusted clients", "reset", "a client has no password"},
 	{"Exim: files alone", "throttle", "a file cannot count"},
 	{"Exim: socket and file, local programs", "reset", "as above"},
 	{"Exim: files, local programs", "throttle", "a file cannot count"},

@@ -21,6 +21,7 @@ import (
 
 	"github.com/vedetta-watch/vedetta/enforce/paneltest"
 	"github.com/vedetta-watch/vedetta/internal/store"
+	"github.com/vedetta-watch/vedetta/mailq"
 	"github.com/vedetta-watch/vedetta/test/bed"
 )
 
@@ -30,7 +31,7 @@ const throttleRules = `rules:
     about: Throttles at once.
     ladder:
       - do: throttle
-        when: score >= 6 and subject in ["carol@shop.test", "frank@shop.test", "carol@blog.test"]
+        when: score >= 6 and subject in ["carol@shop.test", "frank@shop.test", "carol@blog.test", "client:192.0.2.59"]
         for: 12h
   - name: abused-script
     about: Throttles at once.
@@ -61,10 +62,11 @@ type hooks struct {
 	blockFile, holdFile, deny       string
 	away, saslAway                  string
 	milterPort, tablePort           string // host:port of further submission services
+	clientsPort, clients            string // where trusted clients send, and their table
 }
 
-// The further submission services: one with the milter, a policy service and
-// their tables, one with a table alone.
+// The further services: one with the milter, a policy service and their tables,
+// one with a table alone, and one where trusted clients send without a login.
 const matrixMaster = `MILTER inet n - n - - smtpd
   -o syslog_name=postfix/milter
   -o smtpd_sasl_auth_enable=yes
@@ -79,6 +81,11 @@ TABLE inet n - n - - smtpd
   -o smtpd_relay_restrictions=permit_sasl_authenticated,reject
   -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject
   -o smtpd_end_of_data_restrictions=
+CLIENTS inet n - n - - smtpd
+  -o syslog_name=postfix/clients
+  -o smtpd_sender_restrictions=
+  -o smtpd_recipient_restrictions=permit_sasl_authenticated,$vedetta_clients,permit_mynetworks,reject
+  -o smtpd_end_of_data_restrictions=
 `
 
 // newMatrix starts everything.
@@ -90,15 +97,16 @@ func newMatrix(t *testing.T) *matrix {
 	m := &matrix{t: t, services: map[string]*service{}, databases: map[*service]*store.DB{}, logs: map[*service]string{}}
 	h := hooks{
 		policy: freePort(t), milter: freePort(t), socket: freePort(t), milterPort: freePort(t), tablePort: freePort(t), milterPolicy: freePort(t),
+		clientsPort: freePort(t),
 	}
 	postfix, exim := openDir(t), openDir(t) // a directory has one writer
 	h.table, h.submitUsers = filepath.Join(postfix, "sasl_access"), filepath.Join(postfix, "submit_users")
-	h.saslAway = filepath.Join(postfix, "sasl_away")
+	h.saslAway, h.clients = filepath.Join(postfix, "sasl_away"), filepath.Join(postfix, "client_access")
 	beside := openDir(t)
 	h.milterTable, h.milterAway, h.local = filepath.Join(beside, "sasl_access"), filepath.Join(beside, "sasl_away"), filepath.Join(beside, "local_access")
 	h.blockFile, h.holdFile = filepath.Join(exim, "blocked"), filepath.Join(exim, "held")
 	h.deny, h.away = filepath.Join(openDir(t), "deny"), filepath.Join(openDir(t), "away")
-	m.tables = []string{h.table, h.saslAway, h.milterTable, h.milterAway, h.local, h.submitUsers, h.blockFile, h.holdFile, h.deny, h.away}
+	m.tables = []string{h.table, h.saslAway, h.milterTable, h.milterAway, h.local, h.submitUsers, h.clients, h.blockFile, h.holdFile, h.deny, h.away}
 	m.startServers(h)
 	m.startServices(h)
 	if err := m.Restart(); err != nil { // with the tables there
@@ -111,7 +119,7 @@ func newMatrix(t *testing.T) *matrix {
 func (m *matrix) startServers(h hooks) {
 	m.t.Helper()
 	m.Bed = bed.Start(m.t, bed.Options{
-		Policy: h.policy, PolicyTimeout: time.Second, SASLAccess: h.table, SASLAway: h.saslAway, Local: h.local, Deny: h.deny,
+		Policy: h.policy, PolicyTimeout: time.Second, SASLAccess: h.table, SASLAway: h.saslAway, Local: h.local, Clients: h.clients, Deny: h.deny,
 		Main: []string{
 			"in_flow_delay = 0",
 			fmt.Sprintf("vedetta_milter = { inet:%s, connect_timeout=1s, command_timeout=2s, content_timeout=2s, default_action=accept }", h.milter),
@@ -129,7 +137,7 @@ func (m *matrix) startServers(h hooks) {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	master = append(master, strings.NewReplacer("MILTER", h.milterPort, "TABLE", h.tablePort).Replace(matrixMaster)...)
+	master = append(master, strings.NewReplacer("MILTER", h.milterPort, "TABLE", h.tablePort, "CLIENTS", h.clientsPort).Replace(matrixMaster)...)
 	if err := os.WriteFile(path, master, 0o644); err != nil {
 		m.t.Fatal(err)
 	}
@@ -158,7 +166,8 @@ func (m *matrix) startServices(h hooks) {
 		return fmt.Sprintf("postfix:\n  sasl_access: %s\n  config_dir: %s\n", table, m.Config)
 	}
 	reset := fmt.Sprintf("reset:\n  passwd_file:\n    path: %s\ndovecot:\n  config_file: %s\n", filepath.Join(m.Dir, "users"), filepath.Join(m.Dir, "dovecot.conf"))
-	m.add("policy", m.MailLog, fmt.Sprintf("gate:\n  listen: [\"inet:%s\"]\n%s%s  sasl_away: %s\n  submit_users: %s\n%s", h.policy, matrixThrottle, postfix(h.table), h.saslAway, h.submitUsers, reset))
+	m.add("policy", m.MailLog, fmt.Sprintf("accounts:\n  trusted: [%s]\ngate:\n  listen: [\"inet:%s\"]\n%s%s  sasl_away: %s\n  submit_users: %s\n  client_access: %s\n%s",
+		bed.Trusted, h.policy, matrixThrottle, postfix(h.table), h.saslAway, h.submitUsers, h.clients, reset))
 	m.add("milter", m.MailLog, fmt.Sprintf("gate:\n  listen: [\"inet:%s\"]\n  milter: [\"inet:%s\"]\n%s%s  sasl_away: %s\n  local_access: %s\n%s",
 		h.milterPolicy, h.milter, matrixThrottle, postfix(h.milterTable), h.milterAway, h.local, reset))
 	m.add("socket", m.socket.MainLog, fmt.Sprintf("gate:\n  listen: []\n  exim: [\"inet:%s\"]\n%squeue:\n  exim: %s\nexim:\n  away_file: %s\n  command: [%s]\n%s",
@@ -191,8 +200,8 @@ func (m *matrix) add(name, log, sections string) {
 	for _, login := range throttled {
 		p.calm(time.Now(), pastDays, login)
 	}
-	for _, sender := range throttledLocal {
-		p.localPast(sender)
+	for _, sender := range throttledForms {
+		p.formPast(sender)
 	}
 	if err := errors.Join(os.WriteFile(s.config, []byte(text), 0o600), os.WriteFile(madeUp, []byte(p.text.String()), 0o600)); err != nil {
 		m.t.Fatal(err)
@@ -254,8 +263,28 @@ func pleskFate(box *paneltest.Mailbox) fate {
 // throttled are the accounts that the rules are to throttle.
 var throttled = []string{"carol@shop.test", "frank@shop.test", "carol@blog.test"}
 
-// throttledLocal are the senders of local mail that the rules are to throttle.
-var throttledLocal = []string{"script:65534:slow.php", "user:uucp"}
+// throttledForms are the senders without a login that the rules are to throttle.
+var throttledForms = []string{"script:65534:slow.php", "user:uucp", "client:192.0.2.59"}
+
+// send adds the lines of a message of any account.
+func (p *past) send(at time.Time, account string, to ...string) {
+	switch mailq.Account(account).Kind() {
+	case mailq.KindLogin:
+		p.message(at, account, to...)
+	case mailq.KindClient:
+		p.trusted(at, strings.TrimPrefix(account, mailq.KindClient+":"), to...)
+	default:
+		p.local(at, account, to...)
+	}
+}
+
+// trusted adds those of a message that a trusted client sent without a login.
+func (p *past) trusted(at time.Time, addr string, to ...string) {
+	one := past{n: p.n, client: fmt.Sprintf("web.hosting.test[%s]", addr)}
+	one.message(at, "LOGIN", to...)
+	p.n = one.n
+	p.text.WriteString(strings.NewReplacer(", sasl_method=PLAIN, sasl_username=LOGIN", "", "from=<LOGIN>", "from=<www@shop.test>").Replace(one.text.String()))
+}
 
 // local adds the lines of a message that a program handed in: of a script by
 // Postfix, of a system user by Exim.
@@ -284,11 +313,11 @@ func (p *past) local(at time.Time, account string, to ...string) {
 	}
 }
 
-// localPast is that of a form that sends a few messages a day.
-func (p *past) localPast(account string) {
+// formPast is that of a form that sends a few messages a day.
+func (p *past) formPast(account string) {
 	for d := pastDays; d > 0; d-- {
 		for i := range 5 {
-			p.local(time.Now().AddDate(0, 0, -d).Add(time.Duration(i)*40*time.Minute), account, contact("form@shop.test", (d+i)%contacts))
+			p.send(time.Now().AddDate(0, 0, -d).Add(time.Duration(i)*40*time.Minute), account, contact("form@shop.test", (d+i)%contacts))
 		}
 	}
 }
@@ -297,13 +326,9 @@ func (p *past) localPast(account string) {
 func (c *cell) spree() error {
 	path := filepath.Join(filepath.Dir(c.service.config), "made-up.log")
 	p := past{n: 100_000 * (1 + len(c.letters))}
-	write := p.message
-	if !strings.Contains(c.account, "@") {
-		write = p.local
-	}
 	now := time.Now()
 	for n := range 20 {
-		write(now.Add(time.Duration(n-20)*100*time.Millisecond), c.account, stranger(4*n), stranger(4*n+1), stranger(4*n+2), stranger(4*n+3))
+		p.send(now.Add(time.Duration(n-20)*100*time.Millisecond), c.account, stranger(4*n), stranger(4*n+1), stranger(4*n+2), stranger(4*n+3))
 	}
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
@@ -321,6 +346,7 @@ func (m *matrix) addCells(h hooks) {
 		local      = "Postfix: milter and table, local programs"
 		table      = "Postfix: table alone"
 		submit     = "Postfix: submit users"
+		clients    = "Postfix: table of trusted clients"
 		eximSocket = "Exim: socket and file"
 		eximFiles  = "Exim: files alone"
 		socketUser = "Exim: socket and file, local programs"
@@ -347,6 +373,9 @@ func (m *matrix) addCells(h hooks) {
 		{where: table, action: "hold", service: s["policy"], account: "mallory@shop.test", post: m.at(h.tablePort, "mallory@shop.test"), stopped: keeps, away: keeps},
 		{where: table, action: "reset", service: s["policy"], account: "rita@shop.test", post: m.at(h.tablePort, "rita@shop.test"), stopped: refuses, away: refuses},
 		{where: submit, action: "block", service: s["policy"], account: "user:games", post: func(r string) error { return m.Sendmail("games", "x@shop.test", r) }, stopped: refuses, away: refuses},
+		{where: clients, action: "block", service: s["policy"], account: "client:192.0.2.57", post: trusted(h.clientsPort, "192.0.2.57"), stopped: refuses, away: refuses},
+		{where: clients, action: "hold", service: s["policy"], account: "client:192.0.2.58", post: trusted(h.clientsPort, "192.0.2.58"), stopped: keeps, away: keeps},
+		{where: clients, action: "throttle", service: s["policy"], account: "client:192.0.2.59", post: trusted(h.clientsPort, "192.0.2.59"), stopped: keeps, away: keeps},
 		{where: eximSocket, action: "block", service: s["socket"], account: "alice@blog.test", post: m.at(m.socket.Submission, "alice@blog.test"), stopped: refuses, away: refuses},
 		{where: eximSocket, action: "hold", service: s["socket"], account: "bob@blog.test", post: m.at(m.socket.Submission, "bob@blog.test"), stopped: keeps, away: keeps},
 		{where: eximSocket, action: "throttle", service: s["socket"], account: "carol@blog.test", post: m.at(m.socket.Submission, "carol@blog.test"), stopped: keeps, away: keeps},
@@ -370,6 +399,7 @@ func (m *matrix) addCells(h hooks) {
 		{where: local, post: m.php("other.php")},
 		{where: submit, post: func(r string) error { return m.Sendmail("irc", "x@shop.test", r) }},
 		{where: table, post: m.at(h.tablePort, "mallory@blog.test")},
+		{where: clients, post: trusted(h.clientsPort, "192.0.2.60")},
 		{where: eximSocket, post: m.at(m.socket.Submission, "mallory@blog.test")},
 		{where: eximFiles, post: m.at(m.files.Submission, "mallory@blog.test")},
 		{where: socketUser, post: m.byUser(m.socket, "news")},
@@ -432,6 +462,11 @@ func (m *matrix) at(address, login string) func(rcpt string) error {
 		text := fmt.Sprintf("From: <%s>\r\nTo: <%s>\r\nSubject: Matrix\r\n\r\nHello.\r\n", login, rcpt)
 		return client.SendMail(login, []string{rcpt}, strings.NewReader(text))
 	}
+}
+
+// trusted sends as a trusted client with an address.
+func trusted(port, addr string) func(rcpt string) error {
+	return func(rcpt string) error { return bed.SendAs(port, addr, "www@shop.test", rcpt) }
 }
 
 // password is the one that a user of the bed logs in with.
