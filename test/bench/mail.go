@@ -41,14 +41,16 @@ type way struct {
 	lines string  // of its service in master.cf
 	cost  float64 // goal; 0 is none
 	bare  bool    // asks a server that only answers: what asking costs by itself
+	table bool    // looks into a table of Vedetta's, and asks nobody
 }
 
 // asks reports whether the gate is asked.
-func (w way) asks() bool { return w.lines != "" && !w.bare }
+func (w way) asks() bool { return w.lines != "" && !w.bare && !w.table }
 
 const (
 	askPolicy = " -o smtpd_recipient_restrictions=$gate_recipient_restrictions -o smtpd_end_of_data_restrictions=$vedetta_gate"
 	askMilter = " -o smtpd_milters=$vedetta_milter"
+	lookUp    = " -o smtpd_recipient_restrictions=permit_sasl_authenticated,$vedetta_clients,permit_mynetworks,reject"
 )
 
 var ways = []way{
@@ -56,6 +58,7 @@ var ways = []way{
 	{name: "policy service", port: 29902, lines: askPolicy, cost: maxPolicyCost},
 	{name: "policy, unix", port: 29903, lines: "-o vedetta_socket=unix:vedetta/policy" + askPolicy, cost: maxPolicyCost},
 	{name: "bare policy", port: 29906, lines: "-o vedetta_socket=inet:$bare_policy" + askPolicy, bare: true},
+	{name: "client table", port: 29907, lines: lookUp, cost: maxPolicyCost, table: true},
 	{name: "milter", port: 29904, lines: askMilter, cost: maxMilterCost},
 	{name: "milter, unix", port: 29905, lines: "-o vedetta_filter=unix:vedetta/milter" + askMilter, cost: maxMilterCost},
 }
@@ -119,7 +122,13 @@ func runMail(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	defer bare.stop()
-	b, err := startPostfix(t, bare.addr)
+	tables, err := os.MkdirTemp("", "bench")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tables)
+	clients := filepath.Join(tables, "client_access")
+	b, err := startPostfix(t, bare.addr, clients)
 	if err != nil {
 		return err
 	}
@@ -136,8 +145,8 @@ func runMail(ctx context.Context, args []string, out io.Writer) error {
 	if err := os.Mkdir(sockets, 0o755); err != nil {
 		return err
 	}
-	config := fmt.Sprintf("mode: observe\nlogs: [{path: %s}]\ngate: {listen: [\"inet:%s\", \"unix:%[4]s/policy\"], milter: [\"inet:%[3]s\", \"unix:%[4]s/milter\"]}\n",
-		b.MailLog, policyAddr, milterAddr, sockets)
+	config := fmt.Sprintf("mode: observe\nlogs: [{path: %s}]\ngate: {listen: [\"inet:%s\", \"unix:%[4]s/policy\"], milter: [\"inet:%[3]s\", \"unix:%[4]s/milter\"]}\n"+
+		"postfix: {client_access: %s, config_dir: %s}\n", b.MailLog, policyAddr, milterAddr, sockets, clients, b.Config)
 	if err := s.start(ctx, config, policyAddr, milterAddr); err != nil {
 		return err
 	}
@@ -184,10 +193,10 @@ func (r rig) cpu() (c mailCost, err error) {
 }
 
 // startPostfix starts a Postfix with a port for each way. One asks the bare
-// server at an address.
-func startPostfix(t *trial, bare string) (b *bed.Bed, err error) {
+// server at an address, and one a table of trusted clients.
+func startPostfix(t *trial, bare, clients string) (b *bed.Bed, err error) {
 	lines := append(slices.Clone(mailMain), "bare_policy = "+bare)
-	if err := t.try(func() { b = bed.Start(t, bed.Options{Main: lines}) }); err != nil {
+	if err := t.try(func() { b = bed.Start(t, bed.Options{Main: lines, Clients: clients}) }); err != nil {
 		return nil, err
 	}
 	path := filepath.Join(b.Config, "master.cf")
