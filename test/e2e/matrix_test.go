@@ -166,7 +166,22 @@ func (c *cell) takesEffect() error {
 	if c.row.effect > c.limit+busy() {
 		return fmt.Errorf("takes effect after %s, want %s", c.row.effect, c.limit)
 	}
-	return nil
+	return c.carriedOut()
+}
+
+// carriedOut waits until the journal has what became of the order: the gate stops
+// the account at once, while its tables are still being written.
+func (c *cell) carriedOut() error {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		rows, err := c.decisions()
+		if err != nil {
+			return err
+		}
+		if len(rows) > 0 && !slices.ContainsFunc(rows, func(r store.DecisionRow) bool { return !r.OK }) {
+			return nil
+		}
+	}
+	return fmt.Errorf("the journal does not say after %s that it was carried out", patience)
 }
 
 // since is when Vedetta had the order, by its journal; for a throttle, which no
