@@ -60,6 +60,7 @@ type cell struct {
 	fresh         string               // the password after a reset
 	old           bool                 // tries the old password after a reset, and not the new one
 
+	sprees  int // that were written into a log
 	letters []letter
 	row     row
 }

@@ -325,7 +325,8 @@ func (p *past) formPast(account string) {
 // spree has a service read that an account writes to strangers.
 func (c *cell) spree() error {
 	path := filepath.Join(filepath.Dir(c.service.config), "made-up.log")
-	p := past{n: 100_000 * (1 + len(c.letters))}
+	c.sprees++
+	p := past{n: 100_000*c.sprees + 1_000*c.number()} // ids of its own, beside other accounts in the same log
 	now := time.Now()
 	for n := range 20 {
 		p.send(now.Add(time.Duration(n-20)*100*time.Millisecond), c.account, stranger(4*n), stranger(4*n+1), stranger(4*n+2), stranger(4*n+3))
