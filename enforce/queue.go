@@ -3,7 +3,6 @@ package enforce
 import (
 	"context"
 	"errors"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -33,14 +32,6 @@ func OfAccount(logins, users []string, uids []int) func(Queued) bool {
 		default:
 			return m.UID >= 0 && slices.Contains(uids, m.UID)
 		}
-	}
-}
-
-// OfClient returns what tells the queued messages that a trusted client sent
-// without a login.
-func OfClient(addr netip.Addr) func(Queued) bool {
-	return func(m Queued) bool {
-		return m.Login == "" && m.User == "" && m.UID < 0 && m.Client == addr
 	}
 }
 

@@ -177,23 +177,3 @@ func TestOfAccount(t *testing.T) {
 		}
 	}
 }
-
-func TestOfClient(t *testing.T) {
-	web := netip.MustParseAddr("192.0.2.7")
-	want := OfClient(web)
-	for _, test := range []struct {
-		m    Queued
-		want bool
-	}{
-		{Queued{Client: web, UID: -1}, true},
-		{Queued{Client: netip.MustParseAddr("192.0.2.8"), UID: -1}, false},
-		{Queued{UID: -1}, false},
-		{Queued{Client: web, UID: -1, Login: "alice@shop.test"}, false},
-		{Queued{Client: web, UID: -1, User: "www"}, false},
-		{Queued{Client: web, UID: 33}, false},
-	} {
-		if got := want(test.m); got != test.want {
-			t.Errorf("%+v: %t", test.m, got)
-		}
-	}
-}

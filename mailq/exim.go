@@ -637,12 +637,11 @@ type transfer struct {
 // R=inside T=inbox S=1928 H=.. C="250 .." QT=0s DT=0s", for failures and
 // deferrals with ": text" after the fields.
 func readTransfer(b []byte) (t transfer, ok bool) {
-	cut := len(b) > maxClear
+	whole := b
 	t.to, b = cutAddress(b)
 	if t.to == nil {
 		return t, false
 	}
-	after := b
 	for len(b) > 0 && (b[0] == '(' || b[0] == '<' && t.original == nil) { // the addresses it came from
 		word, rest := cutWord(b)
 		if word[0] == '<' {
@@ -657,7 +656,7 @@ func readTransfer(b []byte) (t transfer, ok bool) {
 	}
 	t.to = bytes.TrimSuffix(t.to, []byte(":"))
 	t.readFields(b)
-	if t.from.IsValid() && (cut || indexField(after[indexField(after, "T=")+1:], "T=") >= 0) {
+	if t.from.IsValid() && (len(whole) > maxClear || indexField(whole[indexField(whole, "T=")+1:], "T=") >= 0) {
 		t.from = netip.Addr{} // of a local part that Exim wrote without its quotes
 	}
 	return t, true

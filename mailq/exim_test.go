@@ -222,6 +222,7 @@ func TestEximOutgoingInterface(t *testing.T) {
 	const arrival = exim1 + ` <= alice@shop.test H=(vm) [198.51.100.7]:45950 I=[192.0.2.1]:587 P=esmtpa A=dovecot_plain:alice@shop.test S=408 for r1@ok.test`
 	for _, tt := range []struct{ name, line, want string }{
 		{"with ports", `=> r1@ok.test F=<alice@shop.test> R=outside T=remote_smtp S=426 H=mx.ok.test [192.0.2.7]:25 I=[203.0.113.9]:39966 X=TLS1.3:x:256 CV=yes C="250 2.0.0 Ok" QT=0s DT=0s`, "203.0.113.9"},
+		{"a local part that begins with a quote", `=> "x@evil.test F=<a@b> R=r T=remote_smtp H=mx.evil [198.51.100.6] C="250 T=t H=a [198.51.100.1]:25 I=[203.0.113.9]:1 ok"`, ""},
 		{"without ports", `=> r1@ok.test R=outside T=remote_smtp H=mx.ok.test [192.0.2.7] I=[203.0.113.9] C="250 2.0.0 Ok"`, "203.0.113.9"},
 		{"the port of 4.93", `=> r1@ok.test R=outside T=remote_smtp H=mx.ok.test [192.0.2.7]:25 I=[203.0.113.9]39966 C="250 2.0.0 Ok"`, "203.0.113.9"},
 		{"a later message of a connection", `-> r1@ok.test R=outside T=remote_smtp H=mx.ok.test [192.0.2.7]* I=[203.0.113.9]:39966* C="250 2.0.0 Ok"`, "203.0.113.9"},

@@ -441,9 +441,10 @@ func (o *open) user() Account {
 	return o.fallback
 }
 
-// client is the trusted client that answers for a message if it leaves.
+// client is the trusted client that answers for a message if it leaves. A filter's
+// host does not for what it brings back.
 func (o *open) client() Account {
-	if o.account != "" || o.fallback.Kind() != KindClient {
+	if o.account != "" || o.fallback.Kind() != KindClient || o.is(isSure|isReturned|isPlain) {
 		return ""
 	}
 	return o.fallback

@@ -128,6 +128,29 @@ func TestQueued(t *testing.T) {
 	}
 }
 
+// A trusted client answers for its own mail, a filter's host for none that it
+// brings back.
+func TestQueuedOfAClient(t *testing.T) {
+	p := newParser()
+	p.Directory = &Directory{Trusted: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}
+	events(p, at(
+		"postfix/smtpd[1]: "+id1+": client=web[192.0.2.7]", "postfix/smtpd[1]: "+id1+": hold: RCPT from web[192.0.2.7]: x; from=<a@b.test> to=<c@d.test>", "postfix/cleanup[1]: "+id1+": message-id=<1@vm>",
+		"postfix/smtpd[1]: "+id2+": client=far[198.51.100.7]", "postfix/cleanup[1]: "+id2+": message-id=<2@vm>", activeLine(id2, "x@far.test", 1),
+		"postfix/smtpd[1]: "+id3+": client=filter[192.0.2.10], orig_queue_id="+id2+", orig_client=far[198.51.100.7]",
+		"postfix/smtpd[1]: "+id3+": hold: RCPT from filter[192.0.2.10]: x; from=<x@far.test> to=<c@d.test>", "postfix/cleanup[1]: "+id3+": message-id=<2@vm>"))
+	got := map[string]Account{}
+	p.Queued(func(m QueuedMessage) bool {
+		if m.Held {
+			got[m.QueueID] = m.Client
+		}
+		return true
+	})
+	want := map[string]Account{id1: "client:192.0.2.7", id3: ""}
+	if diff := cmp.Diff(got, want); diff != "" {
+		t.Errorf("-got +want\n%s", diff)
+	}
+}
+
 // Open messages are bounded in number and in age, in the log's own time.
 func TestOpenMessagesAreBounded(t *testing.T) {
 	line := func(at time.Time, text string) []byte { return []byte(at.Format(time.RFC3339) + " mx1 " + text) }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -184,7 +185,14 @@ func (p *pipeline) prepare(o *order) {
 
 // canonical is the account that an operator means.
 func (p *pipeline) canonical(name string) mailq.Account {
-	if account := mailq.Account(name); account.Kind() != mailq.KindLogin {
+	switch account := mailq.Account(name); account.Kind() {
+	case mailq.KindLogin:
+	case mailq.KindClient:
+		if addr, err := netip.ParseAddr(name[len(mailq.KindClient)+1:]); err == nil {
+			return mailq.Account(mailq.KindClient + ":" + addr.Unmap().String())
+		}
+		return account
+	default:
 		return account
 	}
 	return p.directory.Load().Canonical(name)
@@ -194,7 +202,7 @@ func (p *pipeline) canonical(name string) mailq.Account {
 // runs in observe.
 func (p *pipeline) queuedOf(accounts []mailq.Account) (ids []string) {
 	for m := range p.judge.parser.Queued {
-		if slices.Contains(accounts, cmp.Or(m.Account, m.Client)) {
+		if slices.Contains(accounts, p.heldOf(m)) {
 			ids = append(ids, m.QueueID)
 		}
 	}
@@ -589,7 +597,7 @@ func (p *pipeline) Queue(ctx context.Context) (web.Queue, error) {
 	err := p.inObserve(ctx, func() {
 		for m := range p.judge.parser.Queued {
 			q.Total++
-			name := string(cmp.Or(m.Account, m.Client))
+			name := string(p.heldOf(m))
 			if name == "" {
 				name = "(inbound and bounces)"
 			}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -197,13 +196,8 @@ func (p *pipeline) inQueue(ctx context.Context, account mailq.Account, ids []str
 			}
 		}
 	}
-	want := enforce.OfAccount(logins, users, uids)
-	addr, isClient := clientAddr(account)
-	if isClient {
-		want = enforce.OfClient(addr)
-	}
-	if isClient || len(logins)+len(users)+len(uids) > 0 {
-		found, err := p.queue.Find(ctx, want)
+	if len(logins)+len(users)+len(uids) > 0 {
+		found, err := p.queue.Find(ctx, enforce.OfAccount(logins, users, uids))
 		if err != nil {
 			return nil, err
 		}
@@ -213,11 +207,14 @@ func (p *pipeline) inQueue(ctx context.Context, account mailq.Account, ids []str
 	return slices.CompactFunc(ms, func(a, b enforce.Queued) bool { return a.ID == b.ID }), nil
 }
 
-// clientAddr is the address of a trusted client's account.
-func clientAddr(account mailq.Account) (netip.Addr, bool) {
-	name, ok := strings.CutPrefix(string(account), mailq.KindClient+":")
-	addr, err := netip.ParseAddr(name)
-	return addr, ok && err == nil
+// heldOf is the account whose decisions hold a queued message: where it has none
+// yet, and is on hold, the trusted client that it is from, unless many stand
+// behind that one.
+func (p *pipeline) heldOf(m mailq.QueuedMessage) mailq.Account {
+	if m.Account == "" && m.Held && m.Client != "" && !p.directory.IsShared(m.Client) {
+		return m.Client
+	}
+	return m.Account
 }
 
 // told says what was done with messages, and what a few of them are.

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -67,6 +68,9 @@ func (l *stampedLog) copy(out io.Writer, in *bufio.Reader, stop <-chan struct{})
 		}
 		if err != nil {
 			return err
+		}
+		if len(line) <= len(time.Stamp) {
+			return fmt.Errorf("a line without a stamp: %q", line)
 		}
 		stamped := append(time.Now().AppendFormat(nil, stamp), line[len(time.Stamp):]...)
 		if _, err := out.Write(stamped); err != nil {
