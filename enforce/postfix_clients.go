@@ -48,19 +48,8 @@ func (t *PostfixClients) Least() rules.Action {
 // Apply makes the table hold the trusted clients among the entries, and no
 // others, and verifies it by reading it back.
 func (t *PostfixClients) Apply(ctx context.Context, entries []Entry) error {
-	claimed := claims{}
-	var left []error
-	for _, e := range entries {
-		if e.Action < t.Least() {
-			continue
-		}
-		keys, err := t.Keys(e)
-		left = append(left, leave(e, err))
-		for _, key := range keys {
-			claimed.add(key, e.Action, tableValue(e))
-		}
-	}
-	if err := errors.Join(t.hold(ctx, claimed.rows()), errors.Join(left...)); err != nil {
+	rows, left := keyedRows(t, t.Least(), entries, tableValue)
+	if err := errors.Join(t.hold(ctx, rows), left); err != nil {
 		return fmt.Errorf("enforce: %s: %w", t.Path, err)
 	}
 	return nil

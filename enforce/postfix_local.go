@@ -58,27 +58,11 @@ func (t *PostfixLocal) Least() rules.Action {
 func (t *PostfixLocal) Apply(ctx context.Context, entries []Entry) error {
 	table := t.PostfixTable
 	table.exact = true
-	rows, left := t.rows(entries)
+	rows, left := keyedRows(t, t.Least(), entries, func(e Entry) string { return strings.TrimSpace("HOLD " + line(e.Text, 200)) })
 	if err := errors.Join(table.hold(ctx, rows), left); err != nil {
 		return fmt.Errorf("enforce: %s: %w", t.Path, err)
 	}
 	return nil
-}
-
-func (t *PostfixLocal) rows(entries []Entry) (rows []row, err error) {
-	claimed := claims{}
-	var left []error
-	for _, e := range entries {
-		if e.Action < t.Least() {
-			continue
-		}
-		keys, err := t.Keys(e)
-		left = append(left, leave(e, err))
-		for _, key := range keys {
-			claimed.add(key, e.Action, strings.TrimSpace("HOLD "+line(e.Text, 200)))
-		}
-	}
-	return claimed.rows(), errors.Join(left...)
 }
 
 // Keys are what Postfix will look for when the account of an entry sends.

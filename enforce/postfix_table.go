@@ -260,6 +260,24 @@ func tableRows(entries []Entry, least rules.Action, value func(Entry) string) ([
 	return claimed.rows(), errors.Join(unwritable...)
 }
 
+// keyedRows turns entries into rows as tableRows does, by the keys that a table
+// says they have.
+func keyedRows(t keyed, least rules.Action, entries []Entry, value func(Entry) string) ([]row, error) {
+	claimed := claims{}
+	var left []error
+	for _, e := range entries {
+		if e.Action < least {
+			continue
+		}
+		keys, err := t.Keys(e)
+		left = append(left, leave(e, err))
+		for _, key := range keys {
+			claimed.add(key, e.Action, value(e))
+		}
+	}
+	return claimed.rows(), errors.Join(left...)
+}
+
 // claims are what entries want of a table's keys. The strongest action has a key.
 type claims map[string]claim
 

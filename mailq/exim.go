@@ -276,9 +276,7 @@ func splitAuth(b []byte) (method, login []byte) {
 // readRest reads S=, the subject and the recipients. The recipients are the
 // last on the line, and the subject is what stands in quotes before them.
 func (a *arrival) readRest(b []byte) {
-	if rest, ok := bytes.CutPrefix(b, []byte("S=")); ok {
-		a.size = leadingNumber(rest)
-	} else if at := indexField(b, "S="); at >= 0 {
+	if at := indexField(b, "S="); at >= 0 {
 		a.size = leadingNumber(b[at+2:])
 	}
 	head := b

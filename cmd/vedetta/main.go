@@ -71,9 +71,7 @@ type exited struct{ code int }
 // commandsFor returns the part of cli that args call, all of it where they name no
 // command: to make all of it ready takes longer than many a command.
 func commandsFor(args []string) any {
-	all := reflect.TypeFor[cli]()
-	for i := range all.NumField() {
-		command := all.Field(i)
+	for command := range reflect.TypeFor[cli]().Fields() {
 		if len(args) > 0 && args[0] == strings.ToLower(command.Name) {
 			return reflect.New(reflect.StructOf([]reflect.StructField{command})).Interface()
 		}

@@ -185,17 +185,16 @@ func (p *pipeline) prepare(o *order) {
 
 // canonical is the account that an operator means.
 func (p *pipeline) canonical(name string) mailq.Account {
-	switch account := mailq.Account(name); account.Kind() {
+	account := mailq.Account(name)
+	switch account.Kind() {
 	case mailq.KindLogin:
+		return p.directory.Load().Canonical(name)
 	case mailq.KindClient:
 		if addr, err := netip.ParseAddr(name[len(mailq.KindClient)+1:]); err == nil {
 			return mailq.Account(mailq.KindClient + ":" + addr.Unmap().String())
 		}
-		return account
-	default:
-		return account
 	}
-	return p.directory.Load().Canonical(name)
+	return account
 }
 
 // queuedOf lists the messages of accounts in the queue, as the log tells them. It

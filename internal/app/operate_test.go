@@ -128,3 +128,21 @@ func TestOrderWhileStopping(t *testing.T) {
 		}
 	}
 }
+
+// However an operator writes an address, the trusted client is the one that the
+// log and the gate name.
+func TestCanonicalClients(t *testing.T) {
+	p := asked(t)
+	for name, want := range map[string]mailq.Account{
+		"client:192.0.2.7":              "client:192.0.2.7",
+		"client:2001:DB8:0:0::7":        "client:2001:db8::7",
+		"client:::ffff:192.0.2.8":       "client:192.0.2.8",
+		"client:web.hosting.test":       "client:web.hosting.test",
+		"script:/home/u/public_html/Up": "script:/home/u/public_html/Up",
+		"Alice@Shop.Test":               "alice@shop.test",
+	} {
+		if got := p.canonical(name); got != want {
+			t.Errorf("%s is %s, want %s", name, got, want)
+		}
+	}
+}

@@ -122,21 +122,16 @@ func runMail(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	defer bare.stop()
-	tables, err := os.MkdirTemp("", "bench")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(tables)
-	clients := filepath.Join(tables, "client_access")
-	b, err := startPostfix(t, bare.addr, clients)
-	if err != nil {
-		return err
-	}
 	s, err := newService()
 	if err != nil {
 		return err
 	}
 	defer s.stop()
+	clients := filepath.Join(s.dir, "client_access")
+	b, err := startPostfix(t, bare.addr, clients)
+	if err != nil {
+		return err
+	}
 	if err := s.load(ctx, o.accounts, 0, out); err != nil {
 		return err
 	}
