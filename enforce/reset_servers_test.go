@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vedetta-watch/vedetta/test/bed"
 )
 
 // serverDir is a directory that the users of servers may enter; t.TempDir is
@@ -257,12 +259,11 @@ func startResetDovecot(t *testing.T, dir, settings string) *testDovecot {
 
 func freeTestPort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := bed.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return port
 }
 
 // An imapSession is a client that is logged in.

@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -17,6 +16,8 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/vedetta-watch/vedetta/test/bed"
 )
 
 // TestMain lets the scripts run vedetta as a process of its own.
@@ -73,12 +74,8 @@ func TestHelp(t *testing.T) {
 
 // freeAddress is one on loopback that nobody listens on.
 func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	port, err := bed.FreePort()
+	return fmt.Sprintf("127.0.0.1:%d", port), err
 }
 
 func gzipped(text []byte) []byte {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,6 +20,7 @@ import (
 	"github.com/vedetta-watch/vedetta/internal/store"
 	"github.com/vedetta-watch/vedetta/internal/web"
 	"github.com/vedetta-watch/vedetta/mailq"
+	"github.com/vedetta-watch/vedetta/test/bed"
 )
 
 func TestRotationWaitsForAgents(t *testing.T) {
@@ -408,12 +408,11 @@ func writtenOf(t *testing.T, s *service) int {
 // A key is replaced: over the running agent, over restarts of both, and nobody is
 // new for it.
 func TestRotationOfTheKey(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := bed.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := l.Addr().String()
-	l.Close()
+	address := fmt.Sprintf("127.0.0.1:%d", port)
 	r := &rotating{T: t, hub: config.Default(), agent: config.Default()}
 	r.hub.State, r.hub.Agents.Listen, r.hub.Logs, r.hub.API.Listen, r.hub.Gate.Listen = t.TempDir(), address, nil, "", nil
 	r.agent.State, r.agent.Hub.Address, r.agent.API.Listen, r.agent.Gate.Listen = t.TempDir(), address, "", nil

@@ -239,11 +239,11 @@ func (b *Bed) startPostfix() (err error) {
 }
 
 func (b *Bed) tryPostfix() (err error) {
-	inbound, err := freePort()
+	inbound, err := FreePort()
 	if err != nil {
 		return err
 	}
-	submission, err := freePort()
+	submission, err := FreePort()
 	if err != nil {
 		return err
 	}

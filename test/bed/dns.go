@@ -99,7 +99,7 @@ func (d *DNS) start(more []string) error {
 	if err := d.StartLists(); err != nil {
 		return err
 	}
-	port, err := freePort()
+	port, err := FreePort()
 	if err != nil {
 		return err
 	}

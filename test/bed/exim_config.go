@@ -238,11 +238,11 @@ func (e *Exim) makeFiles() error {
 	if err != nil {
 		return err
 	}
-	inbound, err := freePort()
+	inbound, err := FreePort()
 	if err != nil {
 		return err
 	}
-	submission, err := freePort()
+	submission, err := FreePort()
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -124,17 +123,32 @@ func alive(group int) bool {
 	return false
 }
 
-// freePort finds a port that nobody listens on, below those that the system
-// gives to outgoing connections.
-func freePort() (int, error) {
+// FreePort finds a loopback port that nobody listens on, below those that the
+// system gives to outgoing connections, so that it is still free when a killed
+// server comes back. No port is given twice.
+func FreePort() (int, error) {
 	for range 1000 {
-		port := 20000 + (os.Getpid()*97+int(ports.Add(1)))%12000
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err == nil {
-			return port, l.Close()
+		port := 10000 + (os.Getpid()*97+int(ports.Add(1)))%22000
+		if bindable(port) {
+			return port, nil
 		}
 	}
 	return 0, errors.New("bed: found no free port in 1000 tries")
+}
+
+// bindable says whether a server may listen on the port. It does not listen to
+// find out: a process that begins has a copy of the socket for a moment, and
+// only a listening one would be in the server's way.
+func bindable(port int) bool {
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer syscall.Close(fd)
+	if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
+		return false
+	}
+	return syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: port}) == nil
 }
 
 // ports counts the ports that were given away: none is given twice, as it may

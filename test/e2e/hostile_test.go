@@ -136,13 +136,9 @@ func newStage(t *testing.T) *stage {
 	c.wrap("set-password", "exec /bin/cat >/dev/null")
 	c.wrap("pwned", "exec /usr/bin/touch "+c.canary+"/by-name")
 	policy := freePort(t)
-	addr, err := net.ResolveTCPAddr("tcp", c.milter)
-	if err != nil {
-		t.Fatal(err)
-	}
 	c.Bed = bed.Start(t, bed.Options{
 		Policy: policy, PolicyTimeout: policyTimeout, SASLAccess: c.path("sasl_access"), SASLAway: c.path("sasl_away"), Deny: c.path("deny"),
-		Main: milterLines(addr),
+		Main: milterLines(c.milter),
 	})
 	c.service = newService(t, setup{
 		Gate: policy, Logs: []string{c.MailLog, c.forged}, Rules: "blast_max: 1000\n",

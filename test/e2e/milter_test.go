@@ -58,12 +58,12 @@ func newMilterTown(t *testing.T, table *gate.Table, main ...string) *milterTown 
 			t.Error(err)
 		}
 	})
-	c.Bed = bed.Start(t, bed.Options{Main: append(milterLines(l.Addr()), main...)})
+	c.Bed = bed.Start(t, bed.Options{Main: append(milterLines(l.Addr().String()), main...)})
 	return c
 }
 
 // milterLines are those that docs/milter.md has operators write.
-func milterLines(addr net.Addr) []string {
+func milterLines(addr string) []string {
 	return []string{
 		fmt.Sprintf("vedetta_milter = { inet:%s, connect_timeout=1s, command_timeout=2s, content_timeout=2s, default_action=accept }", addr),
 		"smtpd_milters = $vedetta_milter",
@@ -403,14 +403,9 @@ func TestMilterGone(t *testing.T) {
 	if err := build(program, "./testdata/milter"); err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0") // finds a free port
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr()
-	l.Close()
+	addr := freePort(t)
 	serve := func() *os.Process {
-		cmd := exec.Command(program, "inet:"+addr.String(), alice)
+		cmd := exec.Command(program, "inet:"+addr, alice)
 		cmd.Stderr = os.Stderr
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
@@ -420,7 +415,7 @@ func TestMilterGone(t *testing.T) {
 			_ = cmd.Wait()         // killed
 		})
 		wait(t, "the milter to listen", func() bool {
-			conn, err := net.Dial("tcp", addr.String())
+			conn, err := net.Dial("tcp", addr)
 			if err == nil {
 				conn.Close()
 			}

@@ -8,12 +8,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -21,6 +19,7 @@ import (
 	"github.com/vedetta-watch/vedetta/internal/store"
 	"github.com/vedetta-watch/vedetta/internal/web"
 	"github.com/vedetta-watch/vedetta/mailq"
+	"github.com/vedetta-watch/vedetta/test/bed"
 )
 
 // patience is how long anything may take to happen on a busy machine.
@@ -37,26 +36,15 @@ func wait(t testing.TB, what string, happened func() bool) {
 	}
 }
 
-// freePort finds a loopback port that nobody listens on, below those that the
-// system gives to outgoing connections, so that it is still free when a
-// killed service comes back.
+// freePort is a loopback address that nobody listens on.
 func freePort(t testing.TB) string {
 	t.Helper()
-	for range 1000 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+(os.Getpid()*97+int(ports.Add(1)))%10000))
-		if err != nil {
-			continue
-		}
-		defer l.Close()
-		return l.Addr().String()
+	port, err := bed.FreePort()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no free port")
-	return ""
+	return fmt.Sprintf("127.0.0.1:%d", port)
 }
-
-// ports counts the ports that were given away: none is given twice, as it may
-// not be listened at yet. Package bed has a range of its own.
-var ports atomic.Int64
 
 // A setup is the part of the configuration file that tests vary.
 type setup struct {
