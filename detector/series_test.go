@@ -181,6 +181,32 @@ func TestSeriesAddsToNothing(t *testing.T) {
 	}
 }
 
+// Two messages of twenty, a minute apart, are a series, although how many people
+// they reach is an estimate.
+func TestTwoCrowdsAreASeries(t *testing.T) {
+	const times = 1000
+	missed := 0
+	for k := range times {
+		var a account
+		for n := range 2 {
+			at := int64(n) * minute
+			a.decay(at)
+			a.last = at
+			for i := range crowdMost {
+				if others := a.rate.reached(recipientHash(uint64(k*1000+n*100+i)), at); others > 0 {
+					a.series.reached(uint8(i+1), others)
+				}
+			}
+		}
+		if _, by := a.series.longest(false, a.last); by <= 1 {
+			missed++
+		}
+	}
+	if missed > times/30 {
+		t.Errorf("%d of %d are none", missed, times)
+	}
+}
+
 // How many different recipients an hour had is estimated without bias.
 func TestReachEstimates(t *testing.T) {
 	for _, n := range []int{10, 25, 50, 100, 200} {
