@@ -144,7 +144,7 @@ func (s *service) heldMail(ctx context.Context) (map[string][]heldMessage, error
 	var all []mailq.QueuedMessage
 	err := s.inObserve(ctx, func() {
 		for m := range s.judge.parser.Queued {
-			if m.Account = s.heldOf(m); m.Held && m.Account != "" {
+			if m.Account = s.senderOf(m); m.Held && m.Account != "" {
 				all = append(all, m)
 			}
 		}

@@ -201,7 +201,7 @@ func (p *pipeline) canonical(name string) mailq.Account {
 // runs in observe.
 func (p *pipeline) queuedOf(accounts []mailq.Account) (ids []string) {
 	for m := range p.judge.parser.Queued {
-		if slices.Contains(accounts, p.heldOf(m)) {
+		if slices.Contains(accounts, p.senderOf(m)) {
 			ids = append(ids, m.QueueID)
 		}
 	}
@@ -596,7 +596,7 @@ func (p *pipeline) Queue(ctx context.Context) (web.Queue, error) {
 	err := p.inObserve(ctx, func() {
 		for m := range p.judge.parser.Queued {
 			q.Total++
-			name := string(p.heldOf(m))
+			name := string(p.senderOf(m))
 			if name == "" {
 				name = "(inbound and bounces)"
 			}

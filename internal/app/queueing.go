@@ -43,8 +43,7 @@ type restraint struct {
 // on hold: what a spammer has handed in already is not to leave either.
 func (p *pipeline) restrain(d rules.Decision) {
 	account := mailq.Account(d.Subject)
-	kind := account.Kind()
-	if p.queue == nil || !d.Enforce || d.Action < rules.Hold || kind == mailq.KindForward || kind == mailq.KindClient {
+	if p.queue == nil || !d.Enforce || d.Action < rules.Hold || account.Kind() == mailq.KindForward {
 		return
 	}
 	select {
@@ -207,11 +206,11 @@ func (p *pipeline) inQueue(ctx context.Context, account mailq.Account, ids []str
 	return slices.CompactFunc(ms, func(a, b enforce.Queued) bool { return a.ID == b.ID }), nil
 }
 
-// heldOf is the account whose decisions hold a queued message: where it has none
-// yet, and is on hold, the trusted client that it is from, unless many stand
+// senderOf is the account that answers for a queued message: where it has none yet,
+// as nothing of it has left, the trusted client that it is from, unless many stand
 // behind that one.
-func (p *pipeline) heldOf(m mailq.QueuedMessage) mailq.Account {
-	if m.Account == "" && m.Held && m.Client != "" && !p.directory.IsShared(m.Client) {
+func (p *pipeline) senderOf(m mailq.QueuedMessage) mailq.Account {
+	if m.Account == "" && m.Client != "" && !p.directory.IsShared(m.Client) {
 		return m.Client
 	}
 	return m.Account

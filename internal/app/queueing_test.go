@@ -2,6 +2,8 @@ package app
 
 import (
 	"context"
+	"fmt"
+	"net/netip"
 	"os/user"
 	"strconv"
 	"strings"
@@ -11,6 +13,7 @@ import (
 	"github.com/vedetta-watch/vedetta/enforce"
 	"github.com/vedetta-watch/vedetta/internal/store"
 	"github.com/vedetta-watch/vedetta/internal/web"
+	"github.com/vedetta-watch/vedetta/mailq"
 	"github.com/vedetta-watch/vedetta/rules"
 )
 
@@ -90,6 +93,36 @@ func TestQueuedMailOfTheStoppedIsHeld(t *testing.T) {
 	}
 	if rows[0].What != doQueueHold || !strings.Contains(rows[0].Outcome, "12 of 12 messages held") || strings.Count(rows[0].Outcome, "You have won") != evidenceSample {
 		t.Errorf("journal: %+v", rows[0])
+	}
+}
+
+// So is what a trusted client handed in that was stopped, although the log names no
+// account before the mail leaves.
+func TestQueuedMailOfAStoppedClientIsHeld(t *testing.T) {
+	const client = "client:192.0.2.7"
+	from := time.Now().Add(-10 * time.Minute).Truncate(time.Second)
+	s, q := holding(t, victim, 0, 0, from)
+	s.restraints = make(chan restraint, 1)
+	s.judge.parser.Directory = &mailq.Directory{Trusted: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}
+	for id, host := range map[string]string{"A00001": "192.0.2.7", "A00002": "192.0.2.7", "B00001": "192.0.2.8"} {
+		for _, line := range []string{
+			"smtpd[7]: %s: client=web[" + host + "]",
+			"cleanup[8]: %s: message-id=<%[1]s@web>",
+			"qmgr[9]: %s: from=<a@b.test>, size=400, nrcpt=1 (queue active)",
+			"smtp[10]: %s: to=<c@d.test>, relay=mx.d.test[198.51.100.9]:25, delay=1, delays=0/0/0/1, dsn=4.7.1, status=deferred (host mx.d.test[198.51.100.9] said: 451 4.7.1 later)",
+		} {
+			s.judge.parser.Parse(fmt.Appendf(nil, from.UTC().Format("Jan _2 15:04:05")+" mx1 postfix/"+line, id))
+		}
+		q.held[id] = enforce.Queued{ID: id, Arrival: from, Rcpts: 1}
+	}
+	s.restrain(s.throttleForTest(t, client, rules.Block, time.Now(), time.Time{}, time.Time{}))
+	select {
+	case r := <-s.restraints:
+		s.restrainNow(t.Context(), r)
+	default:
+	}
+	if !q.held["A00001"].Held || !q.held["A00002"].Held || q.held["B00001"].Held {
+		t.Errorf("held: %v", q.held)
 	}
 }
 
