@@ -409,12 +409,18 @@ func (x *Executor) Plan(d rules.Decision) []string {
 		return plan
 	}
 	for _, t := range x.Tables {
-		names := slices.Concat(e.Logins, e.Users)
-		if k, ok := t.(keyed); ok {
-			names, _ = k.Keys(e)
+		if t.Least() > d.Action {
+			continue
 		}
-		if len(names) > 0 && t.Least() <= d.Action {
+		names, left := slices.Concat(e.Logins, e.Users), error(nil)
+		if k, ok := t.(keyed); ok {
+			names, left = k.Keys(e)
+		}
+		if len(names) > 0 {
 			plan = append(plan, fmt.Sprintf("%s: %s", t.Name(), strings.Join(names, ", ")))
+		}
+		if left != nil {
+			plan = append(plan, fmt.Sprintf("%s: left out: %v", t.Name(), left))
 		}
 	}
 	for _, s := range x.Switches {

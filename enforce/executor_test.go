@@ -349,7 +349,9 @@ func TestDoAllWritesOnce(t *testing.T) {
 func TestPlanNamesTheTables(t *testing.T) {
 	x := &Executor{Tables: []Table{
 		&PostfixTable{Path: "/access"}, &PostfixLocal{PostfixTable: PostfixTable{Path: "/local"}}, &EximAway{Path: "/away"}, &DovecotDeny{Path: "/deny"},
+		&PostfixClients{PostfixTable: PostfixTable{Path: "/clients"}},
 	}}
+	clients := x.Tables[4].Name()
 	away := (&EximAway{Path: "/away"}).Name()
 	for _, row := range []struct {
 		d    rules.Decision
@@ -359,6 +361,8 @@ func TestPlanNamesTheTables(t *testing.T) {
 		{decision(rules.Block, "alice@shop.test"), []string{"gate: block alice@shop.test", "postfix table /access: alice@shop.test", away + ": alice@shop.test", "Dovecot deny file /deny: alice@shop.test"}},
 		{decision(rules.Block, "script:33:x.php"), []string{"gate: block script:33:x.php", "Postfix's local mail /local: script:33:x.php"}},
 		{decision(rules.Hold, "script:/home/u/x.php"), []string{"gate: hold script:/home/u/x.php", away + ": " + scriptKey("/home/u/x.php")}},
+		{decision(rules.Block, "client:2001:db8::7"), []string{"gate: block client:2001:db8::7", away + ": client:2001:db8::7",
+			clients + ": left out: client cannot be written into the table: Postfix would take 2001:db8::7:… for 2001:db8::7 too; the gate can stop it"}},
 	} {
 		if diff := cmp.Diff(x.Plan(row.d), row.want); diff != "" {
 			t.Errorf("%v %s (-got +want):\n%s", row.d.Action, row.d.Subject, diff)

@@ -140,11 +140,12 @@ func FreePort() (int, error) {
 // find out: a process that begins has a copy of the socket for a moment, and
 // only a listening one would be in the server's way.
 func bindable(port int) bool {
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	if err != nil {
 		return false
 	}
 	defer syscall.Close(fd)
+	syscall.CloseOnExec(fd)
 	if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
 		return false
 	}
