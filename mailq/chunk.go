@@ -34,7 +34,7 @@ type Position struct {
 
 // A Chunk is some whole lines of a log, in order.
 type Chunk struct {
-	Lines   []byte   // each line ends in \n; at most MaxChunk bytes; valid only during the call
+	Lines   []byte   // each line ends in \n; at most MaxChunk bytes; valid only during the call, where nothing else is said
 	End     Position // where to go on after these lines
 	Caught  bool     // nothing more can be read right now
 	Skipped int      // lines longer than MaxLine that were dropped before End
@@ -46,9 +46,14 @@ type Chunk struct {
 // hold no lines, has Caught set; a last line without a newline is given one.
 // An error of emit ends the reading and is returned as it is; an error of r
 // (those of [Open] name the file) after the whole lines before it were emitted.
-func ReadChunks(r io.Reader, emit func(Chunk) error) error {
+//
+// The lines lie in what room returned before they were read, MaxChunk bytes
+// each time: who returns the same again has the lines until then, who returns
+// other bytes may keep them.
+func ReadChunks(r io.Reader, room func() []byte, emit func(Chunk) error) error {
 	var c cutter
 	for {
+		c.move(room())
 		_, err := c.fill(r)
 		lines := c.cut()
 		end := err == io.EOF
@@ -84,12 +89,11 @@ type cutter struct {
 // fill reads once from r behind what is kept. What cut returned before is
 // overwritten.
 func (c *cutter) fill(r io.Reader) (int, error) {
-	if c.buf == nil {
+	switch {
+	case c.buf == nil:
 		c.buf = make([]byte, MaxChunk)
-	}
-	if c.from > 0 {
-		c.to = copy(c.buf, c.buf[c.from:c.to])
-		c.from = 0
+	case c.from > 0:
+		c.move(c.buf)
 	}
 	n, err := r.Read(c.buf[c.to : len(c.buf)-1]) // one byte stays for the newline that rest may add
 	c.to += n
@@ -98,6 +102,12 @@ func (c *cutter) fill(r io.Reader) (int, error) {
 		err = nil // the next call says so again
 	}
 	return n, err
+}
+
+// move goes on in room, which may be the same as before, with what is not yet cut.
+func (c *cutter) move(room []byte) {
+	c.to = copy(room, c.buf[c.from:c.to])
+	c.buf, c.from = room, 0
 }
 
 // done is the offset behind the last line that is over: cut, or dropped to its end.

@@ -78,7 +78,7 @@ func TestReadChunks(t *testing.T) {
 		for how, wrap := range readers {
 			t.Run(tt.name+"/"+how, func(t *testing.T) {
 				c := &collect{t: t}
-				if err := ReadChunks(wrap(strings.NewReader(tt.in)), c.emit); err != nil {
+				if err := ReadChunks(wrap(strings.NewReader(tt.in)), sameRoom(), c.emit); err != nil {
 					t.Fatal(err)
 				}
 				if !bytes.Equal(c.lines, []byte(tt.want)) {
@@ -94,11 +94,11 @@ func TestReadChunks(t *testing.T) {
 
 func TestReadChunksErrors(t *testing.T) {
 	c := &collect{t: t}
-	err := ReadChunks(io.MultiReader(strings.NewReader("a\nb\nc"), iotest.ErrReader(errStop)), c.emit)
+	err := ReadChunks(io.MultiReader(strings.NewReader("a\nb\nc"), iotest.ErrReader(errStop)), sameRoom(), c.emit)
 	if !errors.Is(err, errStop) || string(c.lines) != "a\nb\n" {
 		t.Errorf("got %q and %v, want the whole lines and the reader's error", c.lines, err)
 	}
-	err = ReadChunks(strings.NewReader("a\n"), func(Chunk) error { return context.Canceled })
+	err = ReadChunks(strings.NewReader("a\n"), sameRoom(), func(Chunk) error { return context.Canceled })
 	if err != context.Canceled {
 		t.Errorf("got %v, want the error of emit as it is", err)
 	}
@@ -116,14 +116,14 @@ func TestReadChunksEnds(t *testing.T) {
 		text = append(append(text, bytes.Repeat([]byte{'a' + byte(rng.IntN(26))}, n)...), '\n')
 	}
 	whole := &collect{t: t}
-	if err := ReadChunks(bytes.NewReader(text), whole.emit); err != nil {
+	if err := ReadChunks(bytes.NewReader(text), sameRoom(), whole.emit); err != nil {
 		t.Fatal(err)
 	}
 	first := &collect{t: t}
-	ReadChunks(iotest.HalfReader(bytes.NewReader(text)), func(ch Chunk) error {
+	ReadChunks(iotest.HalfReader(bytes.NewReader(text)), sameRoom(), func(ch Chunk) error {
 		first.emit(ch)
 		then := &collect{t: t}
-		if err := ReadChunks(bytes.NewReader(text[ch.End.Offset:]), then.emit); err != nil {
+		if err := ReadChunks(bytes.NewReader(text[ch.End.Offset:]), sameRoom(), then.emit); err != nil {
 			t.Fatal(err)
 		}
 		if got := append(bytes.Clone(first.lines), then.lines...); !bytes.Equal(got, whole.lines) || first.skipped+then.skipped != whole.skipped {
@@ -148,7 +148,7 @@ func FuzzReadChunks(f *testing.F) {
 			want = append(want, line...)
 		}
 		c := &collect{t: t}
-		if err := ReadChunks(&shortReader{bytes.NewReader(text), int(size) + 256}, c.emit); err != nil {
+		if err := ReadChunks(&shortReader{bytes.NewReader(text), int(size) + 256}, sameRoom(), c.emit); err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(string(c.lines), string(want)); diff != "" || c.skipped != skipped {

@@ -32,14 +32,7 @@ func (r *logReader) run(ctx context.Context) error {
 		heads[i] = h
 		g.Go(func() error {
 			defer close(h.pieces)
-			return r.read(ctx, path, func(c mailq.Chunk) error {
-				select {
-				case h.pieces <- h.copy(c.Lines):
-					return nil
-				case <-ctx.Done():
-					return ctx.Err()
-				}
-			})
+			return r.read(ctx, path, h)
 		})
 	}
 	g.Go(func() error {
@@ -67,7 +60,8 @@ func (r *logReader) single(ctx context.Context, h *logHead) error {
 	return ctx.Err()
 }
 
-func (r *logReader) read(ctx context.Context, path string, emit func(mailq.Chunk) error) error {
+// read hands on the pieces of one log.
+func (r *logReader) read(ctx context.Context, path string, h *logHead) error {
 	var f io.ReadCloser = io.NopCloser(r.stdin)
 	if path != "-" || r.stdin == nil {
 		var err error
@@ -76,11 +70,22 @@ func (r *logReader) read(ctx context.Context, path string, emit func(mailq.Chunk
 		}
 	}
 	defer f.Close()
-	return mailq.ReadChunks(f, func(c mailq.Chunk) error {
-		if err := ctx.Err(); err != nil {
-			return err
+	var p *piece // that is being read
+	room := func() []byte {
+		if p == nil {
+			p = h.take()
 		}
-		return emit(c)
+		return p.room
+	}
+	return mailq.ReadChunks(f, room, func(c mailq.Chunk) error {
+		p.cut(c.Lines)
+		select {
+		case h.pieces <- p:
+			p = nil
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	})
 }
 
@@ -100,29 +105,32 @@ type logHead struct {
 // found by the goroutine that reads, so that the one that parses is not held
 // up.
 type piece struct {
+	room []byte // that the text lies in
 	text []byte
 	ends []int // of the newlines
 }
 
-// copy puts lines into room that was used before, if there is any.
-func (h *logHead) copy(lines []byte) *piece {
-	var p *piece
-	select {
-	case p = <-h.used:
-	default:
-		p = &piece{text: make([]byte, 0, mailq.MaxChunk)}
-	}
-	p.text = append(p.text[:0], lines...)
-	p.ends = p.ends[:0]
-	for at := 0; at < len(p.text); at++ {
-		n := bytes.IndexByte(p.text[at:], '\n')
+// cut finds the lines of text.
+func (p *piece) cut(text []byte) {
+	p.text, p.ends = text, p.ends[:0]
+	for at := 0; at < len(text); at++ {
+		n := bytes.IndexByte(text[at:], '\n')
 		if n < 0 {
 			break // chunks end with a newline
 		}
 		at += n
 		p.ends = append(p.ends, at)
 	}
-	return p
+}
+
+// take returns a piece to be filled, one that was used before if there is any.
+func (h *logHead) take() *piece {
+	select {
+	case p := <-h.used:
+		return p
+	default:
+		return &piece{room: make([]byte, mailq.MaxChunk)}
+	}
 }
 
 // done gives a piece's room back.
