@@ -28,7 +28,7 @@ func (r *logReader) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	heads := make([]*logHead, len(r.paths))
 	for i, path := range r.paths {
-		h := &logHead{pieces: make(chan *piece, 2), used: make(chan *piece, 4), stamps: mailq.Stamps{Location: r.location, Now: r.now}}
+		h := &logHead{pieces: make(chan *piece, piecesAhead), used: make(chan *piece, piecesAhead+2), stamps: mailq.Stamps{Location: r.location, Now: r.now}}
 		heads[i] = h
 		g.Go(func() error {
 			defer close(h.pieces)
@@ -100,6 +100,10 @@ type logHead struct {
 	stamps mailq.Stamps
 	ended  bool
 }
+
+// piecesAhead is how many pieces of a log are read ahead, so that the goroutine
+// that reads runs where another waits, and not where lines are parsed.
+const piecesAhead = 6
 
 // A piece is some lines of a log and where each of them ends. The lines are
 // found by the goroutine that reads, so that the one that parses is not held
