@@ -30,6 +30,11 @@ type Parser struct {
 	Host      string         // of logs that name none: Exim's and Dovecot's own
 	MaxOpen   int            // open messages kept; zero is 500,000
 
+	// Room is where the next lists of one recipient are written; the parser makes
+	// more when it is used up. Who needs some events no more may set it between
+	// two lines, to have theirs written over.
+	Room []Recipient
+
 	stamps Stamps
 	stats  ParserStats
 	own    sipKey  // of all but recipients: Key at the first line
@@ -52,7 +57,6 @@ type Parser struct {
 	notes    map[string]Envelope
 	parked   int
 
-	room    []Recipient // where the next New comes from
 	scratch []byte
 	said    lowered
 	ready   bool
@@ -471,11 +475,11 @@ func (p *Parser) Recipient(addr string) Recipient {
 
 // one returns a list of one recipient without an allocation of its own.
 func (p *Parser) one(r Recipient) []Recipient {
-	if len(p.room) == 0 {
-		p.room = make([]Recipient, 256)
+	if len(p.Room) == 0 {
+		p.Room = make([]Recipient, 256)
 	}
-	list := p.room[:1:1]
-	p.room = p.room[1:]
+	list := p.Room[:1:1]
+	p.Room = p.Room[1:]
 	list[0] = r
 	return list
 }

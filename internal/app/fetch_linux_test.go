@@ -1,50 +1,48 @@
 package app
 
 import (
-	"bufio"
+	"errors"
 	"os"
-	"slices"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-func TestUseHugePages(t *testing.T) {
+func TestFetchMemory(t *testing.T) {
+	page := make([]byte, 1<<20)
+	if err := unix.Madvise(page, unix.MADV_POPULATE_WRITE); errors.Is(err, unix.EINVAL) {
+		t.Skip("this kernel has no MADV_POPULATE_WRITE")
+	}
 	const size = 64 << 20
-	useHugePages(size)
-	// Asked again, it finds memory that is advised already.
-	if got := advisedHuge(t); got < size {
-		t.Errorf("advised %d MiB, want about %d", got>>20, size>>20)
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // as a replay does: memory that is free is not given back
+	debug.FreeOSMemory()                             // what an earlier run has left
+	before := resident(t)
+	fetchMemory(size)
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		got := resident(t) - before
+		if got > size*9/10 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d MiB are there, want about %d", got>>20, size>>20)
+		}
 	}
 }
 
-// advisedHuge returns how many bytes of this process's memory may lie in huge
-// pages because it asked (proc(5), VmFlags "hg" of /proc/pid/smaps).
-func advisedHuge(t *testing.T) (sum int) {
-	if _, err := os.Stat("/sys/kernel/mm/transparent_hugepage"); err != nil {
-		t.Skip("this kernel has no transparent huge pages")
-	}
-	f, err := os.Open("/proc/self/smaps")
+// resident returns how many bytes of this process are in memory (proc(5),
+// /proc/pid/statm).
+func resident(t *testing.T) int {
+	text, err := os.ReadFile("/proc/self/statm")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	var kib int
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		switch fields := strings.Fields(lines.Text()); fields[0] {
-		case "Size:":
-			if kib, err = strconv.Atoi(fields[1]); err != nil {
-				t.Fatal(err)
-			}
-		case "VmFlags:":
-			if slices.Contains(fields, "hg") {
-				sum += kib << 10
-			}
-		}
-	}
-	if err := lines.Err(); err != nil {
+	pages, err := strconv.Atoi(strings.Fields(string(text))[1])
+	if err != nil {
 		t.Fatal(err)
 	}
-	return sum
+	return pages * os.Getpagesize()
 }

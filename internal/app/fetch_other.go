@@ -2,5 +2,5 @@
 
 package app
 
-// useHugePages does nothing where the kernel is not Linux.
-func useHugePages(int) {}
+// fetchMemory does nothing where the kernel is not Linux.
+func fetchMemory(int) {}

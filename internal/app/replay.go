@@ -38,9 +38,13 @@ type Progress struct {
 	Done  bool      // the last call
 }
 
-// replayHeap is how large the heap of a replay may grow, in bytes, before it is
-// collected: most logs end before.
-const replayHeap = 96 << 20
+const (
+	// replayHeap is how large the heap of a replay may grow, in bytes, before it
+	// is collected: most logs end before.
+	replayHeap = 96 << 20
+	// replayFetch is how much of it every log of some length needs.
+	replayFetch = 12 << 20
+)
 
 // A replayStep is one line of `vedetta replay --json`. Its fields are a
 // contract.
@@ -61,7 +65,7 @@ type replayStep struct {
 // time. It acts on nothing, and keeps nothing unless it is to learn.
 func Replay(ctx context.Context, o ReplayOptions) error {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	useHugePages(replayHeap)
+	fetchMemory(replayFetch)
 	o.Config.Mode = config.ModeEnforce // what would have been done
 	// The rules take longer than all the rest until the first line, and are not
 	// needed before the first finding.
@@ -134,13 +138,27 @@ const (
 	batches    = 4   // that go round between the two
 )
 
+// A batch is some events, and room for the recipients that they name.
+type batch struct {
+	events []mailq.Event
+	room   []mailq.Recipient
+}
+
+// newBatch returns an empty batch. It is written before it is read, see
+// Parser.prepare.
+func newBatch() *batch {
+	b := &batch{make([]mailq.Event, eventBatch), make([]mailq.Recipient, eventBatch)}
+	clear(b.events)
+	clear(b.room)
+	b.events = b.events[:0]
+	return b
+}
+
 // run parses on one goroutine and judges on another.
 func (r *replay) run(ctx context.Context) error {
-	parsed, judged := make(chan []mailq.Event, batches), make(chan []mailq.Event, batches)
+	parsed, judged := make(chan *batch, batches), make(chan *batch, batches)
 	for range batches {
-		batch := make([]mailq.Event, eventBatch)
-		clear(batch) // written before it is read, see Parser.prepare
-		judged <- batch[:0]
+		judged <- newBatch()
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	if read := r.judge.lacks; read != nil {
@@ -154,11 +172,12 @@ func (r *replay) run(ctx context.Context) error {
 		return r.parse(ctx, parsed, judged)
 	})
 	g.Go(func() error {
-		for batch := range parsed {
-			if err := r.observe(batch); err != nil {
+		for b := range parsed {
+			if err := r.observe(b.events); err != nil {
 				return err
 			}
-			judged <- batch[:0]
+			b.events = b.events[:0]
+			judged <- b
 		}
 		return nil
 	})
@@ -166,13 +185,15 @@ func (r *replay) run(ctx context.Context) error {
 }
 
 // parse fills the batches that come back from judged and sends them on.
-func (r *replay) parse(ctx context.Context, parsed chan<- []mailq.Event, judged <-chan []mailq.Event) error {
+func (r *replay) parse(ctx context.Context, parsed chan<- *batch, judged <-chan *batch) error {
 	parser := r.judge.parser
-	batch := <-judged
+	b := <-judged
+	parser.Room = b.room
 	next := func() error {
-		parsed <- batch // there is room for all
+		parsed <- b // there is room for all
 		select {
-		case batch = <-judged:
+		case b = <-judged:
+			parser.Room = b.room
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()
@@ -181,8 +202,8 @@ func (r *replay) parse(ctx context.Context, parsed chan<- []mailq.Event, judged 
 	reader := &logReader{
 		paths: r.options.Paths, stdin: r.options.In, location: parser.Location, now: r.options.Now, progress: r.progress,
 		line: func(line []byte) error {
-			n := len(batch)
-			ev := &batch[:n+1][n]
+			n := len(b.events)
+			ev := &b.events[:n+1][n]
 			if !parser.ParseInto(ev, line) {
 				return nil
 			}
@@ -191,7 +212,7 @@ func (r *replay) parse(ctx context.Context, parsed chan<- []mailq.Event, judged 
 				*ev = mailq.Event{}
 				return nil
 			}
-			if batch = batch[:n+1]; len(batch) < cap(batch) {
+			if b.events = b.events[:n+1]; n+1 < cap(b.events) {
 				return nil
 			}
 			return next()
@@ -200,7 +221,7 @@ func (r *replay) parse(ctx context.Context, parsed chan<- []mailq.Event, judged 
 	if err := reader.run(ctx); err != nil {
 		return err
 	}
-	parsed <- batch
+	parsed <- b
 	return nil
 }
 
