@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"runtime"
 	"strings"
 	"time"
 
@@ -35,11 +37,22 @@ func watch(ctx context.Context, path string, debug bool, io std, run func(contex
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewTextHandler(io.err, &slog.HandlerOptions{Level: level}))
+	oneThreadMore()
 	err = run(ctx, app.Options{Config: c, Log: log, Registry: prometheus.NewRegistry()})
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil // stopped before it had begun
 	}
 	return err
+}
+
+// oneThreadMore lets Go run one thread more than there are processors, unless
+// the environment says how many. While the log is judged on one and written on
+// another, Go's scheduler has nobody to look whether a mail server asks; the
+// kernel runs who was woken at once.
+func oneThreadMore() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
+	}
 }
 
 type enrolCmd struct {

@@ -27,6 +27,8 @@ const maxUnwritten = 200_000
 // is still told, and its account is slowed in the meantime.
 func (p *pipeline) answer(ctx context.Context) error {
 	defer close(p.answered)
+	p.aside = startAside()
+	defer p.aside.stop()
 	var unwritten work
 	retry, minute := time.NewTicker(retryEvery), time.NewTicker(time.Minute)
 	defer retry.Stop()
@@ -108,7 +110,9 @@ func finish(ctx context.Context) (context.Context, context.CancelFunc) {
 func (p *pipeline) write(ctx context.Context, w work, fresh []step) work {
 	ctx, cancel := finish(ctx)
 	defer cancel()
-	isNew, err := p.store.Commit(ctx, w.batch)
+	var isNew []string
+	var err error
+	p.aside.do(func() { isNew, err = p.store.Commit(ctx, w.batch) })
 	if err != nil {
 		p.metrics.unwritten.Inc()
 		p.log.Error("nothing can be written down; blocks stay, new ones wait", "err", err)

@@ -59,6 +59,7 @@ type pipeline struct {
 	untold     untold                // answer's
 	failed     map[string]failedStep // answer's, by decision: what could not be carried out and still should be
 	slowed     slowed
+	aside      *aside // answer's, for the long writes
 
 	// What was gathered since the last hand-over.
 	positions map[string][]byte // as JSON, by source
@@ -98,6 +99,7 @@ const flushEvery = 200 * time.Millisecond
 // observe is the first half. It owns parser and detector; whoever else needs
 // them asks through p.asks.
 func (p *pipeline) observe(ctx context.Context) error {
+	lowerPriority() // the gate's threads go first
 	flush := time.NewTicker(flushEvery)
 	defer flush.Stop()
 	defer close(p.done)
