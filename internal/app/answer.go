@@ -27,8 +27,8 @@ const maxUnwritten = 200_000
 // is still told, and its account is slowed in the meantime.
 func (p *pipeline) answer(ctx context.Context) error {
 	defer close(p.answered)
-	p.aside = startAside()
-	defer p.aside.stop()
+	p.writing = startAside()
+	defer p.writing.stop()
 	var unwritten work
 	retry, minute := time.NewTicker(retryEvery), time.NewTicker(time.Minute)
 	defer retry.Stop()
@@ -112,7 +112,7 @@ func (p *pipeline) write(ctx context.Context, w work, fresh []step) work {
 	defer cancel()
 	var isNew []string
 	var err error
-	p.aside.do(func() { isNew, err = p.store.Commit(ctx, w.batch) })
+	p.writing.do(func() { isNew, err = p.store.Commit(ctx, w.batch) })
 	if err != nil {
 		p.metrics.unwritten.Inc()
 		p.log.Error("nothing can be written down; blocks stay, new ones wait", "err", err)

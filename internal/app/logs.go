@@ -27,8 +27,9 @@ type logReader struct {
 func (r *logReader) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	heads := make([]*logHead, len(r.paths))
+	ahead := max(piecesAhead/max(len(heads), 1), 1)
 	for i, path := range r.paths {
-		h := &logHead{pieces: make(chan *piece, piecesAhead), used: make(chan *piece, piecesAhead+2), stamps: mailq.Stamps{Location: r.location, Now: r.now}}
+		h := &logHead{pieces: make(chan *piece, ahead), used: make(chan *piece, ahead+2), stamps: mailq.Stamps{Location: r.location, Now: r.now}}
 		heads[i] = h
 		g.Go(func() error {
 			defer close(h.pieces)
@@ -101,8 +102,9 @@ type logHead struct {
 	ended  bool
 }
 
-// piecesAhead is how many pieces of a log are read ahead, so that the goroutine
-// that reads runs where another waits, and not where lines are parsed.
+// piecesAhead is how many pieces are read ahead of one log, or of all logs
+// together, so that the goroutine that reads runs where another waits, and not
+// where lines are parsed.
 const piecesAhead = 6
 
 // A piece is some lines of a log and where each of them ends. The lines are

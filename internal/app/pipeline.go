@@ -59,7 +59,7 @@ type pipeline struct {
 	untold     untold                // answer's
 	failed     map[string]failedStep // answer's, by decision: what could not be carried out and still should be
 	slowed     slowed
-	aside      *aside // answer's, for the long writes
+	writing    *aside // answer's
 
 	// What was gathered since the last hand-over.
 	positions map[string][]byte // as JSON, by source
@@ -99,7 +99,8 @@ const flushEvery = 200 * time.Millisecond
 // observe is the first half. It owns parser and detector; whoever else needs
 // them asks through p.asks.
 func (p *pipeline) observe(ctx context.Context) error {
-	lowerPriority() // the gate's threads go first
+	judging := startAside()
+	defer judging.stop()
 	flush := time.NewTicker(flushEvery)
 	defer flush.Stop()
 	defer close(p.done)
@@ -110,13 +111,13 @@ func (p *pipeline) observe(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil // what is not handed over yet is read again
 		case c := <-p.chunks:
-			p.read(c)
+			judging.do(func() { p.read(c) })
 		case r := <-p.notes:
 			p.note(r)
 		case ask := <-p.asks:
 			ask()
 		case d := <-p.fleet.deliver():
-			p.deliver(d)
+			judging.do(func() { p.deliver(d) })
 		case <-flush.C:
 			due = p.dirty
 		}
