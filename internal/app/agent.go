@@ -45,7 +45,10 @@ func RunAgent(ctx context.Context, o Options) error {
 		return err
 	}
 	s.judge.parser.Key, s.judge.parser.Next = keys.Key, keys.Next
-	s.agent = &agent{name: name, client: client, db: db, spoolMax: int64(c.Hub.SpoolMax) << 20, keep: time.Duration(c.Hub.SpoolKeep)}
+	s.agent = &agent{
+		name: name, client: client, db: db, sending: newRetry(), obeying: newRetry(),
+		spoolMax: int64(c.Hub.SpoolMax) << 20, keep: time.Duration(c.Hub.SpoolKeep),
+	}
 	s.pace = agentPace
 	s.forward = newForwarder()
 	s.forward.fuse = fuse{most: c.Hub.Fuse, away: s.agent.away}
@@ -100,7 +103,10 @@ type agent struct {
 	told  hub.Marks // where the hub says that it is
 	place place
 	later time.Time // before which the hub is busy with what is new
+	late  stride    // of what waits
 	cut   time.Time // when the first request in a row began for which the hub was not reached; zero: it was
+
+	sending, obeying retry // of the two connections: send's and obeyHub's
 
 	behind atomic.Int64 // batches that the hub has not had
 	heard  atomic.Int64 // when the hub was reached last, in nanoseconds since 1970
@@ -151,11 +157,9 @@ func (a *agent) waiting() int { return int(a.behind.Load()) }
 
 // Pauses of an agent.
 const (
-	firstRetry = 200 * time.Millisecond // after a failure, then twice as long each time
-	lastRetry  = 5 * time.Second
-	heartbeat  = 10 * time.Second // between two words where there is nothing to say
-	lateRetry  = time.Second      // before what waits is tried again where the hub is busy
-	tidyEvery  = time.Minute
+	heartbeat = 10 * time.Second // between two words where there is nothing to say
+	lateRetry = time.Second      // before what waits is tried again where the hub is busy
+	tidyEvery = time.Minute
 )
 
 // lateAfter is how long the hub is not reached before what is seen goes in the lane
@@ -165,7 +169,7 @@ const lateAfter = 2 * time.Second
 // send brings the spool to the hub until ctx ends.
 func (s *service) send(ctx context.Context) error {
 	hubEye := eye{kind: "hub", subject: "hub " + s.config.Hub.Address, part: "hub"}
-	pause, tidied := firstRetry, time.Now()
+	tidied := time.Now()
 	s.lookAtInterfaces()
 	for known := false; ctx.Err() == nil; {
 		pace, err := s.agent.sendOnce(ctx, s.forward, &known)
@@ -182,12 +186,12 @@ func (s *service) send(ctx context.Context) error {
 			s.agent.unheard(s.forward.committed.Load(), known)
 			known = false
 			s.log.Warn("hub not reached; what is seen is kept", "hub", s.config.Hub.Address, "waiting", s.agent.waiting(), "err", err)
-			_ = wait(ctx, pause)
-			pause = min(2*pause, lastRetry)
+			s.agent.sending.rest(ctx)
 			continue
 		}
 		s.sees(&hubEye)
-		pause = firstRetry
+		s.agent.sending.reached(&s.agent.obeying)
+		s.agent.sending.pause = firstRetry
 		if pace > 0 {
 			rest := time.NewTimer(pace)
 			select {
@@ -232,7 +236,7 @@ func (a *agent) next(ctx context.Context, newest uint64) (p part, rows []store.S
 	if err != nil || len(rows) > 0 || time.Now().Before(a.later) {
 		return p, rows, err
 	}
-	return a.nextOf(ctx, true, newest, hub.MaxLate, hub.MaxLateBytes)
+	return a.nextOf(ctx, true, newest, hub.MaxLate, a.late.bytes())
 }
 
 func (a *agent) nextOf(ctx context.Context, late bool, newest uint64, most, bytes int) (part, []store.SpoolRow, error) {
@@ -269,6 +273,9 @@ func (a *agent) sendOnce(ctx context.Context, f *forwarder, known *bool) (pace t
 	a.answered(begun, err)
 	if err != nil {
 		return 0, err
+	}
+	if p.Late {
+		a.late.took(time.Since(begun), rows)
 	}
 	first := !*known
 	*known, a.told = true, at
@@ -330,21 +337,20 @@ func (s *service) tidySpool(ctx context.Context) {
 // obeyHub keeps in force what the hub says, until ctx ends. While the hub is
 // not reached, what is in force stays.
 func (s *service) obeyHub(ctx context.Context) error {
-	pause := firstRetry
 	for ctx.Err() == nil {
 		begun := time.Now()
 		err := s.agent.client.Orders(ctx, func(c hub.Change) error {
+			s.agent.obeying.reached(&s.agent.sending)
 			return errors.Join(s.mirror(ctx, c), s.takeKeys(ctx, c.Keys)) // the hub says both again with a new connection
 		})
 		if ctx.Err() != nil {
 			return nil
 		}
 		if time.Since(begun) > lastRetry {
-			pause = firstRetry
+			s.agent.obeying.pause = firstRetry
 		}
 		s.log.Warn("no word from the hub; what is in force stays", "hub", s.config.Hub.Address, "err", err)
-		_ = wait(ctx, pause)
-		pause = min(2*pause, lastRetry)
+		s.agent.obeying.rest(ctx)
 	}
 	return nil
 }

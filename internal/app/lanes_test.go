@@ -16,6 +16,8 @@ import (
 
 	"github.com/fxamacker/cbor/v2"
 
+	"github.com/vedetta-watch/vedetta/enforce"
+	"github.com/vedetta-watch/vedetta/internal/gate"
 	"github.com/vedetta-watch/vedetta/internal/hub"
 	"github.com/vedetta-watch/vedetta/internal/store"
 	"github.com/vedetta-watch/vedetta/mailq"
@@ -232,6 +234,75 @@ func TestNewsDoesNotWaitBehindOldNews(t *testing.T) {
 	r.crash() // with two stretches that wait
 	r.drain()
 	r.verdict(r.hub.came())
+}
+
+// Of what waits little goes at once where that takes long, as what is new may have
+// to wait for it.
+func TestWhatWaitsGoesInStrides(t *testing.T) {
+	var s stride
+	rows := func(n int) []store.SpoolRow { return []store.SpoolRow{{Body: make([]byte, n)}} }
+	for i, c := range []struct {
+		took  time.Duration
+		bytes int
+		want  int
+	}{
+		{20 * time.Millisecond, 1000, 32 << 10}, // says nothing of more
+		{20 * time.Millisecond, 32 << 10, 64 << 10},
+		{200 * time.Millisecond, 64 << 10, 64 << 10},
+		{20 * time.Millisecond, 50 << 10, 128 << 10},
+		{time.Millisecond, 128 << 10, 128 << 10}, // the hub takes no more
+		{time.Second, 128 << 10, 64 << 10},
+		{time.Second, 1000, 32 << 10},
+		{time.Minute, 1000, 32 << 10},
+	} {
+		if s.took(c.took, rows(c.bytes)); s.bytes() != c.want {
+			t.Errorf("%d: after %d bytes in %s: %d, want %d", i, c.bytes, c.took, s.bytes(), c.want)
+		}
+	}
+}
+
+// When one of an agent's connections reaches the hub again the other does not
+// wait longer: whoever tells of a hijack hears of the block.
+func TestConnectionsComeBackTogether(t *testing.T) {
+	for _, first := range []string{"orders", "batches"} {
+		t.Run(first, func(t *testing.T) {
+			t.Parallel()
+			p, _, _ := answering(t)
+			p.acts = &enforce.Executor{Gate: &gate.Table{}}
+			var w *wire
+			r := newLanesRig(t, func(addr string) string { w = newWire(t, addr); return w.Addr().String() })
+			p.forward = r.f
+			r.agent.sending, r.agent.obeying = newRetry(), newRetry()
+			s := &service{pipeline: p, agent: r.agent}
+			s.agent.keys.Store(&hub.Keys{})
+			both := map[string]func(context.Context) error{"orders": s.obeyHub, "batches": s.send}
+			w.set(true, false)
+			ctx, cancel := context.WithCancel(t.Context())
+			var done sync.WaitGroup
+			defer done.Wait()
+			defer cancel()
+			for name, run := range both {
+				if name != first {
+					done.Go(func() { run(ctx) })
+				}
+			}
+			time.Sleep(3200 * time.Millisecond) // pauses of 0.2, 0.4, 0.8 and 1.6 s; now it is one of 3.2
+			done.Go(func() { both[first](ctx) })
+			time.Sleep(100 * time.Millisecond)
+			w.set(false, false)
+			begun := time.Now()
+			for {
+				at := r.hub.fleet.server.Presences()
+				if len(at) == 1 && at[0].Streams == 1 && s.agent.heard.Load() > 0 {
+					break
+				}
+				if time.Since(begun) > time.Second {
+					t.Fatal("the other is still away")
+				}
+				time.Sleep(time.Millisecond)
+			}
+		})
+	}
 }
 
 // What is new gets a lane of its own where the hub was not reached for two seconds,

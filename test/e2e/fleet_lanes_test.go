@@ -45,7 +45,7 @@ func TestFleetNewsFirst(t *testing.T) {
 		t.Errorf("blocked after %s, when %d batches waited", blocked, waiting)
 	}
 	r.disturb()
-	for begun = time.Now(); r.counted() < r.written && time.Since(begun) < time.Minute; {
+	for begun = time.Now(); r.counted() < r.written && time.Since(begun) < 2*time.Minute; {
 		time.Sleep(10 * time.Millisecond)
 	}
 	t.Logf("all is known after %s more", time.Since(begun).Round(100*time.Millisecond))
