@@ -99,6 +99,7 @@ const (
 // them all, waits for their goroutines and returns nil. It closes l. It
 // returns an error if l fails for good. It may run for several listeners.
 func (m *Milter) Serve(ctx context.Context, l net.Listener) error {
+	acceptSpeaking(l)
 	return m.counters.accept(ctx, l, orDefault(m.MaxConns, 1000), m.Log, m.serve)
 }
 
@@ -224,6 +225,9 @@ func (s *milterSession) negotiate(data []byte) error {
 	return s.conn.send(appendPacket(s.out[:0], packetNegotiate, milterTerms))
 }
 
+// noMacro is none of Postfix's. An empty list of macros means its own.
+const noMacro = "{none}"
+
 // milterTerms are what is agreed on in each negotiation.
 var milterTerms = func() string {
 	var b []byte
@@ -232,6 +236,8 @@ var milterTerms = func() string {
 	}
 	b = binary.BigEndian.AppendUint32(b, uint32(milter.StageMail))
 	b = append(b, strings.Join([]string{macroLogin, macroClient, macroClientName, macroClientPort, macroQueueID}, " ")+"\x00"...)
+	b = binary.BigEndian.AppendUint32(b, uint32(milter.StageData))
+	b = append(b, noMacro+"\x00"...)
 	b = binary.BigEndian.AppendUint32(b, uint32(milter.StageEOM))
 	return string(append(b, macroQueueID+"\x00"...))
 }()
@@ -313,7 +319,7 @@ func (s *milterSession) rcpt(data []byte) error {
 	to = milter.RemoveAngle(to)
 	if s.unattended {
 		s.add(to) // Postfix takes a refusal for a mistake in its configuration
-		return s.reply(packetContinue, nil, Dunno, now)
+		return s.another(now)
 	}
 	verdict := s.verdict(now)
 	answer := s.recipient(verdict, now)
@@ -324,7 +330,15 @@ func (s *milterSession) rcpt(data []byte) error {
 		return s.reply(packetAccept, nil, Dunno, now) // nobody's mail: Postfix need not ask about it again
 	}
 	s.add(to)
-	return s.reply(packetContinue, nil, Dunno, now)
+	return s.another(now)
+}
+
+// another lets a recipient pass. What comes next is another, or the macros of
+// DATA, which are none: those alone are not worth being woken for.
+func (s *milterSession) another(now time.Time) error {
+	err := s.reply(packetContinue, nil, Dunno, now)
+	s.conn.conn.passOver(packetHead + 1)
+	return err
 }
 
 // recipient is the answer to one more recipient of smtpd's. Held is only the

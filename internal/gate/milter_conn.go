@@ -18,7 +18,7 @@ import (
 // A packet is its length (four octets, big endian), a letter for its kind, and
 // data that the length counts too.
 type milterConn struct {
-	conn                 net.Conn
+	conn                 frugalConn
 	idle, request, write time.Duration
 
 	in         *bufio.Reader
@@ -53,14 +53,21 @@ const (
 )
 
 func newMilterConn(m *Milter, conn net.Conn) *milterConn {
-	conn = eager(conn)
+	from := frugal(conn)
 	return &milterConn{
-		conn:    conn,
+		conn:    from,
 		idle:    orDefault(m.IdleTimeout, 4*time.Hour),
 		request: orDefault(m.RequestTimeout, 5*time.Second),
 		write:   orDefault(m.WriteTimeout, 5*time.Second),
-		in:      bufio.NewReaderSize(conn, firstRequest),
+		in:      bufio.NewReaderSize(from, firstRequest),
 	}
+}
+
+// A frugalConn is a connection whose reader is not woken for each packet.
+type frugalConn interface {
+	net.Conn
+	// passOver has the next Read wait until more than n bytes are there.
+	passOver(n int)
 }
 
 // errSlow is a deadline that passed between the first and the last byte.

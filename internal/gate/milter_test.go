@@ -530,6 +530,56 @@ func TestMilterPacketsInPieces(t *testing.T) {
 	}
 }
 
+// Nobody is woken for the macros of DATA alone, nor for a message that is given
+// up; what follows is answered, in whatever pieces it comes.
+func TestMilterPassesOver(t *testing.T) {
+	table := new(Table)
+	table.Set(decision(rules.Hold, "mallory@shop.test"), "held")
+	c := newMTA(t, "tcp", serveMilter(t, &Milter{Table: table}))
+	piece := func() {
+		t.Helper()
+		if err := c.send(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	for _, data := range []string{"T", "Ti\x004jXK971kgrz1SRpG\x00"} {
+		c.begin(letter{login: "alice@shop.test", client: "192.0.2.7"})
+		if got := c.rcpt("r@ok.test"); got != "continue" {
+			t.Fatalf("a recipient: %q", got)
+		}
+		c.put('A', "")
+		piece()
+		c.begin(letter{login: "mallory@shop.test", client: "192.0.2.7"})
+		for range 2 {
+			if got := c.rcpt("r@ok.test"); got != "continue" {
+				t.Fatalf("a recipient: %q", got)
+			}
+		}
+		c.put('D', data)
+		piece()
+		c.put('D', "Ei\x004jXK971kgrz1SRpG\x00")
+		c.put('E', "")
+		for _, octet := range slices.Clone(c.out) {
+			c.out = []byte{octet}
+			piece()
+		}
+		if got := c.ask(); got != "hold: held, accept" {
+			t.Errorf("after the macros %q: %q", data, got)
+		}
+	}
+}
+
+// A connection on which nothing is said is taken once something is.
+func TestMilterSilentAtFirst(t *testing.T) {
+	c := dialMTA(t, "tcp", serveMilter(t, &Milter{Table: new(Table)}))
+	time.Sleep(100 * time.Millisecond)
+	c.put('O', offer(6, 0x1ff, 0x1fffff))
+	if got := c.ask(); got != "negotiated" {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestMilterNewerProtocol(t *testing.T) {
 	c := dialMTA(t, "tcp", serveMilter(t, &Milter{Table: new(Table)}))
 	c.put('O', offer(7, 0xffff, 0xffffffff))
