@@ -526,10 +526,22 @@ func (s *service) run(ctx context.Context, ready func(Ready)) error {
 	if len(s.teller.channels) == 0 && s.agent == nil {
 		s.log.Warn("nobody is told: the configuration has neither notify.mail.server nor notify.webhook.url")
 	}
+	if text := trustsNobody(s.config); text != "" {
+		s.log.Warn(text)
+	}
 	if ready != nil {
 		ready(r)
 	}
 	return g.Wait()
+}
+
+// trustsNobody says that a table is for clients of which the configuration knows
+// none; it is empty where that is not so.
+func trustsNobody(c config.Config) string {
+	if c.Postfix.ClientAccess == "" || len(c.Accounts.Trusted) > 0 {
+		return ""
+	}
+	return "no trusted client is ever found to be hijacked: accounts.trusted names none, and postfix.client_access stops only those that a person does"
 }
 
 // enforceAgain brings gate and tables to what the journal says, and does and

@@ -80,3 +80,16 @@ func TestAliasesOutliveTheirSource(t *testing.T) {
 		t.Errorf("without their source: %v, %v, %v; want those read last, and why", got, unread, err)
 	}
 }
+
+func TestTrustsNobody(t *testing.T) {
+	table := config.Postfix{ClientAccess: "/var/lib/vedetta/postfix/client_access"}
+	some := config.Accounts{Trusted: []string{"192.0.2.0/24"}}
+	for _, c := range []struct {
+		config config.Config
+		warned bool
+	}{{config.Config{Postfix: table}, true}, {config.Config{Postfix: table, Accounts: some}, false}, {config.Config{}, false}} {
+		if text := trustsNobody(c.config); (text != "") != c.warned {
+			t.Errorf("%+v, %+v: %q", c.config.Postfix, c.config.Accounts, text)
+		}
+	}
+}
