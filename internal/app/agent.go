@@ -272,18 +272,19 @@ func (a *agent) sendOnce(ctx context.Context, f *forwarder, known *bool) (pace t
 	at, ok, err := a.ship(ctx, f, before, p, rows)
 	a.answered(begun, err)
 	if err != nil {
+		a.late = stride{}
 		return 0, err
-	}
-	if p.Late {
-		a.late.took(time.Since(begun), rows)
 	}
 	first := !*known
 	*known, a.told = true, at
 	a.place.hear(at, newest)
 	a.behind.Store(int64(a.place.waiting(f.committed.Load())))
 	busy := len(rows) > 0 && ok && at.Of(p.Late) == before
-	if busy {
+	switch {
+	case busy:
 		a.later = time.Now().Add(lateRetry)
+	case p.Late:
+		a.late.took(time.Since(begun), rows)
 	}
 	switch {
 	case first || !ok || len(rows) > 0 && !busy:

@@ -28,10 +28,10 @@ type forwarder struct {
 
 	lost      atomic.Uint64 // events that did not fit the disk and were not told of yet
 	committed atomic.Uint64 // number of the latest batch on the disk
-	written   chan struct{} // holds one: there is a new one
+	written   bell          // there is a new one
 }
 
-func newForwarder() *forwarder { return &forwarder{written: make(chan struct{}, 1)} }
+func newForwarder() *forwarder { return &forwarder{written: newBell()} }
 
 func (f *forwarder) event(ev *mailq.Event) { f.events = append(f.events, *ev) }
 
@@ -64,8 +64,5 @@ func (f *forwarder) wrote(rows []store.SpoolRow) {
 		return
 	}
 	f.committed.Store(rows[len(rows)-1].Seq)
-	select {
-	case f.written <- struct{}{}:
-	default:
-	}
+	f.written.ring()
 }

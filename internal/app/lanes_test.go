@@ -12,6 +12,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -259,6 +260,37 @@ func TestWhatWaitsGoesInStrides(t *testing.T) {
 			t.Errorf("%d: after %d bytes in %s: %d, want %d", i, c.bytes, c.took, s.bytes(), c.want)
 		}
 	}
+}
+
+// What a request did not bring, or was cut off with, says nothing of larger ones.
+func TestStrideAfterFailure(t *testing.T) {
+	var w *wire
+	r := newLanesRig(t, func(addr string) string { w = newWire(t, addr); return w.Addr().String() })
+	r.agent.late.doublings = 2
+	w.set(true, false)
+	if _, err := r.once(); err == nil || r.agent.late.bytes() != firstStride {
+		t.Errorf("after a cut: %d bytes, %v", r.agent.late.bytes(), err)
+	}
+}
+
+// However often an agent's connections come and go, they do not try without a
+// pause.
+func TestRetryRests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, other := newRetry(), newRetry()
+		for i, want := range []time.Duration{firstRetry, 2 * firstRetry, firstRetry} {
+			begun := time.Now()
+			if i == 2 {
+				other.away = true
+				other.reached(&r)
+				other.reached(&r) // was not away
+			}
+			r.rest(t.Context())
+			if got := time.Since(begun); got != want {
+				t.Errorf("pause %d: %s, want %s", i, got, want)
+			}
+		}
+	})
 }
 
 // When one of an agent's connections reaches the hub again the other does not

@@ -15,38 +15,36 @@ const (
 )
 
 // A retry is when one of an agent's two connections tries to reach the hub again:
-// after pauses that double, or as soon as the other one has reached it.
+// after pauses that double, or sooner once the other one has reached it.
 type retry struct {
-	bell  chan struct{} // holds one: the other has
+	back  bell          // the other has
 	away  bool          // it was not reached the last time
 	pause time.Duration // the next
 }
 
-func newRetry() retry { return retry{bell: make(chan struct{}, 1), pause: firstRetry} }
+func newRetry() retry { return retry{back: newBell(), pause: firstRetry} }
 
-// rest waits until it is time to try again, or ctx ends.
+// rest waits until it is time to try again, or ctx ends. However often the two ring
+// for each other, there is a first pause.
 func (r *retry) rest(ctx context.Context) {
 	over := time.NewTimer(r.pause)
 	defer over.Stop()
 	r.away, r.pause = true, min(2*r.pause, lastRetry)
+	_ = wait(ctx, firstRetry)
 	select {
 	case <-ctx.Done():
 	case <-over.C:
-	case <-r.bell:
+	case <-r.back:
 	}
 }
 
 // reached notes that the hub was reached. If it was not before, the other need not
 // wait longer.
 func (r *retry) reached(other *retry) {
-	if !r.away {
-		return
+	if r.away {
+		other.back.ring()
 	}
 	r.away = false
-	select {
-	case other.bell <- struct{}{}:
-	default:
-	}
 }
 
 // A stride is how much of what waits goes in a request: what a third of a second
@@ -58,7 +56,7 @@ const (
 	strideTakes = time.Second / 3
 )
 
-func (s stride) bytes() int { return firstStride << s.doublings }
+func (s stride) bytes() int { return min(firstStride<<s.doublings, hub.MaxLateBytes) }
 
 // took fits the stride to how long the request with the rows took.
 func (s *stride) took(d time.Duration, rows []store.SpoolRow) {

@@ -70,13 +70,13 @@ type teller struct {
 	hostname string
 	from     rules.Action
 	notified func(incidentID string, at time.Time) // a channel has taken a letter about it
-	woken    chan struct{}                         // holds one token
-	taken    map[string]time.Time                  // letters that a channel took and whose taking is not written down yet
-	direct   map[string]directLine                 // answer's, by channel
+	woken    bell
+	taken    map[string]time.Time  // letters that a channel took and whose taking is not written down yet
+	direct   map[string]directLine // answer's, by channel
 }
 
 func newTeller(c config.Notify, hostname string, db *store.DB, m *metrics, log *slog.Logger) (*teller, error) {
-	t := &teller{log: log, metrics: m, store: db, channels: channels(c, hostname), hostname: hostname, notified: func(string, time.Time) {}, woken: make(chan struct{}, 1), taken: map[string]time.Time{}, direct: map[string]directLine{}}
+	t := &teller{log: log, metrics: m, store: db, channels: channels(c, hostname), hostname: hostname, notified: func(string, time.Time) {}, woken: newBell(), taken: map[string]time.Time{}, direct: map[string]directLine{}}
 	if err := t.from.UnmarshalText([]byte(c.From)); err != nil {
 		return nil, err
 	}
@@ -262,10 +262,7 @@ func (t *teller) letters(m notify.Message) []store.OutboxRow {
 }
 
 func (t *teller) wake() {
-	select {
-	case t.woken <- struct{}{}:
-	default:
-	}
+	t.woken.ring()
 }
 
 // now sends at once and without the outbox: what is left when nothing can be

@@ -334,10 +334,11 @@ func (s *milterSession) rcpt(data []byte) error {
 }
 
 // another lets a recipient pass. What comes next is another, or the macros of
-// DATA, which are none: those alone are not worth being woken for.
+// DATA, which are none: those alone are not worth being woken for. Nothing that
+// short wants an answer, but the end, and Postfix names a macro before it.
 func (s *milterSession) another(now time.Time) error {
 	err := s.reply(packetContinue, nil, Dunno, now)
-	s.conn.conn.passOver(packetHead + 1)
+	s.conn.passOver(packetHead + 1)
 	return err
 }
 

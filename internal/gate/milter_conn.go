@@ -175,6 +175,14 @@ func (c *milterConn) header(n int) (kind byte, data []byte, err error) {
 	return packetHeader, data, err
 }
 
+// passOver has the next packet wait until more than n bytes of what is to come
+// are there, unless it has begun to come.
+func (c *milterConn) passOver(n int) {
+	if c.in.Buffered() == 0 {
+		c.conn.passOver(n)
+	}
+}
+
 // send writes packets.
 func (c *milterConn) send(packets []byte) error {
 	c.conn.SetWriteDeadline(time.Now().Add(c.write))

@@ -570,6 +570,23 @@ func TestMilterPassesOver(t *testing.T) {
 	}
 }
 
+// What is left of a packet that came with the one before is waited for as it is.
+func TestMilterPassesNothingBegun(t *testing.T) {
+	c := newMTA(t, "tcp", serveMilter(t, &Milter{Table: new(Table)}))
+	c.begin(letter{login: "alice@shop.test", client: "192.0.2.7"})
+	c.put('R', "<a@ok.test>\x00")
+	c.put('R', "<b@ok.test>\x00")
+	rest := slices.Clone(c.out[len(c.out)-3:])
+	c.out = c.out[:len(c.out)-3]
+	if got := c.ask(); got != "continue" {
+		t.Fatalf("the first recipient: %q", got)
+	}
+	c.out = rest
+	if got := c.ask(); got != "continue" {
+		t.Errorf("the second: %q", got)
+	}
+}
+
 // A connection on which nothing is said is taken once something is.
 func TestMilterSilentAtFirst(t *testing.T) {
 	c := dialMTA(t, "tcp", serveMilter(t, &Milter{Table: new(Table)}))
