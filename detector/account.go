@@ -170,7 +170,7 @@ func (e *episode) doubting() *doubt {
 type spent struct {
 	at uint32 // of its last message, in seconds
 	doubt
-	series [tallies]float32
+	series lostSeries
 }
 
 // A message is what is remembered of one of the account's latest messages,

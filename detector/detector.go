@@ -248,7 +248,7 @@ func (d *Detector) advance(a *account, now int64) {
 	}
 	if a.rate.turn(now, suspect, &d.fleet.norms[a.class]) {
 		if !suspect {
-			a.series.keep(now)
+			a.series.turn(now)
 		}
 		d.closeDay(a, now)
 	}
@@ -362,7 +362,7 @@ func (d *Detector) end(a *account) {
 			a.nov.before = a.nov.standing // by now it is known
 		}
 	} else {
-		a.seldom().spent = &spent{a.nov.lastMsg, *a.ep.doubted(), a.series.peak()}
+		a.seldom().spent = &spent{a.nov.lastMsg, *a.ep.doubted(), a.series.lost()}
 		a.series.drop()
 	}
 	slow, count, strangers := a.nov.slow, a.nov.count, a.nov.strangers

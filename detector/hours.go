@@ -40,18 +40,25 @@ func bump(counts []uint8, i int) {
 // ever sends around that hour, or on that day of the week.
 func (c *clock) odd(now int64) float32 {
 	h, wd := slots(now)
-	var total, around float32
-	for i, n := range c.hour {
-		total += float32(n)
-		if i == h || i == (h+1)%24 || i == (h+23)%24 {
-			around += float32(n)
-		}
-	}
-	var days float32
-	for _, n := range c.week {
-		days += float32(n)
-	}
+	total, days := sum(c.hour[:]), sum(c.week[:])
+	around := float32(c.hour[h]) + float32(c.hour[(h+1)%24]) + float32(c.hour[(h+23)%24])
 	byHour := log((3. / 24) / ((around + 1) / (total + 8)))
 	byDay := log((1. / 7) / ((float32(c.week[wd]) + 1) / (days + 7)))
 	return min(max(byHour, byDay, 0), 2) * hoursStep / 2
+}
+
+// share is which part of a day's messages goes out in an hour like that of now; on a
+// day of the week on which the account sends little it is the less.
+func (c *clock) share(now int64) float32 {
+	h, wd := slots(now)
+	around := (float32(c.hour[(h+23)%24]) + 2*float32(c.hour[h]) + float32(c.hour[(h+1)%24])) / 4
+	share := around / max(sum(c.hour[:]), 1)
+	return share * min(7*float32(c.week[wd])/max(sum(c.week[:]), 1), 1)
+}
+
+func sum(counts []uint8) (all float32) {
+	for _, n := range counts {
+		all += float32(n)
+	}
+	return all
 }

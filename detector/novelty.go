@@ -114,11 +114,14 @@ func (d *Detector) addressed(a *account, m *message, to []mailq.Recipient, now i
 // recipient adds one recipient to the evidence of m, and learns it.
 func (d *Detector) recipient(a *account, m *message, to *mailq.Recipient, share, w float32, above bool) {
 	n := &a.nov
+	isNew := !n.known(a, to.Hash)
 	if others := a.rate.reached(to.Hash, a.last); others > 0 && m.others < crowdMost {
 		m.others++
 		a.series.reached(m.others, others)
+		if m.others == 1 {
+			a.exceed(others, isNew)
+		}
 	}
-	isNew := !n.known(a, to.Hash)
 	prior := d.fleet.newAt(a.class, n.age)
 	if !isNew {
 		m.sum += min(log((1-spamNew)/(1-share)), againMost)

@@ -98,7 +98,7 @@ func (d *Detector) teach(a *account, e *doubt, now int64) {
 		a.rate.habit[g].learn(peakLog(2*peak), min(a.rate.days, 2))
 	}
 	a.rate.reach.keep(max(a.rate.peak[reachPerHour], e.peak[reachPerHour]), now)
-	a.series.keep(now)
+	a.series.teach(now)
 	a.learnPending(e)
 }
 

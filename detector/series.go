@@ -21,6 +21,7 @@ type seriesPast struct {
 	peak   [tallies]float32 // most since the record was last kept
 	record [tallies]float32 // most ever, halved in recordLife or strangersLife
 	kept   uint32           // when, in seconds
+	excess excess
 }
 
 // A tally is a span and how much of one message counts in it: of its
@@ -45,7 +46,7 @@ var seriesOf = [tallies]struct {
 	strangers tally   // those of its span
 }{
 	seriesHour:    {overHour, 1, 25, 1.5, strangersHour},
-	seriesDay:     {overDay, 1, 34, 1.2, strangersDay}, // days differ less than hours
+	seriesDay:     {overDay, 1, 33, 1.2, strangersDay}, // days differ less than hours
 	seriesCopies:  {overHour, copiesMost, 32, 1.5, strangersHour},
 	seriesCrowds:  {overHour, crowdMost, 34, 1.5, strangersHour}, // two of twenty are taken for 40, give or take three
 	strangersHour: {overHour, 0, 16, 4, strangersHour},
@@ -75,7 +76,7 @@ func (s *series) reached(n uint8, others float32) {
 
 func (s *series) count(t tally, n float32) {
 	s.now[t] += n
-	if s.past == nil && s.now[t] > seriesOf[t].limit/seriesOf[t].over {
+	if s.past == nil && (s.now[t] > seriesOf[t].limit/seriesOf[t].over || t == seriesDay && s.now[t] > excessFrom) {
 		s.past = new(seriesPast) // less is no record worth keeping
 	}
 	if s.past != nil {
@@ -94,19 +95,43 @@ func (s *series) most(t tally, now int64) float32 {
 	if t >= strangersHour {
 		life = strangersLife
 	}
-	return s.past.record[t] * float32(math.Exp2(-float64(since(s.past.kept, now))/float64(life)))
+	return s.past.record[t] * s.past.left(life, now)
 }
 
-// keep takes what there was since the last time into the record.
+// left is what a record still counts for that is halved in life.
+func (p *seriesPast) left(life, now int64) float32 {
+	return float32(math.Exp2(-float64(since(p.kept, now)) / float64(life)))
+}
+
+// keep takes what there was since the last time into the record, all but the excess.
 func (s *series) keep(now int64) {
-	if s.past == nil {
+	p := s.past
+	if p == nil {
 		return
 	}
 	for t := range tallies {
-		s.past.record[t] = max(s.most(t, now), s.past.peak[t])
+		p.record[t] = max(s.most(t, now), p.peak[t])
 	}
-	s.past.kept = seconds(now)
-	s.drop()
+	p.excess.record = p.mostExcess(now)
+	p.kept = seconds(now)
+	p.peak = s.now
+}
+
+// turn takes the day that ends into the record.
+func (s *series) turn(now int64) {
+	s.keep(now)
+	if s.past != nil {
+		s.past.excess.turn(now)
+	}
+}
+
+// teach takes all that there was into the record: a person says that it is the
+// account's own.
+func (s *series) teach(now int64) {
+	s.keep(now)
+	if s.past != nil {
+		s.past.excess.teach()
+	}
 }
 
 // drop forgets what there was since the record was last kept: it was not the
@@ -114,25 +139,33 @@ func (s *series) keep(now int64) {
 func (s *series) drop() {
 	if s.past != nil {
 		s.past.peak = s.now
+		s.past.excess.drop()
 	}
 }
 
-// peak is the most since the record was last kept.
-func (s *series) peak() [tallies]float32 {
+// A lost series is the most of one that was dropped.
+type lostSeries struct {
+	peak   [tallies]float32
+	excess float32
+}
+
+// lost is what is lost if the series is dropped.
+func (s *series) lost() lostSeries {
 	if s.past == nil {
-		return s.now
+		return lostSeries{peak: s.now}
 	}
-	return s.past.peak
+	return lostSeries{s.past.peak, s.past.excess.most()}
 }
 
-// remember takes the peaks of a series that was dropped back.
-func (s *series) remember(peak [tallies]float32) {
+// remember takes a series that was dropped back.
+func (s *series) remember(l lostSeries) {
 	if s.past == nil {
 		s.past = &seriesPast{peak: s.now}
 	}
 	for t := range tallies {
-		s.past.peak[t] = max(s.past.peak[t], peak[t])
+		s.past.peak[t] = max(s.past.peak[t], l.peak[t])
 	}
+	s.past.excess.peak = max(s.past.excess.peak, l.excess)
 }
 
 // clear forgets what is going on.
@@ -180,15 +213,18 @@ func (a *account) seriesScore() float32 {
 	if a.rate.days < seriesYoung {
 		return 0
 	}
-	if _, times := a.series.longest(a.surely() < 0, a.last); times <= 1 {
-		return 0
+	if _, times := a.series.longest(a.surely() < 0, a.last); times > 1 || a.beyond() > 1 {
+		return seriesSays
 	}
-	return seriesSays
+	return 0
 }
 
 func (a *account) seriesText() string {
 	s := &a.series
-	t, _ := s.longest(a.surely() < 0, a.last)
+	t, times := s.longest(a.surely() < 0, a.last)
+	if times <= 1 && a.beyond() > 1 {
+		return a.excessText()
+	}
 	what := "messages, each to other people,"
 	switch t {
 	case seriesCopies:

@@ -151,7 +151,7 @@ func TestSeriesGrows(t *testing.T) {
 // part of an hour may go faster.
 func TestSeriesLimit(t *testing.T) {
 	for _, c := range []struct{ hour, day, ofHour, ofDay float32 }{
-		{0, 0, 25, 34},
+		{0, 0, 25, 33},
 		{10, 30, 25, 36},
 		{9, 100, 25, 120},
 		{50, 64, 88, 76.8},

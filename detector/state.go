@@ -17,8 +17,13 @@ import (
 // are kept to the bit: a detector restored goes on exactly as the one
 // that was saved would have.
 
-// stateVersion is the first byte of every state.
-const stateVersion = 3
+// stateVersion is the first byte of every state; what has one from oldestState
+// on is read too, so that an upgrade forgets nothing.
+const (
+	oldestState  = 3
+	withExcess   = 4 // a series has an excess since
+	stateVersion = 4
+)
 
 // ErrState means that a state was not written by this version of the
 // detector, or was damaged.
@@ -167,7 +172,10 @@ func (r *rare) fields(c *codec) {
 	if optional(c, &r.spent) {
 		c.u32(&r.spent.at)
 		r.spent.doubt.fields(c)
-		c.floats(r.spent.series[:])
+		c.floats(r.spent.series.peak[:])
+		if c.version >= withExcess {
+			c.count(&r.spent.series.excess)
+		}
 	}
 }
 
@@ -272,7 +280,18 @@ func (s *series) fields(c *codec) {
 		c.floats(s.past.peak[:])
 		c.floats(s.past.record[:])
 		c.u32(&s.past.kept)
+		if c.version >= withExcess {
+			s.past.excess.fields(c)
+		}
 	}
+}
+
+func (x *excess) fields(c *codec) {
+	c.count(&x.now)
+	c.u32(&x.at)
+	c.count(&x.peak)
+	c.count(&x.before)
+	c.count(&x.record)
 }
 
 func (l *logins) fields(c *codec) {
@@ -482,21 +501,22 @@ func (w *wrong) fields(c *codec) {
 type codec struct {
 	b       []byte
 	reading bool
+	version byte // of what is read or written
 	bad     bool
 }
 
 func encode(fields func(*codec)) []byte {
-	c := codec{b: make([]byte, 1, 512)}
+	c := codec{b: make([]byte, 1, 512), version: stateVersion}
 	c.b[0] = stateVersion
 	fields(&c)
 	return slices.Clip(c.b)
 }
 
 func decode(state []byte, fields func(*codec)) error {
-	if len(state) == 0 || state[0] != stateVersion {
+	if len(state) == 0 || state[0] < oldestState || state[0] > stateVersion {
 		return ErrState
 	}
-	c := codec{b: state[1:], reading: true}
+	c := codec{b: state[1:], reading: true, version: state[0]}
 	fields(&c)
 	if c.bad || len(c.b) != 0 {
 		return ErrState

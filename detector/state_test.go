@@ -1,6 +1,7 @@
 package detector
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -184,5 +185,23 @@ func TestRestoreOfAChangedAccount(t *testing.T) {
 	w.d.Changed(func(name mailq.Account, s []byte) { told[name]++ })
 	if told[alice] != 1 || told[fleetKey] != 1 || len(w.d.room.free) != 1 {
 		t.Errorf("told %v, and room for %d accounts is free", told, len(w.d.room.free))
+	}
+}
+
+// A state of the version before is read: an upgrade forgets nothing.
+func TestRestoreReadsTheVersionBefore(t *testing.T) {
+	w := newWorld(t, nil)
+	w.salesMonths()
+	a := w.d.accounts[sales]
+	old := codec{b: []byte{oldestState}, version: oldestState}
+	a.fields(&old)
+	d := New(Default(), nil)
+	if err := d.Restore(sales, old.b); err != nil {
+		t.Fatal(err)
+	}
+	want := a.clone()
+	want.series.past.excess = excess{}
+	if got := d.accounts[sales]; !bytes.Equal(encode(got.fields), encode(want.fields)) {
+		t.Error("something but the excess is different")
 	}
 }
