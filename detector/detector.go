@@ -247,8 +247,8 @@ func (d *Detector) advance(a *account, now int64) {
 		}
 	}
 	if a.rate.turn(now, suspect, &d.fleet.norms[a.class]) {
-		if !suspect {
-			a.series.turn(now)
+		if a.ep.top < d.cfg.Verdict {
+			a.series.turn(suspect, now)
 		}
 		d.closeDay(a, now)
 	}

@@ -184,3 +184,30 @@ func TestExcessDrains(t *testing.T) {
 		}
 	}
 }
+
+// Who works at other hours from one day on, in another time zone say, is slowed down
+// on three days at most until that is usual; three hours are nothing strange.
+func TestExcessGetsUsedToOtherHours(t *testing.T) {
+	for _, c := range []struct {
+		zone time.Duration
+		most int // days
+	}{{-8 * time.Hour, 3}, {-3 * time.Hour, 0}, {time.Hour, 0}, {3 * time.Hour, 0}, {8 * time.Hour, 3}} {
+		w := newWorld(t, nil)
+		w.salesMonths()
+		days := 0
+		for day := range 14 {
+			letters := salesDay(salesDays+day, 1)
+			for i := range letters {
+				letters[i].at = letters[i].at.Add(c.zone)
+			}
+			w.forget()
+			w.write(letters, func(toCustomer) {})
+			if w.worst(sales) >= throttled {
+				days++
+			}
+		}
+		if days > c.most {
+			t.Errorf("%v later than usual: throttled on %d days of 14, at most %d are to be", c.zone, days, c.most)
+		}
+	}
+}

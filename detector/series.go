@@ -117,9 +117,12 @@ func (s *series) keep(now int64) {
 	p.peak = s.now
 }
 
-// turn takes the day that ends into the record.
-func (s *series) turn(now int64) {
-	s.keep(now)
+// turn takes the day that ends into the record. Of a suspect one only the excess: it
+// is told by now, and whose hours have moved for good is not to be slowed down every day.
+func (s *series) turn(suspect bool, now int64) {
+	if !suspect {
+		s.keep(now)
+	}
 	if s.past != nil {
 		s.past.excess.turn(now)
 	}
