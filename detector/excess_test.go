@@ -211,3 +211,14 @@ func TestExcessGetsUsedToOtherHours(t *testing.T) {
 		}
 	}
 }
+
+// The record of an account whose first busy day was a suspect one is not lost.
+func TestExcessOfAFirstDay(t *testing.T) {
+	midnight := monday.UnixNano()
+	s := series{past: &seriesPast{excess: excess{at: seconds(midnight - 14*hour), peak: 30}}}
+	s.turn(true, midnight)
+	s.turn(false, midnight+day)
+	if most := s.past.mostExcess(midnight + 2*day); most < 29 || most > 30 {
+		t.Errorf("the record counts %v two days later, want 30 or a little less", most)
+	}
+}

@@ -120,12 +120,15 @@ func (s *series) keep(now int64) {
 // turn takes the day that ends into the record. Of a suspect one only the excess: it
 // is told by now, and whose hours have moved for good is not to be slowed down every day.
 func (s *series) turn(suspect bool, now int64) {
-	if !suspect {
+	switch {
+	case s.past == nil:
+		return
+	case !suspect:
 		s.keep(now)
+	case s.past.kept == 0: // it has no record yet that would fade
+		s.past.kept = seconds(now)
 	}
-	if s.past != nil {
-		s.past.excess.turn(now)
-	}
+	s.past.excess.turn(now)
 }
 
 // teach takes all that there was into the record: a person says that it is the
