@@ -12,8 +12,8 @@ import (
 // that grows is not strange for long. Who writes to sixty people on an ordinary day hides
 // six more an hour in any count of an hour or of a day; their sum shows.
 type excess struct {
-	now    float32
-	at     uint32  // when it was so much, in seconds; 0: it was never counted
+	now    float32 // with the latest message that added to it …
+	at     uint32  // … in seconds; 0: it was never counted
 	peak   float32 // most of this day …
 	before float32 // … and of the one before, while it goes on: it would excuse itself
 	record float32 // most of any day before, see seriesPast.kept
@@ -33,6 +33,7 @@ const (
 func (x *excess) turn(now int64) {
 	if since(x.at, now) >= excessRest {
 		x.teach()
+		return
 	}
 	x.record, x.before, x.peak = max(x.record, x.before), x.peak, x.now
 }
@@ -54,17 +55,19 @@ func (r *rate) busyDay() float32 {
 	return officeDay * float32(math.Exp(float64(h.mean)+math.Sqrt(float64(max(h.vari, 0)))))
 }
 
-// drain takes away what is usual until now.
-func (x *excess) drain(r *rate, now int64) {
+// remains is what is left of it now, without what is usual meanwhile.
+func (x *excess) remains(r *rate, now int64) float32 {
 	if since(x.at, now) >= day {
-		x.now = 0
+		return 0
 	}
-	for at := int64(x.at) * second; at < now && x.now > 0; {
+	left := x.now
+	for at := int64(x.at) * second; at < now && left > 0; {
 		end := min((at/hour+1)*hour, now)
 		usual := max(r.busyDay()*r.hours.share(at), excessLeast)
-		x.now = max(x.now*decayed(end-at, day)-usual*float32(end-at)/float32(hour), 0)
+		left = max(left*decayed(end-at, day)-usual*float32(end-at)/float32(hour), 0)
 		at = end
 	}
+	return left
 }
 
 // exceed counts a message to somebody whom none of about the last hour reached; it
@@ -74,12 +77,11 @@ func (a *account) exceed(n float32, stranger bool) {
 		return
 	}
 	x := &a.series.past.excess
+	before := x.remains(&a.rate, a.last)
 	if x.at == 0 { // the account has come to excessFrom for the first time
-		x.now = max(min(a.series.now[seriesDay], excessFrom)-a.rate.busyDay(), 0) + n
-	} else {
-		x.drain(&a.rate, a.last)
-		x.now += n
+		before = max(min(a.series.now[seriesDay], excessFrom)-a.rate.busyDay(), 0)
 	}
+	x.now = before + n
 	x.at, x.peak = seconds(a.last), max(x.peak, x.now)
 }
 
@@ -89,7 +91,7 @@ func (a *account) beyond() float32 {
 	if s.past == nil || s.past.excess.now <= excessLimit || a.rate.busyDay() < excessFrom && a.surely() >= 0 {
 		return 0
 	}
-	return s.past.excess.now / max(excessLimit, excessOver*s.past.mostExcess(a.last), excessOver*s.most(seriesHour, a.last))
+	return s.past.excess.remains(&a.rate, a.last) / max(excessLimit, excessOver*s.past.mostExcess(a.last), excessOver*s.most(seriesHour, a.last))
 }
 
 // mostExcess is the record of the excess as it counts today.
@@ -98,5 +100,5 @@ func (p *seriesPast) mostExcess(now int64) float32 { return p.excess.record * p.
 func (a *account) excessText() string {
 	p := a.series.past
 	return fmt.Sprintf("about %.0f messages, each to other people, more than this account sends at such hours; the most so far were %.0f",
-		p.excess.now, p.mostExcess(a.last))
+		p.excess.remains(&a.rate, a.last), p.mostExcess(a.last))
 }

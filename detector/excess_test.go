@@ -178,8 +178,7 @@ func TestExcessDrains(t *testing.T) {
 		{8, 18, 0},
 	} {
 		x := excess{now: 50, at: seconds(at(c.from))}
-		x.drain(&r, at(c.to))
-		if got := float64(x.now); got < c.want-.01 || got > c.want+.01 {
+		if got := float64(x.remains(&r, at(c.to))); got < c.want-.01 || got > c.want+.01 {
 			t.Errorf("from %v to %v o'clock: %v left of 50, want %v", c.from, c.to, got, c.want)
 		}
 	}
@@ -220,5 +219,23 @@ func TestExcessOfAFirstDay(t *testing.T) {
 	s.turn(false, midnight+day)
 	if most := s.past.mostExcess(midnight + 2*day); most < 29 || most > 30 {
 		t.Errorf("the record counts %v two days later, want 30 or a little less", most)
+	}
+}
+
+// An excess passes also while nothing is added to it: what a shop sends to strangers is
+// not, nor are further letters to whom the account wrote within the hour.
+func TestExcessPasses(t *testing.T) {
+	for _, sure := range []float32{-3, 3} {
+		a := account{last: monday.UnixNano()}
+		a.nov.before.sure = sure
+		a.rate.days, a.rate.habit[perDay].mean = 60, log(30)
+		a.series.past = &seriesPast{kept: seconds(a.last), excess: excess{now: 40, at: seconds(a.last)}}
+		if a.beyond() <= 1 {
+			t.Errorf("sure %v: an excess of 40 is %v times what it may be", sure, a.beyond())
+		}
+		a.last += 3 * day
+		if a.beyond() > 1 || a.seriesScore() != 0 {
+			t.Errorf("sure %v: three days later it still is %v times that", sure, a.beyond())
+		}
 	}
 }
