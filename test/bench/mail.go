@@ -3,10 +3,18 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"math/big"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -15,6 +23,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -76,9 +85,18 @@ var mailMain = []string{
 	"gate_recipient_restrictions = $vedetta_gate, permit_sasl_authenticated, permit_mynetworks, reject",
 	"vedetta_milter = { $vedetta_filter, connect_timeout=1s, command_timeout=2s, content_timeout=2s, default_action=accept }",
 	"smtpd_recipient_restrictions = permit_sasl_authenticated, permit_mynetworks, reject",
-	"transport_maps =",
+	"transport_maps = inline:{" + farDomain + "=smtp:[" + farHost + "]:" + farPort + "}",
 	"default_transport = discard:",
+	"smtpd_tls_security_level = may",
 }
+
+// Mail to farDomain is delivered to smtp-sink, the server for testers that comes
+// with Postfix; all other mail to nowhere.
+const (
+	farDomain = "far.test"
+	farHost   = "127.0.0.1"
+	farPort   = "29910"
+)
 
 const mailService = "127.0.0.1:%d inet n - n - - smtpd -o smtpd_sasl_auth_enable=yes -o mynetworks=127.0.0.0/8 " +
 	"-o smtpd_relay_restrictions=permit_sasl_authenticated,permit_mynetworks,reject %s\n"
@@ -90,7 +108,8 @@ type sender struct {
 }
 
 var senders = []sender{
-	{"clients with a login", sendLoggedIn},
+	{"clients with a login over TLS, delivered over SMTP", mailer{dialTLS, "r@" + farDomain}.send},
+	{"clients with a login, delivered to nowhere", mailer{smtp.Dial, "r@ok.test"}.send},
 	{"smtp-source, a trusted client without a login", sendTrusted},
 }
 
@@ -127,8 +146,13 @@ func runMail(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	defer s.stop()
+	stop, err := startSink(ctx)
+	if err != nil {
+		return err
+	}
+	defer stop()
 	clients := filepath.Join(s.dir, "client_access")
-	b, err := startPostfix(t, bare.addr, clients)
+	b, err := startPostfix(t, bare.addr, clients, s.dir)
 	if err != nil {
 		return err
 	}
@@ -188,9 +212,14 @@ func (r rig) cpu() (c mailCost, err error) {
 }
 
 // startPostfix starts a Postfix with a port for each way. One asks the bare
-// server at an address, and one a table of trusted clients.
-func startPostfix(t *trial, bare, clients string) (b *bed.Bed, err error) {
-	lines := append(slices.Clone(mailMain), "bare_policy = "+bare)
+// server at an address, and one a table of trusted clients. Its certificate is
+// written to dir.
+func startPostfix(t *trial, bare, clients, dir string) (b *bed.Bed, err error) {
+	key, certificate := filepath.Join(dir, "key.pem"), filepath.Join(dir, "certificate.pem")
+	if err := writeCertificate(key, certificate); err != nil {
+		return nil, err
+	}
+	lines := append(slices.Clone(mailMain), "bare_policy = "+bare, "smtpd_tls_key_file = "+key, "smtpd_tls_cert_file = "+certificate)
 	if err := t.try(func() { b = bed.Start(t, bed.Options{Main: lines, Clients: clients}) }); err != nil {
 		return nil, err
 	}
@@ -371,8 +400,19 @@ func sendTrusted(ctx context.Context, addr string, o mailOptions) error {
 	return nil
 }
 
-// sendLoggedIn sends as smtp-source does, but logs in.
-func sendLoggedIn(ctx context.Context, addr string, o mailOptions) error {
+// A mailer logs in, sends a message to a recipient, and quits.
+type mailer struct {
+	dial func(addr string) (*smtp.Client, error)
+	to   string
+}
+
+// dialTLS dials as a mail program does, and believes any certificate.
+func dialTLS(addr string) (*smtp.Client, error) {
+	return smtp.DialStartTLS(addr, &tls.Config{InsecureSkipVerify: true})
+}
+
+// send sends as smtp-source does, but logs in.
+func (m mailer) send(ctx context.Context, addr string, o mailOptions) error {
 	logins := []string{"alice", "bob", "carol", "dave", "erin", "frank", "grace"}
 	letter := "Subject: Your order\r\nFrom: shop\r\nTo: you\r\n\r\n" + strings.Repeat(strings.Repeat("x", 76)+"\r\n", o.size/78)
 	errs := make([]error, o.sessions)
@@ -381,7 +421,7 @@ func sendLoggedIn(ctx context.Context, addr string, o mailOptions) error {
 		running.Go(func() {
 			for n := i; n < o.messages && ctx.Err() == nil; n += o.sessions {
 				name := logins[n%len(logins)]
-				if errs[i] = sendOne(addr, name+"@shop.test", "pw-"+name, letter); errs[i] != nil {
+				if errs[i] = m.sendOne(addr, name+"@shop.test", "pw-"+name, letter); errs[i] != nil {
 					return
 				}
 			}
@@ -391,19 +431,53 @@ func sendLoggedIn(ctx context.Context, addr string, o mailOptions) error {
 	return errors.Join(append(errs, ctx.Err())...)
 }
 
-func sendOne(addr, login, password, letter string) error {
-	c, err := smtp.Dial(addr)
+func (m mailer) sendOne(addr, login, password, letter string) error {
+	session, err := m.dial(addr)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
-	if err := c.Auth(sasl.NewPlainClient("", login, password)); err != nil {
+	defer session.Close()
+	if err := session.Auth(sasl.NewPlainClient("", login, password)); err != nil {
 		return err
 	}
-	if err := c.SendMail(login, []string{"r@ok.test"}, strings.NewReader(letter)); err != nil {
+	if err := session.SendMail(login, []string{m.to}, strings.NewReader(letter)); err != nil {
 		return err
 	}
-	return c.Quit()
+	return session.Quit()
+}
+
+// startSink starts the server that takes the mail to farDomain.
+func startSink(ctx context.Context) (stop func(), err error) {
+	cmd := exec.CommandContext(ctx, "smtp-sink", "-u", "nobody", "inet:"+net.JoinHostPort(farHost, farPort), "100")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	return func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // it was killed
+	}, nil
+}
+
+// writeCertificate makes a key of the kind that most certificates have today,
+// and a certificate for nobody.
+func writeCertificate(keyFile, certFile string) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(24 * time.Hour)}
+	certificate, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return err
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}), 0o600),
+		os.WriteFile(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate}), 0o600))
 }
 
 // A trial stands in for the test that package bed wants.
