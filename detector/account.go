@@ -184,6 +184,7 @@ type message struct {
 	named      uint16
 	fresh      uint16 // new recipients …
 	unseen     uint16 // … that nobody here knows
+	answered   uint8  // new recipients that had written to the account, at most 255
 	others     uint8  // recipients that no message before it in about an hour had, at most crowdMost
 	blamed     bool   // a reply has called it spam
 	spared     bool   // a release let it pass

@@ -15,7 +15,6 @@ package detector
 
 import (
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/vedetta-watch/vedetta/mailq"
@@ -183,8 +182,8 @@ func (d *Detector) account(name mailq.Account, now int64) *account {
 	if a := d.accounts[name]; a != nil {
 		return a
 	}
-	if strings.HasPrefix(string(name), pageKey) || len(d.accounts) >= d.cfg.MaxAccounts && !d.evict(now) {
-		return nil // the first is no name that a mailbox can have
+	if memory, _ := d.fleet.memory(name); memory != nil || len(d.accounts) >= d.cfg.MaxAccounts && !d.evict(now) {
+		return nil
 	}
 	if d.fleet.first == 0 {
 		d.fleet.first = now

@@ -7,8 +7,9 @@ type fleet struct {
 	fresh  [classes][ageBuckets]share
 	unseen [classes]share
 	norms  [classes][gauges]norm
-	same   share // messages that look like one just before
-	mem    *everyone
+	same   share     // messages that look like one just before
+	mem    *everyone // whom anybody has written to
+	heard  *everyone // who has written to whom, see account.hears
 	peers  peers
 	calib  calibration
 	dirty  bool
@@ -22,7 +23,7 @@ const ageBuckets = 12
 var newShares = [ageBuckets]float32{.98, .8, .7, .6, .5, .42, .36, .3, .26, .23, .2, .2}
 
 func newFleet(recipients int) fleet {
-	f := fleet{mem: newEveryone(recipients)}
+	f := fleet{mem: newEveryone(recipients), heard: newEveryone(recipients)}
 	for c := range f.norms {
 		f.norms[c] = firstNorms
 	}

@@ -49,6 +49,9 @@ func (d *Detector) received(ev *mailq.Event) *account {
 	} else {
 		d.touch(a)
 	}
+	if ev.Writer.Hash != 0 {
+		d.hears(a, &ev.Writer)
+	}
 	in := a.receives(now)
 	in.day++
 	in.month++
@@ -59,6 +62,23 @@ func (d *Detector) received(ev *mailq.Event) *account {
 	in.bounced(a, a.ep.top >= d.cfg.Floor, now)
 	return a
 }
+
+// hears remembers who has written to an account: an answer to him is no letter to a
+// stranger. Nobody can have a hijacker's list written to his victim beforehand, all but by
+// writing to the victim as often as the list is long.
+func (d *Detector) hears(a *account, writer *mailq.Recipient) {
+	for _, h := range [...]uint64{writer.Hash, writer.Next} {
+		if h != 0 {
+			d.fleet.heard.add(a.pair(h))
+		}
+	}
+}
+
+// heard reports whether the account got mail from who has this hash.
+func (d *Detector) heard(a *account, h uint64) bool { return d.fleet.heard.has(a.pair(h)) }
+
+// pair is a hash of the account and of somebody's.
+func (a *account) pair(h uint64) uint64 { return h ^ uint64(a.key)*0x9e3779b97f4a7c15 }
 
 // receives returns what the account's inbox shows, brought to now.
 func (a *account) receives(now int64) *inbox {

@@ -11,8 +11,38 @@ import (
 // get tells that mail from a sender, "" for a bounce, was put into the mailbox.
 func (w *world) get(account mailq.Account, at time.Time, from string) {
 	w.n++
-	w.observe(&mailq.Event{Time: at, Kind: mailq.Delivered, Host: "mx1", Message: w.n * 0x9e3779b97f4a7c15, Sender: from, Client: addr("192.0.2.25"),
+	w.observe(&mailq.Event{Time: at, Kind: mailq.Delivered, Host: "mx1", Message: w.n * 0x9e3779b97f4a7c15, Sender: from, Writer: writer(from), Client: addr("192.0.2.25"),
 		To: rcpt(string(account)), Into: account, Reply: mailq.Reply{Class: mailq.OK, Provider: "local"}})
+}
+
+func writer(from string) mailq.Recipient {
+	if from == "" {
+		return mailq.Recipient{}
+	}
+	return rcpt(from)
+}
+
+// Who answers people that wrote to him first writes to no strangers, however many they
+// are; that others wrote to him does not make a hijacker's list known.
+func TestAnswersAreNoLettersToStrangers(t *testing.T) {
+	const home = "10.1.1.5"
+	w := newWorld(t, nil)
+	evening := w.office(10, 25)
+	for i := range 20 { // who want the flat
+		at := evening.Add(time.Duration(i) * time.Minute)
+		who := fmt.Sprintf("tenant%d@flat%d.test", i, i)
+		w.get(alice, at, who)
+		w.send(alice, at.Add(40*time.Second), mail{to: []string{who}, client: home, size: 900})
+	}
+	if novelty := w.said(alice, "novelty"); novelty > 0 || w.worst(alice) > quiet {
+		t.Errorf("answers: level %d, novelty %v", w.worst(alice), novelty)
+	}
+	if w.d.heard(w.d.accounts["user2@office.test"], rcpt("tenant1@flat1.test").Hash) {
+		t.Error("who wrote to one account has written to another")
+	}
+	if n := w.burst(alice, evening.Add(time.Hour), 5*time.Second, 60, held, mail{client: home}); n == 0 || n > 20 {
+		t.Errorf("a hijack after it is held after %d messages", n)
+	}
 }
 
 // said is what a family of evidence says of the account now.

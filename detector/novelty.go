@@ -115,6 +115,7 @@ func (d *Detector) addressed(a *account, m *message, to []mailq.Recipient, now i
 func (d *Detector) recipient(a *account, m *message, to *mailq.Recipient, share, w float32, above bool) {
 	n := &a.nov
 	isNew := !n.known(a, to.Hash)
+	answered := isNew && d.heard(a, to.Hash)
 	if others := a.rate.reached(to.Hash, a.last); others > 0 && m.others < crowdMost {
 		m.others++
 		a.series.reached(m.others, others)
@@ -123,9 +124,15 @@ func (d *Detector) recipient(a *account, m *message, to *mailq.Recipient, share,
 		}
 	}
 	prior := d.fleet.newAt(a.class, n.age)
-	if !isNew {
+	switch {
+	case answered: // it says neither
+		m.answered = uint8(min(int(m.answered)+1, math.MaxUint8))
+		if !above {
+			d.fleet.mem.add(to.Hash)
+		}
+	case !isNew:
 		m.sum += min(log((1-spamNew)/(1-share)), againMost)
-	} else {
+	default:
 		m.fresh++
 		a.series.count(strangersHour, 1)
 		a.series.count(strangersDay, 1)
@@ -256,8 +263,8 @@ func (a *account) mixed(m *message, share float32) float32 {
 	}
 	hijacked := (1-mixedPart)*share + mixedPart*spamNew
 	less := float32(0)
-	if m.named > m.fresh {
-		less += float32(m.named-m.fresh) * (min(log((1-spamNew)/(1-share)), againMost) - log((1-hijacked)/(1-share)))
+	if known := int(m.named) - int(m.fresh) - int(m.answered); known > 0 {
+		less += float32(known) * (min(log((1-spamNew)/(1-share)), againMost) - log((1-hijacked)/(1-share)))
 	}
 	if m.fresh > 0 {
 		less += float32(m.fresh) * log(spamNew/hijacked)

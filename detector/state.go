@@ -22,7 +22,8 @@ import (
 const (
 	oldestState  = 3
 	withExcess   = 4 // a series has an excess since
-	stateVersion = 4
+	withHeard    = 5 // who wrote to an account is remembered since
+	stateVersion = 5
 )
 
 // ErrState means that a state was not written by this version of the
@@ -30,11 +31,24 @@ const (
 var ErrState = errors.New("detector: unreadable state")
 
 // fleetKey is the account name under which the fleet's own state is kept;
-// the pages of its memory follow it: ":everyone/0", ":everyone/1", ….
-const (
-	fleetKey = ""
-	pageKey  = ":everyone/"
-)
+// the pages of its memories follow it: ":everyone/0", ":everyone/1", …, ":heard/0", ….
+const fleetKey = ""
+
+// memories are those of the fleet, by the beginning of their pages' names, which no
+// mailbox can have.
+func (f *fleet) memories(yield func(key string, e *everyone) bool) {
+	_ = yield(":everyone/", f.mem) && yield(":heard/", f.heard)
+}
+
+// memory returns the fleet's memory whose page has this name, and the page's number.
+func (f *fleet) memory(name mailq.Account) (e *everyone, number string) {
+	for key, e := range f.memories {
+		if number, ok := strings.CutPrefix(string(name), key); ok {
+			return e, number
+		}
+	}
+	return nil, ""
+}
 
 // Changed yields the state of everything that changed since the last call:
 // accounts by name, nil for one that was forgotten; and the installation's own
@@ -58,11 +72,13 @@ func (d *Detector) Changed(yield func(account mailq.Account, state []byte)) {
 	d.changed = d.changed[:0]
 	d.fleet.dirty = false
 	yield(fleetKey, encode(d.fields))
-	for p, dirty := range d.fleet.mem.dirty {
-		if dirty {
-			d.fleet.mem.dirty[p] = false
-			words := d.fleet.mem.page(uint32(p))
-			yield(mailq.Account(pageKey+strconv.Itoa(p)), encode(func(c *codec) { c.page(words) }))
+	for key, e := range d.fleet.memories {
+		for p, dirty := range e.dirty {
+			if dirty {
+				e.dirty[p] = false
+				words := e.page(uint32(p))
+				yield(mailq.Account(key+strconv.Itoa(p)), encode(func(c *codec) { c.page(words) }))
+			}
 		}
 	}
 }
@@ -70,16 +86,16 @@ func (d *Detector) Changed(yield func(account mailq.Account, state []byte)) {
 // Restore puts back a state that Changed gave. It leaves the account as it
 // was when it returns an error.
 func (d *Detector) Restore(name mailq.Account, state []byte) error {
-	if p, ok := strings.CutPrefix(string(name), pageKey); ok {
-		return d.restorePage(p, state)
+	if e, number := d.fleet.memory(name); e != nil {
+		return e.restore(number, state)
 	}
 	if name == fleetKey {
 		fresh := New(d.cfg, d.dir)
 		if err := decode(state, fresh.fields); err != nil {
 			return fmt.Errorf("%w: of the installation", err)
 		}
-		fresh.fleet.mem.gen = d.fleet.mem.gen
-		fresh.fleet.mem.dirty = d.fleet.mem.dirty
+		fresh.fleet.mem.gen, fresh.fleet.heard.gen = d.fleet.mem.gen, d.fleet.heard.gen
+		fresh.fleet.mem.dirty, fresh.fleet.heard.dirty = d.fleet.mem.dirty, d.fleet.heard.dirty
 		d.fleet, d.fails, d.marks, d.texts, d.lost, d.queue = fresh.fleet, fresh.fails, fresh.marks, fresh.texts, fresh.lost, fresh.queue
 		return nil
 	}
@@ -96,16 +112,17 @@ func (d *Detector) Restore(name mailq.Account, state []byte) error {
 	return nil
 }
 
-func (d *Detector) restorePage(number string, state []byte) error {
+// restore puts back a page of the memory.
+func (e *everyone) restore(number string, state []byte) error {
 	p, err := strconv.ParseUint(number, 10, 32)
-	if err != nil || uint32(p) >= d.fleet.mem.pages() {
-		return fmt.Errorf("%w: page %q of the recipients known to everyone", ErrState, clip(number, 32))
+	if err != nil || uint32(p) >= e.pages() {
+		return fmt.Errorf("%w: page %q of the installation's memory", ErrState, clip(number, 32))
 	}
 	words := make([]uint64, pageWords)
 	if err := decode(state, func(c *codec) { c.page(words) }); err != nil {
-		return fmt.Errorf("%w: page %d of the recipients known to everyone", err, p)
+		return fmt.Errorf("%w: page %d of the installation's memory", err, p)
 	}
-	copy(d.fleet.mem.page(uint32(p)), words)
+	copy(e.page(uint32(p)), words)
 	return nil
 }
 
@@ -364,6 +381,9 @@ func (m *message) fields(c *codec) {
 	c.u16(&m.fresh)
 	c.u16(&m.unseen)
 	c.u8(&m.others)
+	if c.version >= withHeard {
+		c.u8(&m.answered)
+	}
 	c.f32(&m.sum)
 	c.f32(&m.fast)
 	c.f32(&m.slow)
@@ -424,6 +444,9 @@ func (d *Detector) fields(c *codec) {
 	c.u32(&size)
 	if size != f.mem.size {
 		c.fail() // its pages would not fit
+	}
+	if c.version >= withHeard {
+		c.u32(&f.heard.n)
 	}
 	list(c, &f.peers.at, peersMax, (*traffic).fields)
 	d.fails.fields(c)

@@ -102,7 +102,7 @@ func TestChangedTellsOnce(t *testing.T) {
 func TestRestoreRefusesWhatItDidNotWrite(t *testing.T) {
 	d := New(Default(), nil)
 	for _, state := range [][]byte{nil, {}, {0}, {stateVersion}, {stateVersion + 1, 0, 0}, make([]byte, 4000)} {
-		for _, a := range []mailq.Account{alice, fleetKey, pageKey + "0", pageKey + "999999", pageKey + "x"} {
+		for _, a := range []mailq.Account{alice, fleetKey, ":everyone/0", ":everyone/999999", ":everyone/x", ":heard/0"} {
 			if err := d.Restore(a, state); !errors.Is(err, ErrState) {
 				t.Errorf("%q from %v: %v", a, state, err)
 			}

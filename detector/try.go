@@ -12,7 +12,8 @@ import (
 // they had never been. It is for asking what would have happened. f must not
 // show events of other accounts, nor queue samples.
 func (d *Detector) Try(name mailq.Account, f func()) {
-	saved, mem, n := *d, d.fleet.mem, d.fleet.mem.n
+	saved := *d
+	remembered := []trial{newTrial(d.fleet.mem), newTrial(d.fleet.heard)}
 	d.room = room{}
 	d.cfg.MaxAccounts = math.MaxInt // nobody is forgotten for it
 	d.fails.slot = slices.Clone(d.fails.slot)
@@ -24,18 +25,35 @@ func (d *Detector) Try(name mailq.Account, f func()) {
 	if a != nil {
 		before = a.clone()
 	}
-	mem.undo = []undo{}
 	f()
-	for _, u := range slices.Backward(mem.undo) {
-		mem.gen[0][u.word] = u.was
+	for _, t := range remembered {
+		t.takeBack()
 	}
-	mem.undo, mem.n = nil, n
 	*d = saved
 	if a == nil {
 		delete(d.accounts, name)
 	} else {
 		*a = *before
 	}
+}
+
+// A trial is a memory while somebody tries something.
+type trial struct {
+	*everyone
+	before uint32 // its n
+}
+
+func newTrial(e *everyone) trial {
+	e.undo = []undo{}
+	return trial{e, e.n}
+}
+
+// takeBack makes the memory what it was.
+func (t trial) takeBack() {
+	for _, u := range slices.Backward(t.undo) {
+		t.gen[0][u.word] = u.was
+	}
+	t.undo, t.n = nil, t.before
 }
 
 // clone copies the account with everything that it points to.

@@ -1,6 +1,7 @@
 package detector
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -15,9 +16,11 @@ func TestTryLeavesNoTrace(t *testing.T) {
 		for name, a := range d.accounts {
 			all[name] = string(encode(a.fields))
 		}
-		for p := range d.fleet.mem.pages() {
-			words := d.fleet.mem.page(p)
-			all[pageKey+mailq.Account(rune(p))] = string(encode(func(c *codec) { c.page(words) }))
+		for key, e := range d.fleet.memories {
+			for p := range e.pages() {
+				words := e.page(p)
+				all[mailq.Account(fmt.Sprint(key, p))] = string(encode(func(c *codec) { c.page(words) }))
+			}
 		}
 		return all
 	}

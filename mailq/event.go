@@ -82,6 +82,10 @@ type Event struct {
 	// empty where it went elsewhere.
 	Into Account
 
+	// Writer is the Sender of a message that was put Into a mailbox, as the
+	// Recipient of an answer; zero where nobody can be answered.
+	Writer Recipient
+
 	// Method is how a login proved itself (PLAIN, XOAUTH2, …) and Service
 	// where (smtp, imap, pop3).
 	Method  string

@@ -765,7 +765,7 @@ func (p *Parser) eximOutcome(ev *Event, kind Kind, o *open, b []byte) bool {
 		ev.From = t.from
 	}
 	if kind == Delivered && len(t.host) == 0 && !isProgram(t.to) {
-		ev.Into = p.mailbox(final)
+		p.putInto(ev, final, o)
 	}
 	written := ev.To
 	forwarded := !local && len(t.original) > 0 && !sameDomain(t.original, t.to)

@@ -507,6 +507,14 @@ func (p *Parser) mailbox(addr []byte) Account {
 	return p.login(addr)
 }
 
+// putInto makes ev a delivery of a message into the mailbox of an address.
+func (p *Parser) putInto(ev *Event, addr []byte, o *open) {
+	ev.Into = p.mailbox(addr)
+	if ev.Into != "" && o.sender != "" {
+		ev.Writer = p.Recipient(o.sender)
+	}
+}
+
 // newDirectory forgets what the directory before said.
 func (p *Parser) newDirectory() {
 	p.of = p.Directory

@@ -971,7 +971,7 @@ func (p *Parser) outcome(ev *Event, kind Kind, o *open, g *program, a *attempt) 
 	if g.daemon == localDaemon || g.daemon == pipeDaemon {
 		ev.Reply.Provider = providerLocal
 		if kind == Delivered {
-			ev.Into = p.mailbox(a.to)
+			p.putInto(ev, a.to, o)
 		}
 	}
 	if kind == Deferred {

@@ -357,8 +357,16 @@ func TestIntoMailbox(t *testing.T) {
 			p := newParser()
 			p.Directory = &Directory{Aliases: map[string]string{"info@shop.test": "bob@shop.test"}}
 			evs := events(p, c.log)
-			if last := evs[len(evs)-1]; last.Into != c.want {
+			last := evs[len(evs)-1]
+			if last.Into != c.want {
 				t.Errorf("%v into %q, want %q", last.Kind, last.Into, c.want)
+			}
+			writer := Recipient{}
+			if from := last.Sender; c.want != "" && from != "" {
+				writer = p.Recipient(from)
+			}
+			if last.Writer != writer {
+				t.Errorf("by %v, want %v", last.Writer, writer)
 			}
 		})
 	}

@@ -329,7 +329,7 @@ func (v visitor) admit(ev *mailq.Event) bool {
 	}
 	ev.Time = v.time(ev.Time)
 	if !v.both {
-		ev.To.Next = 0
+		ev.To.Next, ev.Writer.Next = 0, 0
 		for i := range ev.New {
 			ev.New[i].Next = 0
 		}

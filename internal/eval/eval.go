@@ -208,6 +208,10 @@ func (p *pass) run(ctx context.Context) error {
 func (p *pass) honest(i int) {
 	m := &p.traffic[i]
 	var done outcome
+	if m.Kind == mailq.Delivered {
+		p.send(m, nil, &done)
+		return
+	}
 	of, g := p.past(m.Account), p.group[m.Account]
 	if g > 0 && of.stopped > 0 && m.Time/86400 > of.stopped {
 		p.detector.Release(m.Account, time.Unix(m.Time, 0), fmt.Sprint(of.stopped))

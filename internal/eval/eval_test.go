@@ -22,8 +22,18 @@ import (
 
 func TestReadTrace(t *testing.T) {
 	got, err := ReadTrace(strings.NewReader("time,sender,recipient\n20,1,8\n10,1,7\n10,1,9\n10,2,9\n"))
-	if err != nil || len(got) != 3 {
-		t.Fatalf("%d messages, %v", len(got), err)
+	if err != nil || written(got) != 3 {
+		t.Fatalf("%d messages, %v", written(got), err)
+	}
+	var arrived []string
+	got = slices.DeleteFunc(got, func(m Message) bool {
+		if m.Kind == mailq.Delivered {
+			arrived = append(arrived, fmt.Sprintln(m.Time, m.Account, m.From, m.Writer.Hash == mix(1) || m.Writer.Hash == mix(2)))
+		}
+		return m.Kind == mailq.Delivered
+	})
+	if diff := cmp.Diff(strings.Join(arrived, ""), "10 m7@mail.test m1@mail.test true\n10 m9@mail.test m1@mail.test true\n10 m9@mail.test m2@mail.test true\n20 m8@mail.test m1@mail.test true\n"); diff != "" {
+		t.Errorf("into mailboxes: %s", diff)
 	}
 	for i, want := range []struct {
 		at      int64
@@ -59,7 +69,7 @@ func FuzzReadTrace(f *testing.F) {
 			t.Error("neither messages nor an error")
 		}
 		for i := range all {
-			if len(all[i].To) == 0 || i > 0 && all[i].Time < all[i-1].Time {
+			if all[i].Kind == mailq.Submitted && len(all[i].To) == 0 || i > 0 && all[i].Time < all[i-1].Time {
 				t.Errorf("message %d: %v", i, all[i])
 			}
 		}
@@ -325,6 +335,7 @@ func TestGather(t *testing.T) {
 		{Time: at, Kind: mailq.Removed, Account: "a@y.test", Message: 1},
 		{Time: at, Kind: mailq.Delivered, Account: "a@y.test", Message: 1, New: []mailq.Recipient{to(8)}, To: to(8)}, // of a message that is gone
 		{Time: at.Add(-time.Minute), Kind: mailq.LoginFailed, Account: "b@y.test"},
+		{Time: at.Add(2 * time.Second), Kind: mailq.Delivered, Message: 9, Into: "b@y.test", Sender: "in@x.test", Writer: to(4)},
 	} {
 		g.Add(&ev)
 	}
@@ -333,6 +344,7 @@ func TestGather(t *testing.T) {
 		{Time: at.Unix(), Kind: mailq.Submitted, Account: "a@y.test", From: "a@y.test", Subject: "S", Size: 900, To: []Recipient{
 			{5, "x.test", mailq.Delivered, mailq.OK}, {6, "x.test", mailq.Bounced, mailq.RecipientUnknown}}},
 		{Time: at.Unix() + 1, Kind: mailq.Submitted, Account: "b@y.test", To: []Recipient{{Hash: 7, Domain: "x.test"}}},
+		{Time: at.Unix() + 2, Kind: mailq.Delivered, Account: "b@y.test", From: "in@x.test", Writer: to(4)},
 	}
 	if diff := cmp.Diff(g.Traffic(), want, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 		t.Error(diff)

@@ -14,9 +14,12 @@ type Gatherer struct {
 	open map[uint64]int // index in all, by [mailq.Event.Message]
 }
 
-// Add takes one event. Of what nobody here answers for, and of losses, it keeps
-// nothing.
+// Add takes one event. Of what nobody here answers for, all but what is delivered
+// here, and of losses, it keeps nothing.
 func (g *Gatherer) Add(ev *mailq.Event) {
+	if ev.Into != "" {
+		g.all = append(g.all, Message{Time: ev.Time.Unix(), Kind: mailq.Delivered, Account: ev.Into, Client: ev.Client, From: ev.Sender, Writer: ev.Writer})
+	}
 	if ev.Account == "" {
 		return
 	}

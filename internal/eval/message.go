@@ -11,7 +11,7 @@ import (
 // A Message is one message of real or made-up traffic, or one login.
 type Message struct {
 	Time    int64      // seconds
-	Kind    mailq.Kind // Submitted, LoginSucceeded or LoginFailed
+	Kind    mailq.Kind // Submitted, LoginSucceeded or LoginFailed; Delivered: into the account's mailbox
 	Account mailq.Account
 	Client  netip.Addr // zero if it is not known
 	From    string     // envelope sender
@@ -19,6 +19,17 @@ type Message struct {
 	Script  string
 	Size    int // bytes; 0 if it is not known
 	To      []Recipient
+	Writer  mailq.Recipient // of what was delivered, who is answered
+}
+
+// written is how many of the messages were not delivered here but sent, and logins.
+func written(all []Message) (n int) {
+	for i := range all {
+		if all[i].Kind != mailq.Delivered {
+			n++
+		}
+	}
+	return n
 }
 
 // A Recipient of a message, and what became of it.
@@ -34,6 +45,11 @@ type Recipient struct {
 func (m *Message) events(id uint64, show func(*mailq.Event)) {
 	at := time.Unix(m.Time, 0)
 	ev := mailq.Event{Time: at, Kind: m.Kind, Host: host, Account: m.Account, Client: m.Client}
+	if m.Kind == mailq.Delivered {
+		ev.Account, ev.Into, ev.Sender, ev.Writer = "", m.Account, m.From, m.Writer
+		show(&ev)
+		return
+	}
 	if m.Kind != mailq.Submitted {
 		ev.Service = "imap"
 		show(&ev)

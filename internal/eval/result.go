@@ -16,7 +16,7 @@ import (
 
 // A Result is what a run came to. Its JSON is a contract.
 type Result struct {
-	Messages    int                  `json:"messages"`     // of the trace
+	Messages    int                  `json:"messages"`     // that were sent, and logins
 	Accounts    int                  `json:"accounts"`     // that sent them
 	MailboxDays int                  `json:"mailbox_days"` // on which one sent, after the warm-up
 	Trials      int                  `json:"trials"`       // of each style; less where a style asks for certain victims
@@ -112,7 +112,7 @@ func (w *Wrong) of(a rules.Action) *int {
 
 func (p *pass) result() Result {
 	t := &p.tallies[0]
-	r := Result{Messages: len(p.traffic), Accounts: len(p.pasts), MailboxDays: t.days, Trials: p.trials, Seed: p.Seed, Stopped: append([]Case{}, t.cases...), Odd: []Odd{}}
+	r := Result{Messages: written(p.traffic), Accounts: len(p.pasts), MailboxDays: t.days, Trials: p.trials, Seed: p.Seed, Stopped: append([]Case{}, t.cases...), Odd: []Odd{}}
 	for s := range p.stops {
 		r.Systems = append(r.Systems, System{Name: systemName(s), Wrong: t.wrong[s].per(t.days)})
 	}

@@ -26,7 +26,7 @@ const maxTrace = 50_000_000
 // share time and sender are one message. The first line may be a heading. The
 // messages come back in the order of their times.
 //
-// What a trace does not tell is made up, always the same: all have one domain, each
+// Each recipient has a mailbox here and gets the message. What a trace does not tell is made up, always the same: all have one domain, each
 // mailbox is used from two networks, by the hour, and sizes are anything.
 func ReadTrace(r io.Reader) ([]Message, error) {
 	b, err := unzipped(r)
@@ -59,6 +59,7 @@ func ReadTrace(r io.Reader) ([]Message, error) {
 			all = append(all, traced(at, sender))
 		}
 		all[i].To = append(all[i].To, Recipient{Hash: mix(to), Domain: domain})
+		all = append(all, arrived(at, sender, to))
 	}
 	if err := s.Err(); err != nil {
 		return nil, err
@@ -111,6 +112,14 @@ func traced(at int64, sender uint64) Message {
 		net = netAt(homeNets, 64+byte(h>>16%64), byte(h>>24))
 	}
 	return Message{Time: at, Kind: mailq.Submitted, Account: mailq.Account(name), From: name, Client: net, Size: 1000 + int(mix(uint64(at)^h)%60_000)}
+}
+
+// arrived is a message that was put into a mailbox.
+func arrived(at int64, sender, to uint64) Message {
+	m := traced(at, to)
+	m.Kind, m.From, m.Size = mailq.Delivered, fmt.Sprintf("m%d@%s", sender, domain), 0
+	m.Writer = mailq.Recipient{Hash: mix(sender), Domain: domain}
+	return m
 }
 
 // latest is the last second that a time in nanoseconds can hold, less a margin.

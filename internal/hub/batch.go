@@ -127,6 +127,9 @@ type wireEvent struct {
 	NewNext  []uint64        `cbor:"24,keyasint,omitempty"` // the second hashes of New, in its order; as long, or left out
 	ToNext   uint64          `cbor:"25,keyasint,omitempty"` // that of To
 	From     []byte          `cbor:"26,keyasint,omitempty"` // the address of ours that it left from
+	Writer   uint64          `cbor:"27,keyasint,omitempty"` // the hash of Writer …
+	Domain   string          `cbor:"28,keyasint,omitempty"` // … its domain …
+	Second   uint64          `cbor:"29,keyasint,omitempty"` // … and its second hash
 }
 
 type wireRecipient struct {
@@ -210,6 +213,7 @@ func toWire(e *mailq.Event) wireEvent {
 		w.From = e.From.AsSlice()
 	}
 	w.ToNext = e.To.Next
+	w.Writer, w.Domain, w.Second = e.Writer.Hash, e.Writer.Domain, e.Writer.Next
 	for i, r := range e.New {
 		w.New = append(w.New, wireRecipient{Hash: r.Hash, Domain: r.Domain})
 		if r.Next != 0 && w.NewNext == nil {
@@ -260,6 +264,7 @@ func (w *wireEvent) event() mailq.Event {
 		}
 	}
 	e.To.Next = w.ToNext
+	e.Writer = mailq.Recipient{Hash: w.Writer, Next: w.Second, Domain: plain(w.Domain, maxWord)}
 	if len(w.NewNext) == len(e.New) {
 		for i, next := range w.NewNext {
 			e.New[i].Next = next

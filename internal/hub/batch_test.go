@@ -24,7 +24,7 @@ func wholeEvent() mailq.Event {
 		To:    mailq.Recipient{Hash: 9, Domain: "gone.test"},
 		From:  netip.MustParseAddr("203.0.113.9"),
 		Reply: mailq.Reply{Class: mailq.RecipientUnknown, Provider: "google", Code: 550, Enhanced: "5.1.1", Text: "no such user"},
-		Into:  "bob@shop.test", Method: "PLAIN", Service: "smtp",
+		Into:  "bob@shop.test", Writer: mailq.Recipient{Hash: 11, Next: 12, Domain: "far.test"}, Method: "PLAIN", Service: "smtp",
 	}
 }
 
