@@ -412,3 +412,19 @@ func TestHeldMailIsEvidence(t *testing.T) {
 		t.Errorf("%d messages counted, want 12", after.Messages-before.Messages)
 	}
 }
+
+// A release lets the same traffic go on, counted by recipients: not fifty times as much
+// of it by messages to fifty.
+func TestReleaseLetsNoMorePass(t *testing.T) {
+	w := newWorld(t, nil)
+	evening := w.office(10, 25)
+	n := w.burst(alice, evening, 5*time.Second, 60, held, mail{client: "10.1.1.5"})
+	w.d.Release(alice, evening.Add(10*time.Minute), "hers")
+	w.forget()
+	for i := range 4 {
+		w.send(alice, evening.Add(20*time.Minute+time.Duration(i)*time.Minute), mail{to: addresses(fmt.Sprintf("victim%d-", i), 50), client: "10.1.1.5"})
+	}
+	if l := w.worst(alice); l < held {
+		t.Errorf("after %d messages and a release, 200 strangers more: level %d", n, l)
+	}
+}

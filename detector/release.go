@@ -7,8 +7,8 @@ import (
 )
 
 // mercy is what an operator's release left behind: until when strangers
-// are let pass, how many messages to them still are, and which releases were
-// already carried out.
+// are let pass, how many recipients of messages to them still are, and which
+// releases were already carried out.
 type mercy struct {
 	at    int64 // of the latest release; what is older is no evidence any more
 	left  uint16
@@ -35,7 +35,7 @@ func (a *account) spares(m *message) bool {
 	}
 	if m.fresh > 0 && !m.spared {
 		m.spared = true
-		a.rare.mercy.left--
+		a.rare.mercy.left -= min(a.rare.mercy.left, max(m.counted, 1))
 	}
 	return true
 }
@@ -72,7 +72,7 @@ func (d *Detector) Release(name mailq.Account, at time.Time, key string) {
 	y.done[y.next%4] = h
 	y.next++
 	y.at, y.lasts = now, now+mercyFor
-	y.left = uint16(min(max(int(a.ep.msgs), mercyMin), mercyMax))
+	y.left = uint16(min(max(int(a.ep.rcpts), mercyMin), mercyMax))
 	s := a.rare.spent
 	if s != nil && since(s.at, now) > spentFor {
 		s, a.rare.spent = nil, nil // not what the person has in mind
