@@ -449,7 +449,7 @@ func (d *Detector) pace(a *account, now int64) {
 	norms := &d.fleet.norms[a.class]
 	s, _ := a.rate.speed(norms)
 	a.say(familyRate, s)
-	a.say(familyFanout, a.rate.fanout(norms, now))
+	a.say(familyFanout, a.fanout(norms, now))
 	if a.open() {
 		a.say(familyOneway, a.oneway())
 	}

@@ -71,6 +71,27 @@ func (r *reach) keep(peak float32, now int64) {
 	r.record, r.at = max(r.most(now), peak), seconds(now)
 }
 
+// fanout is what the number of recipients in an hour says. Who has written to many
+// colleagues at once has not written to as many strangers: of a person's account those are
+// measured by their own record.
+func (a *account) fanout(norms *[gauges]norm, now int64) float32 {
+	says := a.rate.fanout(norms, now)
+	if a.surely() < 0 || a.rate.days < seriesYoung {
+		return says
+	}
+	return max(says, blast(a.series.now[strangersHour], a.series.most(strangersHour, now)))
+}
+
+// blast is what so many recipients in an hour say where there never were more than a
+// record.
+func blast(c, record float32) float32 {
+	limit := max(fanFew, fanOver*record)
+	if c <= limit {
+		return 0
+	}
+	return min(fanFirst+3*log(c/limit)/log(1.5), fanoutTop)
+}
+
 // fanout is what the number of recipients in an hour says.
 func (r *rate) fanout(norms *[gauges]norm, now int64) float32 {
 	c := r.now[reachPerHour]
@@ -78,11 +99,7 @@ func (r *rate) fanout(norms *[gauges]norm, now int64) float32 {
 		return 0
 	}
 	s := min(fanScale*surprise(c, r.habit[reachPerHour], r.days, &norms[reachPerHour]), fanSurprise)
-	limit := max(fanFew, fanOver*r.reach.most(now))
-	if c > limit {
-		s = max(s, fanFirst+3*log(c/limit)/log(1.5))
-	}
-	return min(s, fanoutTop)
+	return max(s, blast(c, r.reach.most(now)))
 }
 
 func (a *account) fanoutText(f *fleet) string {

@@ -428,3 +428,25 @@ func TestReleaseLetsNoMorePass(t *testing.T) {
 		t.Errorf("after %d messages and a release, 200 strangers more: level %d", n, l)
 	}
 }
+
+// Who has written to all colleagues at once has not written to as many strangers.
+func TestColleaguesAreNoStrangers(t *testing.T) {
+	w := newWorld(t, nil)
+	evening := w.office(60, 25)
+	colleagues := make([]string, 60)
+	for i := range colleagues {
+		colleagues[i] = fmt.Sprintf("user%d@office.test", i)
+	}
+	for i, colleague := range colleagues {
+		w.get(alice, evening.Add(time.Duration(i)*time.Minute), colleague)
+	}
+	for week := range 3 {
+		w.send(alice, evening.AddDate(0, 0, 1+7*week), mail{to: colleagues, client: "10.1.1.5"})
+	}
+	w.forget()
+	at := evening.AddDate(0, 0, 25)
+	w.send(alice, at, mail{to: addresses("victim", 50), client: "10.1.1.5"})
+	if l := w.worst(alice); l < held {
+		t.Errorf("50 strangers at once: level %d: %s", l, short(w.last(alice).Evidence))
+	}
+}

@@ -104,7 +104,7 @@ func (d *Detector) addressed(a *account, m *message, to []mailq.Recipient, now i
 		m.counted = m.named
 	}
 	d.weigh(a, m, now)
-	a.say(familyFanout, a.rate.fanout(&d.fleet.norms[a.class], now))
+	a.say(familyFanout, a.fanout(&d.fleet.norms[a.class], now))
 	a.say(familySeries, a.seriesScore())
 	if a.ep.speak[familySeries] > 0 {
 		a.begin(m, now)
