@@ -131,6 +131,7 @@ type episode struct {
 	toldFam     uint8   // … and from how many families
 	hard        hardRule
 	convicted   bool // it came to what would be held
+	theirs      bool // something showed somebody else's hand, or it was stopped: see account.forgive
 	rose        bool // by the event at hand
 	speak       [families]said
 
@@ -165,10 +166,11 @@ func (e *episode) doubting() *doubt {
 	return e.doubt
 }
 
-// spent is what a person who releases the account may still teach of an episode
-// that came to a verdict and has ended: it was not learnt.
+// spent is what may still be learnt of an episode that came to a verdict and has ended:
+// from a person who releases the account, or from what followed, see account.forgive.
 type spent struct {
-	at uint32 // of its last message, in seconds
+	at     uint32 // of its last message, in seconds
+	theirs bool
 	doubt
 	series lostSeries
 }

@@ -27,7 +27,8 @@ type Config struct {
 	// nothing is learnt as ordinary. Rules may not act below it.
 	Floor float32
 	// Verdict is the score from which an episode that fades by itself is
-	// taken for a hijack that was stopped, and not learnt.
+	// taken for a hijack that was stopped, and not learnt but after days in
+	// which nothing spoke for one.
 	Verdict float32
 	// WrongStops is how many ordinary mailbox-days in 100,000 may be held or
 	// blocked: scores are moved so that the rules' thresholds come to that. 0
@@ -238,6 +239,9 @@ func (d *Detector) advance(a *account, now int64) {
 	if a.open() {
 		d.before.speak, d.before.age = a.ep.speak, a.knownFor()
 	}
+	if !a.open() {
+		a.forgive(now)
+	}
 	suspect := a.ep.top >= d.cfg.Floor
 	if suspect {
 		for g, p := range a.rate.peak {
@@ -264,7 +268,7 @@ func (d *Detector) touch(a *account) {
 // fade lets an open episode's charts come to rest, and ends it when all have.
 func (d *Detector) fade(a *account, now int64) {
 	if since(a.nov.lastMsg, now) >= fastIdle {
-		a.nov.fast.s = 0
+		a.nov.burstEnds()
 	}
 	a.nov.slow.rest(slowIdle, now)
 	if a.ep.top >= d.cfg.Verdict && since(a.nov.lastMsg, now) >= spentAfter {
@@ -361,7 +365,7 @@ func (d *Detector) end(a *account) {
 			a.nov.before = a.nov.standing // by now it is known
 		}
 	} else {
-		a.seldom().spent = &spent{a.nov.lastMsg, *a.ep.doubted(), a.series.lost()}
+		a.seldom().spent = &spent{a.nov.lastMsg, a.ep.theirs, *a.ep.doubted(), a.series.lost()}
 		a.series.drop()
 	}
 	slow, count, strangers := a.nov.slow, a.nov.count, a.nov.strangers
@@ -396,7 +400,10 @@ func (d *Detector) take(a *account, ev *mailq.Event, now int64) {
 			d.failed(a, ev, now)
 			d.answered(a, ev, now)
 		}
+	case mailq.Held:
+		a.ep.theirs = a.ep.theirs || a.ep.convicted
 	case mailq.Refused:
+		a.ep.theirs = a.ep.theirs || a.ep.convicted
 		d.failed(a, ev, now)
 	case mailq.LoginSucceeded:
 		d.used(a, ev.Client, false, now)
@@ -480,6 +487,7 @@ func (d *Detector) judge(a *account, now int64) (rules.Finding, bool) {
 	}
 	v := a.fuse()
 	a.highest(&v)
+	a.ep.theirs = a.ep.theirs || v.foreign() || a.ep.hard != hardNone
 	v = d.judged(v)
 	a.ep.top = max(a.ep.top, v.score)
 	d.note(a, v, now)

@@ -155,6 +155,12 @@ func fuse(speak *[families]said, age float32) verdict {
 	return v
 }
 
+// foreign reports whether the evidence shows somebody else's hand, as rules have it.
+func (v *verdict) foreign() bool {
+	s := &v.share
+	return s[familyLogins]+s[familySender]+s[familyReplies]+s[familyScript]+max(0, s[familyFailures]-ownFailures) >= speaks
+}
+
 // limit takes so much from the families of these groups, the first ones
 // first, that together they say no more than top.
 func (v *verdict) limit(top float32, of ...group) {
@@ -178,8 +184,9 @@ func (v *verdict) limit(top float32, of ...group) {
 }
 
 const (
-	speaks  = 2.0 // a family speaks from here on
-	paceTop = 9.5
+	speaks      = 2.0 // a family speaks from here on
+	ownFailures = 5.0 // what dead addresses of the owner's own list may say
+	paceTop     = 9.5
 
 	// Of an account with hardly any past, whom it writes to, how fast and
 	// with what likeness says little: it may be a newsletter's first. What they say together is

@@ -331,11 +331,64 @@ func TestReleaseOnTheNextDayTeaches(t *testing.T) {
 	}
 }
 
+// Where nobody stops anybody and nobody releases anybody, a mailing of the owner's own
+// that ended by itself is his from the third day on. One that was stopped, or that showed
+// somebody else's hand, is not.
+func TestForgive(t *testing.T) {
+	const home = "10.1.1.5"
+	for _, tt := range []struct {
+		name  string
+		after time.Duration // of the second mailing
+		spoil func(w *world, at time.Time)
+		want  level
+	}{
+		{"next week", 7 * 24 * time.Hour, nil, observed},
+		{"next month", 30 * 24 * time.Hour, nil, observed},
+		{"stopped", 7 * 24 * time.Hour, func(w *world, at time.Time) {
+			w.observe(&mailq.Event{Time: at, Kind: mailq.Refused, Account: alice, Client: addr(home)})
+		}, held},
+		{"by strangers", 7 * 24 * time.Hour, func(w *world, at time.Time) {
+			for i := range 12 {
+				w.send(alice, at.Add(time.Duration(i)*time.Minute), mail{to: []string{fmt.Sprintf("x%d@y%d.test", i, i)}, client: fmt.Sprintf("203.0.%d.9", i)})
+			}
+		}, held},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			evening := w.office(10, 25)
+			mailing := func(at time.Time) level {
+				w.forget()
+				for i, to := range addresses("parent", 120) {
+					w.send(alice, at.Add(time.Duration(i/40)*time.Minute+time.Duration(i)*time.Second), mail{to: []string{to}, client: home})
+				}
+				return w.worst(alice)
+			}
+			if l := mailing(evening); l != held {
+				t.Fatalf("a mailing to 120 strangers: level %d, want a hold", l)
+			}
+			if tt.spoil != nil {
+				tt.spoil(w, evening.Add(10*time.Minute))
+			}
+			w.send(alice, evening.Add(26*time.Hour), mail{to: []string{"contact1@client1.test"}, client: home})
+			if l := mailing(evening.Add(tt.after)); tt.want == observed && l > observed || tt.want == held && l < held {
+				t.Errorf("the second mailing: level %d, want %d: %s", l, tt.want, short(w.last(alice).Evidence))
+			}
+			if tt.want != observed {
+				return
+			}
+			if n := w.burst(alice, evening.Add(tt.after+5*24*time.Hour), 5*time.Second, 60, held, mail{client: "203.0.113.9"}); n == 0 || n > 25 {
+				t.Errorf("a hijack later is held after %d messages", n)
+			}
+		})
+	}
+}
+
 // A release long after an episode has ended is about something else.
 func TestLateReleaseTeachesNothing(t *testing.T) {
 	w := newWorld(t, nil)
 	evening := w.office(10, 25)
 	first := w.burst(alice, evening, 5*time.Second, 60, held, mail{client: "10.1.1.5"})
+	w.observe(&mailq.Event{Time: evening.Add(6 * time.Minute), Kind: mailq.Refused, Account: alice, Client: addr("10.1.1.5")}) // or it would be learnt by itself
 	w.send(alice, evening.AddDate(0, 0, 20), mail{to: []string{"contact1@client1.test"}, client: "10.1.1.5"})
 	w.d.Release(alice, evening.AddDate(0, 0, 21), "late")
 	if m := w.d.accounts[alice].known.more; m != nil && m.taught != nil {
@@ -413,20 +466,22 @@ func TestHeldMailIsEvidence(t *testing.T) {
 	}
 }
 
-// A release lets the same traffic go on, counted by recipients: not fifty times as much
-// of it by messages to fifty.
-func TestReleaseLetsNoMorePass(t *testing.T) {
+// A mailing that was noticed and let go by is no reason to hold an ordinary letter of the
+// next morning; it may wait its turn while the mailing is no day ago.
+func TestNextMorningIsAnotherDay(t *testing.T) {
 	w := newWorld(t, nil)
 	evening := w.office(10, 25)
-	n := w.burst(alice, evening, 5*time.Second, 60, held, mail{client: "10.1.1.5"})
-	w.d.Release(alice, evening.Add(10*time.Minute), "hers")
+	for i, to := range addresses("guest", 60) {
+		w.send(alice, evening.Add(time.Duration(i)*time.Minute), mail{to: []string{to}, client: "10.1.1.5"})
+	}
+	if w.worst(alice) < held {
+		t.Fatal("the mailing was not noticed")
+	}
 	w.forget()
-	for i := range 4 {
-		w.send(alice, evening.Add(20*time.Minute+time.Duration(i)*time.Minute), mail{to: addresses(fmt.Sprintf("victim%d-", i), 50), client: "10.1.1.5"})
-	}
-	if l := w.worst(alice); l < held {
-		t.Errorf("after %d messages and a release, 200 strangers more: level %d", n, l)
-	}
+	morning := evening.Add(12 * time.Hour)
+	w.send(alice, morning, mail{to: []string{"contact1@client1.test"}, client: "10.1.1.5"})
+	w.send(alice, morning.Add(time.Hour), mail{to: []string{"somebody@new.test"}, client: "10.1.1.5"})
+	atMost(t, w, alice, throttled)
 }
 
 // Who has written to all colleagues at once has not written to as many strangers.
@@ -448,5 +503,21 @@ func TestColleaguesAreNoStrangers(t *testing.T) {
 	w.send(alice, at, mail{to: addresses("victim", 50), client: "10.1.1.5"})
 	if l := w.worst(alice); l < held {
 		t.Errorf("50 strangers at once: level %d: %s", l, short(w.last(alice).Evidence))
+	}
+}
+
+// A release lets the same traffic go on, counted by recipients: not fifty times as much
+// of it by messages to fifty.
+func TestReleaseLetsNoMorePass(t *testing.T) {
+	w := newWorld(t, nil)
+	evening := w.office(10, 25)
+	n := w.burst(alice, evening, 5*time.Second, 60, held, mail{client: "10.1.1.5"})
+	w.d.Release(alice, evening.Add(10*time.Minute), "hers")
+	w.forget()
+	for i := range 4 {
+		w.send(alice, evening.Add(20*time.Minute+time.Duration(i)*time.Minute), mail{to: addresses(fmt.Sprintf("victim%d-", i), 50), client: "10.1.1.5"})
+	}
+	if l := w.worst(alice); l < held {
+		t.Errorf("after %d messages and a release, 200 strangers more: level %d", n, l)
 	}
 }

@@ -59,6 +59,7 @@ const (
 	creditFor     = 30 * minute // … without a pause of this
 	slowIdle      = 14 * day
 	slowExtra     = 4.0  // the slow chart speaks when it is this much higher
+	slowBurst     = 2.0  // what a burst that is over leaves in it: it is no reason to stop the next letter
 	slowLeak      = 1.0  // what it loses in a day: ordinary weeks have some strangers too
 	mixedPart     = .4   // of a hijacked account's mail, the share that a slow hijacker sends
 	mixedMost     = .6   // an account with a larger share of new recipients is judged as if all were his, …
@@ -224,6 +225,15 @@ func (d *Detector) unseen(a *account, to *mailq.Recipient, above bool) (says flo
 		return log(spamUnseen / own), true
 	}
 	return log((1 - spamUnseen) / (1 - own)), false
+}
+
+// burstEnds has the fast chart come to rest, and takes what it has shown out of the
+// slow one, all but a part.
+func (n *novelty) burstEnds() {
+	if more := n.fast.s - slowBurst; more > 0 {
+		n.slow.s = max(n.slow.s-more, min(n.slow.s, 0))
+	}
+	n.fast.s = 0
 }
 
 // leak takes from the slow chart what it loses until now.

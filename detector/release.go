@@ -102,6 +102,31 @@ func (d *Detector) teach(a *account, e *doubt, now int64) {
 	a.learnPending(e)
 }
 
+// forgiveAfter is how long after an episode that nobody stopped its account has to be as
+// ever.
+const forgiveAfter = 3 * day
+
+// forgive learns an episode that came to a verdict, if nobody stopped it, nothing in it
+// showed somebody else's hand, it ended by itself and the account's mail went on without
+// it: a mailing of the owner's own, of which no person has said so. For who is only
+// watched, and in old logs, nobody releases anybody; the same newsletter would be held
+// each week.
+func (a *account) forgive(now int64) {
+	if a.rare == nil || a.rare.spent == nil || since(a.rare.spent.at, now) < forgiveAfter {
+		return
+	}
+	s := a.rare.spent
+	if s.theirs {
+		return
+	}
+	a.rare.spent = nil
+	a.rate.accept(&s.peak)
+	a.rate.reach.keep(s.peak[reachPerHour], now)
+	a.series.remember(s.series)
+	a.series.keep(now)
+	a.learnPending(&s.doubt)
+}
+
 // adopt makes what the account's latest traffic showed beside recipients and
 // pace its own too, and clears the charts.
 func (a *account) adopt(now int64) {

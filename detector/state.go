@@ -22,7 +22,7 @@ import (
 const (
 	oldestState  = 3
 	withExcess   = 4 // a series has an excess since
-	withHeard    = 5 // who wrote to an account is remembered since
+	withHeard    = 5 // who wrote to an account is remembered since, and whose an episode may be
 	stateVersion = 5
 )
 
@@ -188,6 +188,11 @@ func (r *rare) fields(c *codec) {
 	r.mercy.fields(c)
 	if optional(c, &r.spent) {
 		c.u32(&r.spent.at)
+		if c.version >= withHeard {
+			c.flag(&r.spent.theirs)
+		} else {
+			r.spent.theirs = true // nobody knows
+		}
 		r.spent.doubt.fields(c)
 		c.floats(r.spent.series.peak[:])
 		if c.version >= withExcess {
@@ -213,6 +218,11 @@ func (e *episode) fields(c *codec) {
 	c.f32(&e.top)
 	c.u8((*uint8)(&e.hard))
 	c.flag(&e.convicted)
+	if c.version >= withHeard {
+		c.flag(&e.theirs)
+	} else if e.convicted {
+		e.theirs = true // nobody knows
+	}
 	for f := range e.speak {
 		c.u16((*uint16)(&e.speak[f]))
 	}

@@ -204,7 +204,9 @@ func (p *pass) run(ctx context.Context) error {
 	return nil
 }
 
-// honest shows message i of the traffic, and counts what was done about it.
+// honest shows message i of the traffic, and counts what was done about it. Whoever is
+// held or blocked is released before he sends again on another day: a customer who is
+// stopped wrongly calls.
 func (p *pass) honest(i int) {
 	m := &p.traffic[i]
 	var done outcome
@@ -213,7 +215,7 @@ func (p *pass) honest(i int) {
 		return
 	}
 	of, g := p.past(m.Account), p.group[m.Account]
-	if g > 0 && of.stopped > 0 && m.Time/86400 > of.stopped {
+	if of.stopped > 0 && m.Time/86400 > of.stopped {
 		p.detector.Release(m.Account, time.Unix(m.Time, 0), fmt.Sprint(of.stopped))
 		of.stopped = 0
 	}
