@@ -89,11 +89,12 @@ func (d *Detector) move() {
 }
 
 // judged is the verdict as the rules get it. What slows an account down stays
-// where it is: only what is above is moved.
+// where it is: only what is above is moved, and only by what a mailing of the owner's own
+// may show, for it is those that made the thresholds move.
 func (d *Detector) judged(v verdict) verdict {
 	if v.score > shippedThrottle {
 		before := v.score
-		v.score = max(v.score-d.fleet.calib.moved, shippedThrottle)
+		v.score = max(v.score-min(d.fleet.calib.moved, max(v.score-v.foreign(), 0)), shippedThrottle)
 		v.moved = v.score - before
 	}
 	return v

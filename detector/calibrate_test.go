@@ -134,3 +134,19 @@ func TestCalibrationLeavesThrottlesAlone(t *testing.T) {
 		}
 	}
 }
+
+// The calibration moves what the owner's own mailings show, for those are why it moves; a
+// newsletter that was taken over shows a stranger's hand.
+func TestCalibrationLeavesAStrangersHandAlone(t *testing.T) {
+	d := New(Default(), nil)
+	d.fleet.calib.moved = 6
+	for _, tt := range []struct{ score, logins, sender, failures, want float32 }{
+		{20, 0, 0, 0, 14}, {20, 2, 12, 0, 14}, {20, 2, 14, 0, 16}, {16, 2, 14, 0, 16}, {20, 0, 0, 4, 14}, {20, 0, 0, 24, 19},
+	} {
+		v := verdict{score: tt.score}
+		v.share[familyLogins], v.share[familySender], v.share[familyFailures] = tt.logins, tt.sender, tt.failures
+		if got := d.judged(v); got.score != tt.want {
+			t.Errorf("%+v: %v", tt, got.score)
+		}
+	}
+}

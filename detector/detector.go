@@ -487,7 +487,7 @@ func (d *Detector) judge(a *account, now int64) (rules.Finding, bool) {
 	}
 	v := a.fuse()
 	a.highest(&v)
-	a.ep.theirs = a.ep.theirs || v.foreign() || a.ep.hard != hardNone
+	a.ep.theirs = a.ep.theirs || v.foreign() >= speaks || a.ep.hard != hardNone
 	v = d.judged(v)
 	a.ep.top = max(a.ep.top, v.score)
 	d.note(a, v, now)

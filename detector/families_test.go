@@ -332,6 +332,12 @@ func TestSender(t *testing.T) {
 	if text := w.d.accounts[alice].senderText(); !strings.Contains(text, "5 addresses") {
 		t.Errorf("the words are %q", text)
 	}
+	for i := range 10 {
+		w.send(alice, evening.Add(5*time.Minute+time.Duration(i)*time.Second), mail{to: []string{"contact1@client1.test"}, from: fmt.Sprintf("y%d@bank.test", i), client: "10.1.1.5"})
+	}
+	if s := w.d.accounts[alice].ep.speak[familySender].score(); s <= sendersTop {
+		t.Errorf("fifteen foreign senders in an hour weigh %v, no more than a few may", s)
+	}
 }
 
 // A script that appears where none should be is told with its first message, and

@@ -155,10 +155,11 @@ func fuse(speak *[families]said, age float32) verdict {
 	return v
 }
 
-// foreign reports whether the evidence shows somebody else's hand, as rules have it.
-func (v *verdict) foreign() bool {
+// foreign is the evidence of somebody else's hand, as rules have it: what no mailing of
+// the owner's own shows.
+func (v *verdict) foreign() float32 {
 	s := &v.share
-	return s[familyLogins]+s[familySender]+s[familyReplies]+s[familyScript]+max(0, s[familyFailures]-ownFailures) >= speaks
+	return s[familyLogins] + s[familySender] + s[familyReplies] + s[familyScript] + max(0, s[familyFailures]-ownFailures)
 }
 
 // limit takes so much from the families of these groups, the first ones

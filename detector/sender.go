@@ -24,7 +24,9 @@ const (
 	senderFirst = 1.0
 	senderVary  = 2.0
 	sendersTop  = 9.0
-	varies      = 3 // foreign senders in an hour
+	sendersMany = 12.0 // … of many foreign senders
+	varies      = 3    // foreign senders in an hour that are several …
+	manyVaried  = 10   // … and that are many: no owner writes under as many names
 )
 
 // sentAs takes the sender of a submitted message.
@@ -51,7 +53,11 @@ func (d *Detector) sentAs(a *account, sender string, now int64) {
 	if s.vary(h, now) {
 		x *= senderVary
 	}
-	s.add(x, sendersTop, now)
+	top := float32(sendersTop)
+	if s.varied >= manyVaried {
+		top = sendersMany
+	}
+	s.add(x, top, now)
 	suspect := a.ep.top >= d.cfg.Floor
 	if !suspect {
 		s.known[s.next%4] = h
