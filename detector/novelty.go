@@ -116,8 +116,8 @@ func (d *Detector) addressed(a *account, m *message, to []mailq.Recipient, now i
 func (d *Detector) recipient(a *account, m *message, to *mailq.Recipient, share, w float32, above bool) {
 	n := &a.nov
 	isNew := !n.known(a, to.Hash)
-	answered := isNew && d.heard(a, to.Hash)
-	if others := a.rate.reached(to.Hash, a.last); others > 0 && m.others < crowdMost {
+	answered := isNew && d.heard(a, to.Hash) // the first answer: from then on he is known
+	if others := a.rate.reached(to.Hash, a.last); others > 0 && m.others < crowdMost && !answered {
 		m.others++
 		a.series.reached(m.others, others)
 		if m.others == 1 {

@@ -43,6 +43,8 @@ var oddities = []oddity{
 	{"catch-all floods", anyone, catchAll},
 	{"owners of many aliases", anyone, aliasOwner},
 	{"threads with many in Cc", anyone, ccThreads},
+	{"ticket systems", anyone, tickets},
+	{"answers to an advertisement", anyone, advertisement},
 }
 
 // oddPass is a pass over the real traffic of some months with odd senders beside
@@ -114,6 +116,12 @@ func (s *sender) send(at int64, to ...Recipient) *Message {
 	}
 	s.sent = append(s.sent, m)
 	return &s.sent[len(s.sent)-1]
+}
+
+// get notes that a message from somebody came.
+func (s *sender) get(at int64, from Recipient) {
+	s.sent = append(s.sent, Message{Time: at, Kind: mailq.Delivered, Account: s.account, From: "somebody@" + from.Domain,
+		Writer: mailq.Recipient{Hash: from.Hash, Domain: from.Domain}})
 }
 
 // Circles of correspondents.
@@ -376,6 +384,38 @@ func ccThreads(s *sender) {
 		}
 		for range s.between(1, 6) {
 			s.send(s.at(day, s.between(8, 17), s.IntN(3600)), circle...)
+		}
+	}
+}
+
+// tickets confirms each request at once, and somebody answers it later.
+func tickets(s *sender) {
+	few, many := s.between(2, 8), s.between(10, 60)
+	for day := range oddDays {
+		n := s.between(few, many)
+		if !working(day) {
+			n = few
+		}
+		for range n {
+			at, who := s.at(day, s.between(6, 20), s.IntN(3600)), s.who(strangersToCome, s.IntN(1<<30))
+			s.get(at, who)
+			m := s.send(at+2, who)
+			m.Subject, m.Size = fmt.Sprintf("[#%d] We have your request", s.IntN(100_000)), 2500+s.IntN(300)
+			s.send(at+int64(s.between(600, 20_000)), who)
+		}
+	}
+}
+
+// advertisement is a person who offers something now and then, and answers in the
+// evening everybody who wants it.
+func advertisement(s *sender) {
+	s.person()
+	for day := s.between(5, 30); day < oddDays; day += s.between(20, 50) {
+		for i := range s.between(12, 45) {
+			who := s.who(strangersToCome, s.IntN(1<<30))
+			s.get(s.at(day, s.between(9, 18), s.IntN(3600)), who)
+			m := s.send(s.at(day, 19, i*s.between(30, 60)), who)
+			m.Size = 1200 + s.IntN(200)
 		}
 	}
 }
