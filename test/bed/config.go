@@ -297,7 +297,33 @@ func (b *Bed) mainCF() string {
 	if b.options.Local != "" {
 		fmt.Fprintln(&s, strings.NewReplacer("DIR", b.Config, "TABLE", b.options.Local).Replace(localChecks))
 	}
-	for _, line := range b.options.Main {
+	return overrule(s.String(), b.options.Main)
+}
+
+// overrule puts lines into the text of a main.cf, in place of those of the same
+// parameters. Each of Postfix's processes would warn of each that is there twice,
+// while it starts; postlogd's socket holds ten messages, and postlogd, which warns too
+// before it reads them, would wait for itself.
+func overrule(text string, lines []string) string {
+	name := func(line string) string {
+		name, _, _ := strings.Cut(line, "=")
+		return strings.TrimSpace(name)
+	}
+	again := map[string]bool{}
+	for _, line := range lines {
+		again[name(line)] = true
+	}
+	var s strings.Builder
+	dropped := false
+	for line := range strings.Lines(text) {
+		if !strings.HasPrefix(line, " ") { // or it goes on with the one before
+			dropped = again[name(line)]
+		}
+		if !dropped {
+			s.WriteString(line)
+		}
+	}
+	for _, line := range lines {
 		fmt.Fprintln(&s, line)
 	}
 	return s.String()
