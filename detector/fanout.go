@@ -75,11 +75,14 @@ func (r *reach) keep(peak float32, now int64) {
 // colleagues at once has not written to as many strangers: of a person's account those are
 // measured by their own record.
 func (a *account) fanout(norms *[gauges]norm, now int64) float32 {
-	says := a.rate.fanout(norms, now)
+	return max(a.rate.fanout(norms, now), a.strangersAtOnce(now))
+}
+
+func (a *account) strangersAtOnce(now int64) float32 {
 	if a.surely() < 0 || a.rate.days < seriesYoung {
-		return says
+		return 0
 	}
-	return max(says, blast(a.series.now[strangersHour], a.series.most(strangersHour, now)))
+	return blast(a.series.now[strangersHour], a.series.most(strangersHour, now))
 }
 
 // blast is what so many recipients in an hour say where there never were more than a
@@ -103,6 +106,10 @@ func (r *rate) fanout(norms *[gauges]norm, now int64) float32 {
 }
 
 func (a *account) fanoutText(f *fleet) string {
+	if a.strangersAtOnce(a.last) > a.rate.fanout(&f.norms[a.class], a.last) {
+		return fmt.Sprintf("about %.0f recipients never written to before in an hour; the most so far were %.0f",
+			a.series.now[strangersHour], a.series.most(strangersHour, a.last))
+	}
 	return fmt.Sprintf("about %d different recipients in an hour; this account's usual busiest hour has %d, its busiest of all %d",
 		int(math.Round(float64(a.rate.now[reachPerHour]))), a.rate.usual(reachPerHour, &f.norms[a.class]),
 		int(math.Round(float64(a.rate.reach.record))))

@@ -32,6 +32,8 @@ const (
 	onewayScale    = .4
 	onewayOrdinary = 3.0 // times the usual share of messages to mail
 	monthSpan      = 30 * day
+	floodFew       = 100 // mail of a day that is no flood, whatever an ordinary day brings …
+	floodTimes     = 4.0 // … nor so many times that
 )
 
 // received takes mail that was put into the mailbox of an account that sends too;
@@ -64,8 +66,7 @@ func (d *Detector) received(ev *mailq.Event) *account {
 }
 
 // hears remembers who has written to an account: an answer to him is no letter to a
-// stranger. Nobody can have a hijacker's list written to his victim beforehand, all but by
-// writing to the victim as often as the list is long.
+// stranger.
 func (d *Detector) hears(a *account, writer *mailq.Recipient) {
 	for _, h := range [...]uint64{writer.Hash, writer.Next} {
 		if h != 0 {
@@ -74,8 +75,17 @@ func (d *Detector) hears(a *account, writer *mailq.Recipient) {
 	}
 }
 
-// heard reports whether the account got mail from who has this hash.
-func (d *Detector) heard(a *account, h uint64) bool { return d.fleet.heard.has(a.pair(h)) }
+// heard reports whether the account got mail from who has this hash. Anybody can write to
+// a victim in the names of those whom he will write to as the victim, so in a flood it
+// excuses nothing.
+func (d *Detector) heard(a *account, h uint64) bool {
+	return a.in != nil && !a.in.flooded() && d.fleet.heard.has(a.pair(h))
+}
+
+// flooded reports whether much more mail came within a day than on an ordinary one.
+func (in *inbox) flooded() bool {
+	return in.day > max(floodFew, floodTimes*in.month*float32(day)/float32(monthSpan))
+}
 
 // pair is a hash of the account and of somebody's.
 func (a *account) pair(h uint64) uint64 { return h ^ uint64(a.key)*0x9e3779b97f4a7c15 }

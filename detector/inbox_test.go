@@ -45,6 +45,27 @@ func TestAnswersAreNoLettersToStrangers(t *testing.T) {
 	}
 }
 
+// Anybody can write to a mailbox in others' names before he hijacks it: that makes nobody
+// known, once it is more than a mailbox gets in a day.
+func TestForgedMailMakesNobodyKnown(t *testing.T) {
+	w := newWorld(t, nil)
+	evening := w.office(10, 25)
+	victim := func(i int) string { return fmt.Sprintf("victim%d@prey%d.test", i, i%30) }
+	for i := range 400 {
+		w.get(alice, evening.Add(time.Duration(i)*time.Second), victim(i))
+	}
+	for i := range 60 {
+		w.send(alice, evening.Add(10*time.Minute+time.Duration(i)*10*time.Second), mail{to: []string{victim(i)}, client: "10.1.1.5"})
+		if w.worst(alice) >= held {
+			if i > 20 {
+				t.Errorf("held after %d messages", i+1)
+			}
+			return
+		}
+	}
+	t.Errorf("never held: level %d", w.worst(alice))
+}
+
 // said is what a family of evidence says of the account now.
 func (w *world) said(account mailq.Account, kind string) float64 {
 	e, _ := w.d.Why(account)

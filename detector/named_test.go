@@ -504,6 +504,9 @@ func TestColleaguesAreNoStrangers(t *testing.T) {
 	if l := w.worst(alice); l < held {
 		t.Errorf("50 strangers at once: level %d: %s", l, short(w.last(alice).Evidence))
 	}
+	if text := w.d.accounts[alice].fanoutText(&w.d.fleet); !strings.Contains(text, "never written to before") {
+		t.Errorf("the words are %q", text)
+	}
 }
 
 // A release lets the same traffic go on, counted by recipients: not fifty times as much
