@@ -152,10 +152,10 @@ func TestSeriesGrows(t *testing.T) {
 func TestSeriesLimit(t *testing.T) {
 	for _, c := range []struct{ hour, day, ofHour, ofDay float32 }{
 		{0, 0, 25, 33},
-		{10, 30, 25, 42},
-		{9, 100, 25, 130},
-		{50, 64, 88, 88},
-		{400, 400, 520, 520},
+		{10, 30, 25, 37.5},
+		{9, 100, 25, 125},
+		{50, 64, 88, 80},
+		{400, 400, 520, 500},
 	} {
 		s := series{past: &seriesPast{record: [tallies]float32{seriesHour: c.hour, seriesDay: c.day}}}
 		if ofHour, ofDay := s.limit(seriesHour, 0), s.limit(seriesDay, 0); max(ofHour-c.ofHour, c.ofHour-ofHour, ofDay-c.ofDay, c.ofDay-ofDay) > 5 {
