@@ -9,10 +9,14 @@ import "github.com/vedetta-watch/vedetta/mailq"
 //
 // What is remembered for an hour or a day is not carried over: whom an account
 // wrote to within the hour before the change counts once more among its recipients
-// of that hour.
+// of that hour. Nor is who wrote to the account before the change began and is answered
+// first when it is over.
 func (d *Detector) carry(a *account, to *mailq.Recipient) {
 	if d.fleet.mem.has(to.Hash) {
 		d.fleet.mem.add(to.Next)
+	}
+	if d.fleet.heard.has(a.pair(to.Hash)) {
+		d.fleet.heard.add(a.pair(to.Next))
 	}
 	if a.known.has(to.Hash) && !a.known.has(to.Next) {
 		a.known.put(0, to.Next, true) // the last are whom the account learnt last, see mark

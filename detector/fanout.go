@@ -79,8 +79,8 @@ func (a *account) fanout(norms *[gauges]norm, now int64) float32 {
 }
 
 func (a *account) strangersAtOnce(now int64) float32 {
-	if a.surely() < 0 || a.rate.days < seriesYoung {
-		return 0
+	if a.class != people || a.surely() < 0 || a.rate.days < seriesYoung {
+		return 0 // whose strangers novelty counts, see account.strangers
 	}
 	return blast(a.series.now[strangersHour], a.series.most(strangersHour, now))
 }

@@ -17,6 +17,7 @@ type inbox struct {
 	day, month float32 // mail received lately, decayed
 	sent       float32 // messages of about a month
 	bounces    float32 // of about a day
+	excused    float32 // first answers to who wrote, of about a day
 	own        share   // hits: bounces of ordinary times; of: messages
 	at         uint32  // of the counts, in seconds
 }
@@ -34,6 +35,8 @@ const (
 	monthSpan      = 30 * day
 	floodFew       = 100 // mail of a day that is no flood, whatever an ordinary day brings …
 	floodTimes     = 4.0 // … nor so many times that
+	answersFew     = 20  // first answers of a day that are excused whatever came that day
+	answersTimes   = 1.5 // … and to each message that did
 )
 
 // received takes mail that was put into the mailbox of an account that sends too;
@@ -75,11 +78,16 @@ func (d *Detector) hears(a *account, writer *mailq.Recipient) {
 	}
 }
 
-// heard reports whether the account got mail from who has this hash. Anybody can write to
-// a victim in the names of those whom he will write to as the victim, so in a flood it
-// excuses nothing.
-func (d *Detector) heard(a *account, h uint64) bool {
-	return a.in != nil && !a.in.flooded() && d.fleet.heard.has(a.pair(h))
+// answers reports whether a message to who has this hash answers mail that the account
+// got from him. Anybody can write to a victim in the names of those whom he will write to
+// as the victim: so in a flood it excuses nothing, nor on any day many more than mail came.
+func (d *Detector) answers(a *account, h uint64) bool {
+	in := a.in
+	if in == nil || in.flooded() || in.excused > answersFew+answersTimes*in.day || !d.fleet.heard.has(a.pair(h)) {
+		return false
+	}
+	in.excused++
+	return true
 }
 
 // flooded reports whether much more mail came within a day than on an ordinary one.
@@ -106,7 +114,7 @@ func (in *inbox) decay(now int64) {
 	}
 	in.at = seconds(now)
 	ofDay, ofMonth := decayed(dt, day), decayed(dt, monthSpan)
-	in.day, in.bounces = in.day*ofDay, in.bounces*ofDay
+	in.day, in.bounces, in.excused = in.day*ofDay, in.bounces*ofDay, in.excused*ofDay
 	in.month, in.sent = in.month*ofMonth, in.sent*ofMonth
 }
 

@@ -28,6 +28,7 @@ func TestAnswersAreNoLettersToStrangers(t *testing.T) {
 	const home = "10.1.1.5"
 	w := newWorld(t, nil)
 	evening := w.office(10, 25)
+	sure := w.d.accounts[alice].nov.sure
 	for i := range 20 { // who want the flat
 		at := evening.Add(time.Duration(i) * time.Minute)
 		who := fmt.Sprintf("tenant%d@flat%d.test", i, i)
@@ -37,7 +38,10 @@ func TestAnswersAreNoLettersToStrangers(t *testing.T) {
 	if novelty := w.said(alice, "novelty"); novelty > 0 || w.worst(alice) > quiet {
 		t.Errorf("answers: level %d, novelty %v", w.worst(alice), novelty)
 	}
-	if w.d.heard(w.d.accounts["user2@office.test"], rcpt("tenant1@flat1.test").Hash) {
+	if now := w.d.accounts[alice].nov.sure; now != sure {
+		t.Errorf("how sure it is that she writes to people again went from %v to %v by answers", sure, now)
+	}
+	if w.d.fleet.heard.has(w.d.accounts["user2@office.test"].pair(rcpt("tenant1@flat1.test").Hash)) {
 		t.Error("who wrote to one account has written to another")
 	}
 	if n := w.burst(alice, evening.Add(time.Hour), 5*time.Second, 60, held, mail{client: home}); n == 0 || n > 20 {
@@ -58,6 +62,27 @@ func TestForgedMailMakesNobodyKnown(t *testing.T) {
 		w.send(alice, evening.Add(10*time.Minute+time.Duration(i)*10*time.Second), mail{to: []string{victim(i)}, client: "10.1.1.5"})
 		if w.worst(alice) >= held {
 			if i > 20 {
+				t.Errorf("held after %d messages", i+1)
+			}
+			return
+		}
+	}
+	t.Errorf("never held: level %d", w.worst(alice))
+}
+
+// Nor does a little of it each day, for the day on which all of them are written to.
+func TestForgedMailOfDaysMakesFewKnown(t *testing.T) {
+	w := newWorld(t, nil)
+	evening := w.office(10, 25)
+	victim := func(i int) string { return fmt.Sprintf("victim%d@prey%d.test", i, i%30) }
+	for i := range 600 {
+		w.get(alice, evening.Add(time.Duration(i/60)*24*time.Hour+time.Duration(i%60)*time.Minute), victim(i))
+	}
+	at := evening.AddDate(0, 0, 10)
+	for i := range 300 {
+		w.send(alice, at.Add(time.Duration(i)*10*time.Second), mail{to: []string{victim(i)}, client: "10.1.1.5"})
+		if w.worst(alice) >= held {
+			if i > 140 {
 				t.Errorf("held after %d messages", i+1)
 			}
 			return

@@ -116,7 +116,7 @@ func (d *Detector) addressed(a *account, m *message, to []mailq.Recipient, now i
 func (d *Detector) recipient(a *account, m *message, to *mailq.Recipient, share, w float32, above bool) {
 	n := &a.nov
 	isNew := !n.known(a, to.Hash)
-	answered := isNew && d.heard(a, to.Hash) // the first answer: from then on he is known
+	answered := isNew && d.answers(a, to.Hash) // the first time: from then on he is known
 	if others := a.rate.reached(to.Hash, a.last); others > 0 && m.others < crowdMost && !answered {
 		m.others++
 		a.series.reached(m.others, others)
@@ -147,7 +147,11 @@ func (d *Detector) recipient(a *account, m *message, to *mailq.Recipient, share,
 		d.shares(a, to.Hash, a.last)
 	}
 	if above {
-		a.ep.doubting().learn(to, isNew, w, prior)
+		if answered {
+			a.ep.doubting().remember(to)
+		} else {
+			a.ep.doubting().learn(to, isNew, w, prior)
+		}
 		return
 	}
 	if isNew {
@@ -156,7 +160,9 @@ func (d *Detector) recipient(a *account, m *message, to *mailq.Recipient, share,
 	}
 	n.fresh.of += w * prior
 	n.fresh.limit(60)
-	n.repeats(!isNew, w)
+	if !answered {
+		n.repeats(!isNew, w)
+	}
 	d.fleet.learnNew(a.class, n.age, isNew, w)
 	n.age += w
 }
@@ -273,7 +279,7 @@ func (a *account) mixed(m *message, share float32) float32 {
 	}
 	hijacked := (1-mixedPart)*share + mixedPart*spamNew
 	less := float32(0)
-	if known := int(m.named) - int(m.fresh) - int(m.answered); known > 0 {
+	if known := int(m.named) - int(m.fresh) - int(m.answered); known > 0 && m.answered < math.MaxUint8 {
 		less += float32(known) * (min(log((1-spamNew)/(1-share)), againMost) - log((1-hijacked)/(1-share)))
 	}
 	if m.fresh > 0 {
@@ -331,19 +337,24 @@ const pendingMost = 512
 // learn notes what the episode did above the floor.
 func (e *doubt) learn(to *mailq.Recipient, isNew bool, w, prior float32) {
 	if isNew {
-		if e.pending == nil {
-			hashes := 1
-			if to.Next != 0 {
-				hashes = 2
-			}
-			e.pending = newFilter(uint32(hashes * pendingMost))
-		}
-		if !e.pending.full() {
-			e.pending.add(to.Hash)
-		}
+		e.remember(to)
 		e.fresh += w
 	}
 	e.expected += w * prior
+}
+
+// remember has a recipient be known once the episode is learnt.
+func (e *doubt) remember(to *mailq.Recipient) {
+	if e.pending == nil {
+		hashes := 1
+		if to.Next != 0 {
+			hashes = 2
+		}
+		e.pending = newFilter(uint32(hashes * pendingMost))
+	}
+	if !e.pending.full() {
+		e.pending.add(to.Hash)
+	}
 }
 
 // waiting is how many recipients are remembered, each with one hash or with two.

@@ -347,6 +347,9 @@ func (in *inbox) fields(c *codec) {
 	c.count(&in.month)
 	c.count(&in.sent)
 	c.count(&in.bounces)
+	if c.version >= withHeard {
+		c.count(&in.excused)
+	}
 	c.share(&in.own)
 	c.u32(&in.at)
 }
