@@ -239,9 +239,6 @@ func (d *Detector) advance(a *account, now int64) {
 	if a.open() {
 		d.before.speak, d.before.age = a.ep.speak, a.knownFor()
 	}
-	if !a.open() {
-		a.forgive(now)
-	}
 	suspect := a.ep.top >= d.cfg.Floor
 	if suspect {
 		for g, p := range a.rate.peak {
@@ -401,9 +398,11 @@ func (d *Detector) take(a *account, ev *mailq.Event, now int64) {
 			d.answered(a, ev, now)
 		}
 	case mailq.Held:
-		a.ep.theirs = a.ep.theirs || a.ep.convicted
+		a.stopped()
 	case mailq.Refused:
-		a.ep.theirs = a.ep.theirs || a.ep.convicted
+		if ev.Reply.Class != mailq.RecipientUnknown {
+			a.stopped()
+		}
 		d.failed(a, ev, now)
 	case mailq.LoginSucceeded:
 		d.used(a, ev.Client, false, now)
@@ -412,6 +411,7 @@ func (d *Detector) take(a *account, ev *mailq.Event, now int64) {
 
 // submitted takes a new message.
 func (d *Detector) submitted(a *account, ev *mailq.Event, now int64) {
+	a.forgive(now)
 	a.messages++
 	a.mailed = true
 	m := a.push(ev.Message, now, max(ev.Rcpts, len(ev.New)))
@@ -488,6 +488,9 @@ func (d *Detector) judge(a *account, now int64) (rules.Finding, bool) {
 	v := a.fuse()
 	a.highest(&v)
 	a.ep.theirs = a.ep.theirs || v.foreign() >= speaks || a.ep.hard != hardNone
+	if v.complained() >= speaks {
+		a.stopped() // replies and bounces are about what was sent days ago, too
+	}
 	v = d.judged(v)
 	a.ep.top = max(a.ep.top, v.score)
 	d.note(a, v, now)

@@ -159,7 +159,12 @@ func fuse(speak *[families]said, age float32) verdict {
 // the owner's own shows.
 func (v *verdict) foreign() float32 {
 	s := &v.share
-	return s[familyLogins] + s[familySender] + s[familyReplies] + s[familyScript] + max(0, s[familyFailures]-ownFailures)
+	return s[familyLogins] + s[familySender] + s[familyScript] + v.complained()
+}
+
+// complained is the part of it that comes from whom the mail went to.
+func (v *verdict) complained() float32 {
+	return v.share[familyReplies] + max(0, v.share[familyFailures]-ownFailures)
 }
 
 // limit takes so much from the families of these groups, the first ones

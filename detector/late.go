@@ -37,6 +37,9 @@ func (d *Detector) ObserveLate(ev *mailq.Event) (rules.Finding, bool) {
 	}
 	d.stats.Events++
 	d.stats.Late++
+	if ev.Kind == mailq.Held || ev.Kind == mailq.Refused {
+		d.Stopped(ev.Account)
+	}
 	if ev.Counts {
 		a.messages++
 		d.touch(a)

@@ -338,20 +338,33 @@ func TestForgive(t *testing.T) {
 	const home = "10.1.1.5"
 	for _, tt := range []struct {
 		name  string
-		after time.Duration // of the second mailing
-		spoil func(w *world, at time.Time)
+		after time.Duration                // of the second mailing
+		spoil func(w *world, at time.Time) // right after the first …
+		later func(w *world, at time.Time) // … and two days later
 		want  level
 	}{
-		{"next week", 7 * 24 * time.Hour, nil, observed},
-		{"next month", 30 * 24 * time.Hour, nil, observed},
+		{"next week", 7 * 24 * time.Hour, nil, nil, observed},
+		{"next month", 30 * 24 * time.Hour, nil, nil, observed},
+		{"stopped, and nothing more came", 7 * 24 * time.Hour, func(w *world, at time.Time) { w.d.Stopped(alice) }, nil, held},
+		{"stopped late", 7 * 24 * time.Hour, nil, func(w *world, at time.Time) {
+			w.observe(&mailq.Event{Time: at, Kind: mailq.Held, Account: alice})
+		}, held},
+		{"cleared", 7 * 24 * time.Hour, func(w *world, at time.Time) { w.d.Stopped(alice) }, func(w *world, at time.Time) {
+			w.d.Clear(alice, at.Add(36*time.Hour))
+		}, held},
+		{"called spam later", 30 * 24 * time.Hour, nil, func(w *world, at time.Time) {
+			for i := range 4 {
+				w.outcome(alice, at, 1<<40+uint64(i), fmt.Sprintf("parent%d@people.test", i), mailq.Bounced, mailq.Reply{Class: mailq.Content, Code: 550, Provider: "google"}, false)
+			}
+		}, held},
 		{"stopped", 7 * 24 * time.Hour, func(w *world, at time.Time) {
 			w.observe(&mailq.Event{Time: at, Kind: mailq.Refused, Account: alice, Client: addr(home)})
-		}, held},
+		}, nil, held},
 		{"by strangers", 7 * 24 * time.Hour, func(w *world, at time.Time) {
 			for i := range 12 {
 				w.send(alice, at.Add(time.Duration(i)*time.Minute), mail{to: []string{fmt.Sprintf("x%d@y%d.test", i, i)}, client: fmt.Sprintf("203.0.%d.9", i)})
 			}
-		}, held},
+		}, nil, held},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t, nil)
@@ -370,6 +383,9 @@ func TestForgive(t *testing.T) {
 				tt.spoil(w, evening.Add(10*time.Minute))
 			}
 			w.send(alice, evening.Add(26*time.Hour), mail{to: []string{"contact1@client1.test"}, client: home})
+			if tt.later != nil {
+				tt.later(w, evening.Add(48*time.Hour))
+			}
 			if l := mailing(evening.Add(tt.after)); tt.want == observed && l > observed || tt.want == held && l < held {
 				t.Errorf("the second mailing: level %d, want %d: %s", l, tt.want, short(w.last(alice).Evidence))
 			}

@@ -20,23 +20,27 @@ type mercy struct {
 const (
 	mercyFor  = day
 	mercyMin  = 10
-	mercyMax  = 200
+	mercyMax  = 500
 	queueLife = 5 * day  // how long a message may stay in a queue
 	spentFor  = 14 * day // how long after its last message an episode may be released
 )
 
 // spares reports whether m is covered by a release, and uses it up.
 func (a *account) spares(m *message) bool {
-	if a.rare == nil || a.rare.mercy.left == 0 || a.last > a.rare.mercy.lasts {
+	if a.rare == nil || a.rare.mercy.left == 0 && !m.spared || a.last > a.rare.mercy.lasts {
 		return false
 	}
 	if a.fuse().families > 0 && a.ep.speak[familyRate].score() < speaks && a.ep.speak[familyFanout].score() < speaks {
 		return false // something else than the pace speaks: not the same traffic
 	}
-	if m.fresh > 0 && !m.spared {
-		m.spared = true
-		a.rare.mercy.left -= min(a.rare.mercy.left, max(m.counted, 1))
+	if m.fresh == 0 || m.spared {
+		return true
 	}
+	if a.rare.mercy.left < m.counted {
+		return false
+	}
+	a.rare.mercy.left -= m.counted
+	m.spared = true
 	return true
 }
 
@@ -102,21 +106,21 @@ func (d *Detector) teach(a *account, e *doubt, now int64) {
 	a.learnPending(e)
 }
 
-// forgiveAfter is how long after an episode that nobody stopped its account has to be as
-// ever.
+// forgiveAfter is how long after its last message an episode may be learnt that nobody
+// stopped.
 const forgiveAfter = 3 * day
 
-// forgive learns an episode that came to a verdict, if nobody stopped it, nothing in it
-// showed somebody else's hand, it ended by itself and the account's mail went on without
-// it: a mailing of the owner's own, of which no person has said so. For who is only
-// watched, and in old logs, nobody releases anybody; the same newsletter would be held
-// each week.
+// forgive learns an episode that came to a verdict and ended by itself, if nobody stopped
+// it, nothing showed somebody else's hand in it or complained of it since, and the account
+// sends again days later: a mailing of the owner's own, of which no person has said so.
+// For who is only watched, and in old logs, nobody releases anybody; the same newsletter
+// would be held each week.
 func (a *account) forgive(now int64) {
-	if a.rare == nil || a.rare.spent == nil || since(a.rare.spent.at, now) < forgiveAfter {
+	if a.rare == nil || a.rare.spent == nil || a.open() {
 		return
 	}
 	s := a.rare.spent
-	if s.theirs {
+	if s.theirs || since(s.at, now) < forgiveAfter {
 		return
 	}
 	a.rare.spent = nil
@@ -125,6 +129,25 @@ func (a *account) forgive(now int64) {
 	a.series.remember(s.series)
 	a.series.keep(now)
 	a.learnPending(&s.doubt)
+}
+
+// Stopped notes that an account was held or blocked, by the rules or by a person: what it
+// did is learnt only if a person releases it.
+func (d *Detector) Stopped(name mailq.Account) {
+	if a := d.accounts[name]; a != nil {
+		a.stopped()
+		d.touch(a)
+	}
+}
+
+// stopped has neither the episode at hand nor the one before it forgiven.
+func (a *account) stopped() {
+	if a.open() {
+		a.ep.theirs = true
+	}
+	if a.rare != nil && a.rare.spent != nil {
+		a.rare.spent.theirs = true
+	}
 }
 
 // adopt makes what the account's latest traffic showed beside recipients and

@@ -165,11 +165,13 @@ func (p *pipeline) writeDown(ctx context.Context, o *order) (err error) {
 	return err
 }
 
-// prepare runs in observe: it teaches the detector, and finds the account's
+// prepare runs in observe: it tells the detector, and finds the account's
 // mail while the queue's state is at hand. The key of a release counts as
 // learnt in the transaction that holds what was learnt.
 func (p *pipeline) prepare(o *order) {
 	switch o.Do {
+	case doHold, doBlock, doReset:
+		p.judge.detector.Stopped(o.account)
 	case doUnblock:
 		p.judge.detector.Clear(o.account, o.at)
 		o.queued = p.queuedOf([]mailq.Account{o.account})

@@ -185,9 +185,11 @@ func (p *pipeline) saw(ev *mailq.Event) {
 		return
 	}
 	if s, ok := p.judge.event(ev); ok {
-		p.steps = append(p.steps, s)
+		p.takes(s)
 	}
-	p.steps = append(p.steps, p.judge.endangers(ev)...)
+	for _, s := range p.judge.endangers(ev) {
+		p.takes(s)
+	}
 	p.lists.setRisk(p.judge.risk, ev.Time)
 }
 
@@ -207,8 +209,17 @@ func (p *pipeline) found(f rules.Finding) {
 		return
 	}
 	if s, ok := p.judge.finding(f); ok {
-		p.steps = append(p.steps, s)
+		p.takes(s)
 	}
+}
+
+// takes has a step taken. What an account did that is stopped is not its own, until a
+// person says so.
+func (p *pipeline) takes(s step) {
+	if d := s.decision; d.Enforce && d.Action >= rules.Hold {
+		p.judge.detector.Stopped(mailq.Account(d.Subject))
+	}
+	p.steps = append(p.steps, s)
 }
 
 // gap reports lines that were lost before they could be read, once an hour and
