@@ -123,7 +123,7 @@ func (d *DNS) StartLists() (err error) {
 	if d.rbldnsd, err = launch("rbldnsd", rbldnsdProgram, args...); err != nil {
 		return err
 	}
-	return d.rbldnsd.ready(func() error { return udpListener(d.Lists) })
+	return d.rbldnsd.ready(func() error { return answers(d.Lists+":53", "ready."+d.zones[0].Name+".") })
 }
 
 // Publish has rbldnsd serve other data of a zone.
@@ -176,23 +176,37 @@ func (d *DNS) unboundConfig(port int, more []string) string {
 }
 
 // resolves asks Unbound for a name.
-func (d *DNS) resolves(name string) error {
+func (d *DNS) resolves(name string) error { return lookUp(d.Resolver, name) }
+
+// answers finds nothing wrong if the server at an address answers about a name, be it
+// that there is none.
+func answers(server, name string) error {
+	err := lookUp(server, name)
+	var unknown *net.DNSError
+	if errors.As(err, &unknown) && unknown.IsNotFound {
+		return nil
+	}
+	return err
+}
+
+// lookUp asks a server for the addresses of a name.
+func lookUp(server, name string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, network, d.Resolver)
+		return new(net.Dialer).DialContext(ctx, network, server)
 	}}
 	_, err := r.LookupHost(ctx, name)
 	return err
 }
 
-// udpListener finds nothing wrong if somebody has port 53 of that address.
-func udpListener(address string) error {
+// free reports whether nobody has port 53 of an address.
+func free(address string) bool {
 	conn, err := net.ListenPacket("udp4", address+":53")
 	if err != nil {
-		return nil // taken, by whom we wait for
+		return false
 	}
-	return errors.Join(errors.New("nobody listens on port 53 of "+address), conn.Close())
+	return conn.Close() == nil
 }
 
 // freeLoopback finds a loopback address whose port 53 nobody has: the servers
@@ -201,7 +215,7 @@ func freeLoopback() (string, error) {
 	for range 1000 {
 		n := os.Getpid()*31 + int(ports.Add(1))
 		address := fmt.Sprintf("127.53.%d.%d", n/250%250+1, n%250+1)
-		if udpListener(address) != nil {
+		if free(address) {
 			return address, nil
 		}
 	}
