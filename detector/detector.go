@@ -353,11 +353,7 @@ func (a *account) speakAll() {
 // as the account's own, unless it was as good as convicted.
 func (d *Detector) end(a *account) {
 	if a.ep.top < d.cfg.Verdict || a.ordinary(&d.cfg, d.judged(a.fuse())) {
-		e := a.ep.doubted()
-		a.rate.accept(&e.peak)
-		a.rate.reach.keep(e.peak[reachPerHour], a.last)
-		a.series.keep(a.last)
-		a.learnPending(e)
+		a.learn(a.ep.doubted(), a.last)
 		if a.last-a.ep.onset > undecided {
 			a.nov.before = a.nov.standing // by now it is known
 		}
@@ -370,6 +366,14 @@ func (d *Detector) end(a *account) {
 	if slow.s > 0 { // what it counts is weeks
 		a.nov.slow, a.nov.count, a.nov.strangers = slow, count, strangers
 	}
+}
+
+// learn makes what an episode did the account's own.
+func (a *account) learn(e *doubt, now int64) {
+	a.rate.accept(&e.peak)
+	a.rate.reach.keep(e.peak[reachPerHour], now)
+	a.series.keep(now)
+	a.learnPending(e)
 }
 
 // learnPending makes the recipients of an episode the account's own.

@@ -124,11 +124,8 @@ func (a *account) forgive(now int64) {
 		return
 	}
 	a.rare.spent = nil
-	a.rate.accept(&s.peak)
-	a.rate.reach.keep(s.peak[reachPerHour], now)
 	a.series.remember(s.series)
-	a.series.keep(now)
-	a.learnPending(&s.doubt)
+	a.learn(&s.doubt, now)
 }
 
 // Stopped notes that an account was held or blocked, by the rules or by a person: what it
