@@ -41,7 +41,7 @@ func (cmd *evalCmd) Run(ctx context.Context, std std) error {
 	if err != nil {
 		return err
 	}
-	o := app.EvalOptions{Config: c, Paths: cmd.Mail, In: std.in, Now: time.Now(), Trials: cmd.Trials, Odd: cmd.Odd, Seed: cmd.Seed, Part: part, WarmUp: cmd.WarmUp, Picture: cmd.SVG, JSON: cmd.JSON, Out: std.out}
+	o := app.EvalOptions{Config: c, Paths: cmd.Mail, In: std.in, Now: time.Now(), Trials: cmd.Trials, Odd: cmd.Odd, Seed: cmd.Seed, Part: part, WarmUp: cmd.WarmUp, Picture: cmd.SVG, JSON: cmd.JSON, Out: std.out, Err: std.err}
 	if cmd.Listing {
 		o.Listing = &app.EvalListing{Traps: cmd.Traps, Reports: cmd.Reports, Spree: cmd.Spree}
 	}

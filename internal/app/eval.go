@@ -39,6 +39,7 @@ type EvalOptions struct {
 	Picture  string        // file for the picture; empty for none
 	JSON     bool
 	Out      io.Writer
+	Err      io.Writer          // how many lines of logs were passed over
 	Progress func(EvalProgress) // nil for none
 }
 
@@ -176,5 +177,6 @@ func (o EvalOptions) readLogs(ctx context.Context, parser *mailq.Parser) ([]eval
 	if len(all) == 0 {
 		return nil, fmt.Errorf("%s: %w", strings.Join(o.Paths, " "), errNoTraffic)
 	}
+	tellPassedOver(o.Err, parser.Stats())
 	return all, nil
 }

@@ -292,9 +292,7 @@ func (r *replay) summary() error {
 	s := r.judge.parser.Stats()
 	span := r.newest.Sub(r.first).Round(time.Second)
 	fmt.Fprintf(r.options.Err, "%d lines, %d events over %s of log time; %d accounts\n", s.Lines, s.Events, span, r.judge.detector.Stats().Accounts)
-	if s.TooLong+s.Unrecognised > 0 {
-		fmt.Fprintf(r.options.Err, "%d lines were not recognised, %d were too long\n", s.Unrecognised, s.TooLong)
-	}
+	tellPassedOver(r.options.Err, s)
 	counts := map[rules.Action]int{}
 	for _, action := range r.strongest {
 		counts[action]++
@@ -304,8 +302,18 @@ func (r *replay) summary() error {
 			fmt.Fprintf(r.options.Err, "would %s %d account%s\n", action, n, plural(n))
 		}
 	}
-	if r.steps == 0 {
+	switch {
+	case s.Lines > 0 && s.Events == 0:
+		fmt.Fprintln(r.options.Err, "no line tells of mail or a login: name logs of Postfix, Exim or Dovecot")
+	case r.steps == 0:
 		fmt.Fprintln(r.options.Err, "nothing found")
 	}
 	return nil
+}
+
+// tellPassedOver says how many lines of logs were not read.
+func tellPassedOver(w io.Writer, s mailq.ParserStats) {
+	if s.TooLong+s.Unrecognised > 0 {
+		fmt.Fprintf(w, "%d lines were not recognised, %d were too long\n", s.Unrecognised, s.TooLong)
+	}
 }
