@@ -46,9 +46,9 @@ var seriesOf = [tallies]struct {
 	strangers tally   // those of its span
 }{
 	seriesHour:    {overHour, 1, 25, 1.5, strangersHour},
-	seriesDay:     {overDay, 1, 33, 1.25, strangersDay}, // days differ less than hours
+	seriesDay:     {overDay, 1, 32, 1.25, strangersDay}, // days differ less than hours
 	seriesCopies:  {overHour, copiesMost, 32, 1.5, strangersHour},
-	seriesCrowds:  {overHour, crowdMost, 34, 1.5, strangersHour}, // two of twenty are taken for 40, give or take three
+	seriesCrowds:  {overHour, crowdMost, 34, 1.2, strangersHour}, // two of twenty are taken for 40, give or take three
 	strangersHour: {overHour, 0, 16, 4, strangersHour},
 	strangersDay:  {overDay, 0, 40, 3, strangersDay},
 }
