@@ -163,9 +163,9 @@ func (a *account) cohortText() string {
 	c := &a.rare.with
 	switch {
 	case !c.text:
-		return fmt.Sprintf("%d recipients that an account just found hijacked wrote to as well", c.whom)
+		return fmt.Sprintf("%s that an account just found hijacked wrote to as well", counted(int(c.whom), "recipient"))
 	case c.whom == 0:
 		return "a subject that an account just found hijacked used as well"
 	}
-	return fmt.Sprintf("%d recipients, and a subject, that accounts just found hijacked had as well", c.whom)
+	return fmt.Sprintf("%s, and a subject, that accounts just found hijacked had as well", counted(int(c.whom), "recipient"))
 }

@@ -286,7 +286,7 @@ func (d *Detector) fade(a *account, now int64) {
 	if a.in != nil {
 		a.in.returned.rest(feedbackLag, now)
 	}
-	if a.ep.hard != hardNone && since(a.ep.toldAt, now) >= feedbackLag {
+	if a.ep.hard != hardNone && a.distributed(now) == hardNone {
 		a.ep.hard = hardNone
 	}
 	d.pace(a, now)

@@ -89,5 +89,5 @@ func (f *failures) says() float32 {
 }
 
 func (a *account) failuresText() string {
-	return fmt.Sprintf("%d of the last %d recipients do not exist, as their servers say", a.fail.gone, a.fail.all)
+	return fmt.Sprintf("recipients that do not exist, as their servers say: %d of the last %d", a.fail.gone, a.fail.all)
 }

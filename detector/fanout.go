@@ -110,7 +110,10 @@ func (a *account) fanoutText(f *fleet) string {
 		return fmt.Sprintf("about %.0f recipients never written to before in an hour; the most so far were %.0f",
 			a.series.now[strangersHour], a.series.most(strangersHour, a.last))
 	}
-	return fmt.Sprintf("about %d different recipients in an hour; this account's usual busiest hour has %d, its busiest of all %d",
-		int(math.Round(float64(a.rate.now[reachPerHour]))), a.rate.usual(reachPerHour, &f.norms[a.class]),
-		int(math.Round(float64(a.rate.reach.record))))
+	usual, record := a.rate.usual(reachPerHour, &f.norms[a.class]), int(math.Round(float64(a.rate.reach.record)))
+	text := fmt.Sprintf("about %d different recipients in an hour; this account's usual busiest hour has %d", int(math.Round(float64(a.rate.now[reachPerHour]))), usual)
+	if record > usual { // of a new account what is usual is a guess
+		text += fmt.Sprintf(", its busiest of all %d", record)
+	}
+	return text
 }

@@ -87,7 +87,7 @@ var hardNames = [...]string{
 }
 
 func (a *account) fire(r hardRule, now int64) {
-	if a.ep.hard == r {
+	if r == hardNone || a.ep.hard == r {
 		return
 	}
 	a.begin(nil, now)
@@ -282,3 +282,11 @@ func (d *Detector) words(a *account, f family) string {
 }
 
 func round(x float32) float64 { return math.Round(float64(x)*100) / 100 }
+
+// counted is a number of things in words.
+func counted(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}

@@ -42,6 +42,16 @@ func (n *network) own() bool       { return n.bits&netOwn != 0 }
 func (n *network) sent() bool      { return n.bits&netSent != 0 }
 func (n *network) country() uint16 { return n.bits & netCountry }
 
+// alike reports whether one operator runs both: they are of one autonomous system, or, where
+// that is not known, n lies in the /16 of r, which is the account's own. A carrier gives a
+// phone one of its neighbours the next time.
+func (n *network) alike(r *network) bool {
+	if n.asn != 0 && r.asn != 0 {
+		return n.asn == r.asn
+	}
+	return r.own() && (n.net|r.net)>>31 == 0 && n.net>>8 == r.net>>8 // IPv6 has bit 31, and is a hash
+}
+
 // apart is how far from now the network was last used; after it, where the account
 // went back, see ObserveLate.
 func (n *network) apart(now int64) int64 { return max(since(n.at, now), -since(n.at, now)) }
@@ -106,28 +116,31 @@ func (d *Detector) used(a *account, client netip.Addr, sent bool, now int64) {
 	if sent {
 		n.bits |= netSent
 	}
-	d.hardNets(a, now)
+	a.fire(a.distributed(now), now)
 }
 
 // stranger weighs a network that the account was never used from.
 func (d *Detector) stranger(a *account, n *network, sent bool, now int64) {
 	l := &a.log
 	l.newDay = true
-	unknown, lands, sameASN := l.unknown(n, now)
+	s := l.around(n, now)
 	young := youngNet * max(0, 1-float32(since(a.first, now))/float32(youngFor)) / (1 + l.days.of)
 	p := min(max(l.days.mean(ownNet+young, ownNetDays), .02), .98)
 	x := min(max(log(spamNet/p), 0), netTop)
-	if unknown > 0 {
+	if s.unknown > 0 {
 		x = 0
-		if unknown >= max(int(l.most), 1) {
+		if s.unknown >= max(int(l.most), 1) {
 			x = moreNets * (1 + l.days.of) / (4 + l.days.of) // the fewer days are known, the less
 		}
 	}
-	if sameASN {
+	switch {
+	case s.kin && s.unknown > 0:
+		x = 0 // its own carrier's next but one: phones go through dozens a day
+	case s.near:
 		x /= 4 // the same carrier's next network
 	}
 	travel := float32(0)
-	if !sameASN && l.tooFast(n, now) {
+	if !s.near && l.tooFast(n, now) {
 		travel = travelStep
 		l.far = true
 	}
@@ -135,11 +148,11 @@ func (d *Detector) stranger(a *account, n *network, sent bool, now int64) {
 		x, travel = x/2, travel/2 // reading mail is what people do everywhere
 	}
 	switch {
-	case travel > 0 && lands < 2: // it says that there is a second country, too
+	case travel > 0 && s.lands < 2: // it says that there is a second country, too
 		x += travel
-	case lands == 1:
+	case s.lands == 1:
 		x += secondLand
-	case lands > 1:
+	case s.lands > 1:
 		x += furtherLands
 	}
 	if d.fails.from(a.name, n.net, now) >= guesses {
@@ -159,31 +172,37 @@ func (d *Detector) stranger(a *account, n *network, sent bool, now int64) {
 	a.say(familyLogins, l.s)
 }
 
-// unknown counts the unknown networks of the last 24 hours other than n, the
-// further countries that n makes (0: none, 1: a second one, …), and tells
-// whether its operator is one that the account uses.
-func (l *logins) unknown(n *network, now int64) (count, lands int, sameASN bool) {
+// The surroundings are what else an account was used from when a network is new to it.
+type surroundings struct {
+	unknown int  // other unknown networks of the last 24 hours
+	lands   int  // which further country it makes: 0 none, 1 a second one, …
+	near    bool // its operator runs another network of the account
+	kin     bool // … one that is the account's own
+}
+
+func (l *logins) around(n *network, now int64) (s surroundings) {
 	var seen []uint16
 	for i := range l.nets {
 		r := &l.nets[i]
 		if r == n {
 			continue
 		}
-		sameASN = sameASN || (n.asn != 0 && r.asn == n.asn)
+		alike := n.alike(r)
+		s.near, s.kin = s.near || alike, s.kin || alike && r.own()
 		if r.old(now) {
 			continue
 		}
 		if !r.own() {
-			count++
+			s.unknown++
 		}
 		if land := r.country(); land != 0 && !slices.Contains(seen, land) {
 			seen = append(seen, land)
 		}
 	}
 	if land := n.country(); land != 0 && len(seen) > 0 && !slices.Contains(seen, land) {
-		lands = len(seen)
+		s.lands = len(seen)
 	}
-	return count, lands, sameASN
+	return s
 }
 
 func (l *logins) find(net uint32) *network {
@@ -275,22 +294,34 @@ func (l *logins) adopt() {
 	}
 }
 
-// hardNets fires the hard rules of distributed use.
-func (d *Detector) hardNets(a *account, now int64) {
+// distributed is the hard rule of distributed use that holds now.
+func (a *account) distributed(now int64) hardRule {
 	if len(a.log.nets) < hardLands {
-		return
+		return hardNone
 	}
 	nets, lands := a.log.senders(now)
 	switch {
-	case nets > hardNets && nets > 2*int(a.log.most):
-		a.fire(hardManyNetworks, now)
+	case nets > hardNets && a.log.foreign(now) > max(hardNets, 2*int(a.log.most)):
+		return hardManyNetworks
 	case lands >= hardLands:
-		a.fire(hardManyCountries, now)
+		return hardManyCountries
 	}
+	return hardNone
 }
 
-// senders counts networks and countries with sends in the last 24 hours
-// that are not the account's usual ones.
+// foreign counts the networks with sends in the last 24 hours that are neither the
+// account's own nor their neighbours.
+func (l *logins) foreign(now int64) (count int) {
+	for i := range l.nets {
+		n := &l.nets[i]
+		if n.sent() && !n.old(now) && !n.own() && !slices.ContainsFunc(l.nets, func(r network) bool { return r.own() && n.alike(&r) }) {
+			count++
+		}
+	}
+	return count
+}
+
+// senders counts networks and countries with sends in the last 24 hours.
 func (l *logins) senders(now int64) (nets, lands int) {
 	var seen []uint16
 	for i := range l.nets {
@@ -307,10 +338,13 @@ func (l *logins) senders(now int64) (nets, lands int) {
 }
 
 func (a *account) loginsText() string {
-	n, _, _ := a.log.unknown(&network{}, a.last)
+	n := a.log.around(&network{}, a.last).unknown
 	nets, lands := a.log.senders(a.last)
 	text := fmt.Sprintf("used from %d networks that it was never used from before", n)
-	if n == 1 {
+	switch n {
+	case 0:
+		text = "used lately from where it was never used from before"
+	case 1:
 		text = "used from a network that it was never used from before"
 	}
 	if lands > 1 {

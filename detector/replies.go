@@ -89,11 +89,11 @@ func (a *account) repliesText() string {
 	}
 	switch r.says {
 	case mailq.AddressReputation:
-		return fmt.Sprintf("%s complained about the sending address %d times, and this account sent much of what it got", who, r.blamed)
+		return fmt.Sprintf("%s complained about the sending address %s, and this account sent much of what it got", who, counted(int(r.blamed), "time"))
 	case mailq.DomainReputation:
-		return fmt.Sprintf("%s complained about the sender's domain %d times", who, r.blamed)
+		return fmt.Sprintf("%s complained about the sender's domain %s", who, counted(int(r.blamed), "time"))
 	}
-	return fmt.Sprintf("%d messages called spam by the recipients' servers, the latest by %s", r.blamed, who)
+	return fmt.Sprintf("%s called spam by the recipients' servers, the latest by %s", counted(int(r.blamed), "message"), who)
 }
 
 func clip(s string, n int) string {

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/vedetta-watch/vedetta/mailq"
 )
 
 var (
@@ -119,6 +121,52 @@ func TestCountryOf(t *testing.T) {
 	for _, none := range []string{"", "I", "ITA", "1T", "\xff\x00"} {
 		if n := countryOf(none); n != 0 {
 			t.Errorf("%q is number %d", none, n)
+		}
+	}
+}
+
+// Without a database of operators a phone comes from ever other /24 of its carrier's few
+// /16: more than twenty on a busy day are no botnet.
+func TestPhoneOfOneCarrier(t *testing.T) {
+	const phone = mailq.Account("phone@office.test")
+	day := func(w *world, at time.Time, n, seed int) {
+		for i := range n {
+			client := fmt.Sprintf("109.%d.%d.7", 40+i%3, recipientHash(uint64(seed*100+i))%250)
+			w.send(phone, at.Add(time.Duration(i)*15*time.Minute), mail{to: []string{fmt.Sprintf("contact%d@client7.test", i%8)}, client: client})
+		}
+	}
+	w := newWorld(t, nil)
+	w.office(10, 25)
+	for d := range 25 {
+		day(w, monday.AddDate(0, 0, d).Add(8*time.Hour), 4, d)
+	}
+	w.forget()
+	day(w, monday.AddDate(0, 0, 26).Add(8*time.Hour), 30, 26)
+	if worst := w.worst(phone); worst > observed {
+		t.Errorf("a phone on a busy day came to %v: %+v", worst, w.last(phone))
+	}
+}
+
+// A hard rule is over when what it says is no longer so: a day later the owner's letters
+// are ordinary ones again, and nothing is told of them.
+func TestHardRuleEnds(t *testing.T) {
+	w := newWorld(t, nil)
+	w.office(10, 25)
+	at := monday.AddDate(0, 0, 26)
+	for i := range 40 {
+		w.send(alice, at.Add(time.Duration(i)*10*time.Minute), mail{to: []string{"contact1@client1.test"}, client: fmt.Sprintf("%d.7.1.9", 60+i)})
+	}
+	if w.last(alice).Hard == "" {
+		t.Fatal("40 networks fired no hard rule")
+	}
+	for day := range 8 {
+		w.forget()
+		for i := range 20 {
+			to := fmt.Sprintf("new%d@client%d.test", day*20+i, i)
+			w.send(alice, at.AddDate(0, 0, day).Add(8*time.Hour+time.Duration(i)*47*time.Minute), mail{to: []string{"contact1@client1.test", to}[i%2 : i%2+1], client: "10.1.1.5"})
+		}
+		if day > 1 && len(w.found) > 0 && w.last(alice).Hard != "" {
+			t.Errorf("%d days later the owner's letters made %+v", day, w.found[0])
 		}
 	}
 }

@@ -58,6 +58,7 @@ type replayStep struct {
 	Since      time.Time        `json:"since"`
 	Finding    string           `json:"finding"`
 	HeldBack   string           `json:"held_back,omitempty"`
+	Hard       string           `json:"hard,omitempty"` // the hard rule that fired
 	Evidence   []rules.Evidence `json:"evidence"`
 }
 
@@ -274,12 +275,12 @@ func (r *replay) write(s step) error {
 	f := s.finding
 	if !r.options.JSON {
 		_, err := fmt.Fprintf(r.out, "%s  %-8s  %-32s  score %5.1f  %4d recipients since %s\n%s",
-			f.Time.Format(time.DateTime), action, clean(f.Subject), f.Score, f.Rcpts, f.Since.Format(time.TimeOnly), evidenceLines(f.Evidence, "    "))
+			f.Time.Format(time.DateTime), action, clean(f.Subject), f.Score, f.Rcpts, f.Since.Format(time.TimeOnly), evidenceLines(f.Hard, f.Evidence, "    "))
 		return err
 	}
 	text, err := json.Marshal(replayStep{
 		Time: f.Time, Account: f.Subject, Action: action, Rule: f.Rule, Score: round(f.Score, 1), Recipients: f.Rcpts,
-		Since: f.Since, Finding: f.ID, HeldBack: s.decision.HeldBack, Evidence: rounded(f.Evidence),
+		Since: f.Since, Finding: f.ID, HeldBack: s.decision.HeldBack, Hard: f.Hard, Evidence: rounded(f.Evidence),
 	})
 	if err != nil {
 		return err

@@ -20,11 +20,15 @@ func clean(s string) string {
 	}, s)
 }
 
-// evidenceLines prints evidence aligned, a line each.
-func evidenceLines(evidence []rules.Evidence, indent string) string {
+// evidenceLines prints evidence aligned, a line each, below the hard rule that fired, if
+// one did.
+func evidenceLines(hard string, evidence []rules.Evidence, indent string) string {
 	var b strings.Builder
+	if hard != "" {
+		fmt.Fprintf(&b, "%s       %-10s %s\n", indent, "hard rule", clean(hard))
+	}
 	for _, e := range evidence {
-		fmt.Fprintf(&b, "%s%+5.1f  %-10s %s\n", indent, e.Score, e.Kind, clean(e.Text))
+		fmt.Fprintf(&b, "%s%+5.1f  %-10s %s\n", indent, round(e.Score, 1), e.Kind, clean(e.Text))
 	}
 	return b.String()
 }

@@ -29,7 +29,7 @@ func whyText(w web.Why, x detector.Explanation, known bool) []string {
 	for _, f := range w.Findings {
 		fmt.Fprintf(&b, "  %s  %s  score %.1f from %d famil%s, %d message%s to %d recipient%s since %s\n", day(f.Time), f.ID, f.Score,
 			f.Families, ies(f.Families), f.Messages, plural(f.Messages), f.Rcpts, plural(f.Rcpts), day(f.Since))
-		b.WriteString(evidenceLines(f.Evidence, "      "))
+		b.WriteString(evidenceLines(f.Hard, f.Evidence, "      "))
 	}
 	if len(w.Journal) > 0 {
 		fmt.Fprintln(&b, "\nJournal, newest first")
@@ -48,9 +48,9 @@ func explain(b *strings.Builder, x detector.Explanation) {
 	own := x.Own
 	fmt.Fprintf(b, "  usual for it: %d%% new recipients, at most %d messages an hour and %d a day, from %d network%s (learnt from %d day%s)\n",
 		int(own.NewRecipients*100+0.5), own.BusiestHour, own.BusiestDay, own.Networks, plural(own.Networks), own.Days, plural(own.Days))
-	if len(x.Evidence) > 0 {
+	if len(x.Evidence) > 0 || x.Hard != "" {
 		fmt.Fprintln(b, "\nWhat speaks against it now")
-		b.WriteString(evidenceLines(x.Evidence, "  "))
+		b.WriteString(evidenceLines(x.Hard, x.Evidence, "  "))
 	}
 	if len(x.Steps) > 0 {
 		fmt.Fprintln(b, "\nHow it came to that")
