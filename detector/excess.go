@@ -20,12 +20,14 @@ type excess struct {
 }
 
 const (
-	excessLimit = 25.0    // up to here nothing is strange …
+	excessMin   = 25.0    // up to here nothing is strange …
 	excessOver  = 1.3     // … nor up to so many times the record, or the account's busiest hour
 	excessLeast = .7      // messages an hour that anybody may send
 	excessFrom  = 15.0    // of somebody who sends less on a busy day the count of a day tells as much
 	officeDay   = .85     // of what the count of a day comes to in the evening are of that day
+	excessBusy  = 2.3     // nor up to what a day so far beyond the usual has more than a busy one, see rate.dayBeyond
 	excessRest  = day / 2 // so long without a message, and it is over
+	youngDays   = 1.5     // so many standard deviations more of an account of which no day is known
 	excessDays  = 7       // before so many days are known no hour is usual
 )
 
@@ -51,8 +53,19 @@ func (x *excess) most() float32 { return max(x.before, x.peak) }
 // as: one standard deviation above the mean, of the logarithms. Most of them go out in some ten
 // hours, so that the decayed count, which the habit is of, comes to more than there are.
 func (r *rate) busyDay() float32 {
+	return r.dayAt(1)
+}
+
+// dayAt is how many messages there are on a day so many standard deviations above the mean.
+func (r *rate) dayAt(deviations float32) float32 {
 	h := &r.habit[perDay]
-	return officeDay * float32(math.Exp(float64(h.mean)+math.Sqrt(float64(max(h.vari, 0)))))
+	return officeDay * float32(math.Exp(float64(h.mean)+float64(deviations)*math.Sqrt(float64(max(h.vari, 0)))))
+}
+
+// dayBeyond is that of a day so many standard deviations above the mean that its like is
+// still expected. While few days are known, the busiest of them are yet to come, and more are.
+func (r *rate) dayBeyond(deviations float32) float32 {
+	return r.dayAt(deviations + youngDays*(1-r.days/habitDays))
 }
 
 // remains is what is left of it now, without what is usual meanwhile.
@@ -88,10 +101,17 @@ func (a *account) exceed(n float32, stranger bool) {
 // beyond is how many times the excess is what it may come to.
 func (a *account) beyond() float32 {
 	s := &a.series
-	if s.past == nil || s.past.excess.now <= excessLimit || a.rate.busyDay() < excessFrom && a.surely() >= 0 {
+	if s.past == nil || s.past.excess.now <= excessMin || a.rate.busyDay() < excessFrom && a.surely() >= 0 {
 		return 0
 	}
-	return s.past.excess.remains(&a.rate, a.last) / max(excessLimit, excessOver*s.past.mostExcess(a.last), excessOver*s.most(seriesHour, a.last))
+	return s.past.excess.remains(&a.rate, a.last) / a.excessLimit()
+}
+
+// excessLimit is what the excess may come to.
+func (a *account) excessLimit() float32 {
+	s := &a.series
+	ofBusyDay := a.rate.dayBeyond(excessBusy) - a.rate.busyDay()
+	return max(excessMin, ofBusyDay, excessOver*s.past.mostExcess(a.last), excessOver*s.most(seriesHour, a.last))
 }
 
 // mostExcess is the record of the excess as it counts today.

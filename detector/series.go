@@ -60,6 +60,7 @@ const (
 	seriesVaries  = 3.0 // times the square root of a record, but …
 	seriesOver    = 1.3 // … at least so many times the record is nothing strange
 	seriesList    = 2   // of one that writes to nobody twice, as shops and newsletters do, a series has to be this much longer
+	seriesBusy    = 1.7 // a day so far beyond the usual is busy, see rate.dayBeyond
 	seriesYoung   = 5   // an account has a record once so many of its days are known
 	strangersLife = 60 * day
 )
@@ -197,8 +198,8 @@ func (s *series) limit(t tally, now int64) float32 {
 
 // longest is the tally that is furthest above what it may come to. What a list, which
 // writes to nobody twice, sends to people that it has written to before is no
-// part of its ordinary series, however long those may be.
-func (s *series) longest(list bool, now int64) (longest tally, times float32) {
+// part of its ordinary series, however long those may be. A day up to a busy one is none.
+func (s *series) longest(list bool, busyDay float32, now int64) (longest tally, times float32) {
 	for t := range strangersHour {
 		n := s.now[t]
 		if n <= seriesOf[t].limit {
@@ -207,11 +208,20 @@ func (s *series) longest(list bool, now int64) (longest tally, times float32) {
 		if list {
 			n = max(n/seriesList, n-s.now[seriesOf[t].strangers])
 		}
-		if x := n / s.limit(t, now); x > times {
+		limit := s.limit(t, now)
+		if t == seriesDay {
+			limit = max(limit, busyDay)
+		}
+		if x := n / limit; x > times {
 			longest, times = t, x
 		}
 	}
 	return longest, times
+}
+
+// longestSeries is [series.longest] of the account.
+func (a *account) longestSeries() (tally, float32) {
+	return a.series.longest(a.surely() < 0, a.rate.dayBeyond(seriesBusy), a.last)
 }
 
 // seriesScore is what the account's series says.
@@ -219,7 +229,7 @@ func (a *account) seriesScore() float32 {
 	if a.rate.days < seriesYoung {
 		return 0
 	}
-	if _, times := a.series.longest(a.surely() < 0, a.last); times > 1 || a.beyond() > 1 {
+	if _, times := a.longestSeries(); times > 1 || a.beyond() > 1 {
 		return seriesSays
 	}
 	return 0
@@ -227,7 +237,7 @@ func (a *account) seriesScore() float32 {
 
 func (a *account) seriesText() string {
 	s := &a.series
-	t, times := s.longest(a.surely() < 0, a.last)
+	t, times := a.longestSeries()
 	if times <= 1 && a.beyond() > 1 {
 		return a.excessText()
 	}

@@ -198,7 +198,7 @@ func TestTwoCrowdsAreASeries(t *testing.T) {
 				}
 			}
 		}
-		if _, by := a.series.longest(false, a.last); by <= 1 {
+		if _, by := a.longestSeries(); by <= 1 {
 			missed++
 		}
 	}
@@ -224,6 +224,30 @@ func TestReachEstimates(t *testing.T) {
 		}
 		if mean := sum / times; math.Abs(mean-float64(n)) > .05*float64(n) {
 			t.Errorf("%d recipients are taken for %.1f", n, mean)
+		}
+	}
+}
+
+// The days of an office differ by more than a record of some weeks shows: its next
+// busiest one is often half as busy again. Who writes as much each day has no such days.
+func TestBusiestDayYet(t *testing.T) {
+	for _, x := range []struct {
+		days, mean, vari, record, today, excess float32
+		want                                    float32
+	}{
+		{days: 30, mean: 14, vari: .3, record: 30, today: 44, excess: 24},
+		{days: 30, mean: 14, vari: .3, record: 30, today: 30, excess: 29},
+		{days: 30, mean: 14, vari: .02, record: 18, today: 36, want: seriesSays},
+		{days: 60, mean: 14, vari: .1, record: 30, today: 44, want: seriesSays},
+		{days: 60, mean: 20, vari: .02, record: 24, today: 30, excess: 29, want: seriesSays},
+		{days: 30, mean: 14, vari: .3, record: 30, today: 70, want: seriesSays},
+	} {
+		a := account{last: monday.UnixNano()}
+		a.rate.days, a.rate.habit[perDay] = x.days, habit{log(x.mean), x.vari}
+		a.series.past = &seriesPast{kept: seconds(a.last), excess: excess{now: x.excess, at: seconds(a.last)}}
+		a.series.past.record[seriesDay], a.series.now[seriesDay] = x.record, x.today
+		if s := a.seriesScore(); s != x.want {
+			t.Errorf("%+v: it says %v", x, s)
 		}
 	}
 }
