@@ -291,3 +291,33 @@ func TestFirstCircularOfANewMailbox(t *testing.T) {
 		t.Errorf("an old mailbox comes to level %d: %s", worst, short(w.last(alice).Evidence))
 	}
 }
+
+// A sale brings a shop five and six times its orders, for days, late in the evening too.
+func TestShopsSale(t *testing.T) {
+	const shop = mailq.Account("uid:10022")
+	w := newWorld(t, &mailq.Directory{})
+	w.office(15, 10)
+	orders := 0
+	day := func(day, n int) {
+		gap := 14 * time.Hour / time.Duration(n)
+		for i := range n {
+			orders++
+			at := monday.AddDate(0, 0, day).Add(9*time.Hour + time.Duration(i)*gap + time.Duration(recipientHash(uint64(orders))%uint64(gap/2)))
+			m := mail{to: []string{fmt.Sprintf("buyer%d@home%d.test", orders, recipientHash(uint64(orders))%60)}, size: 7000 + orders%900}
+			if recipientHash(uint64(orders))%50 == 7 {
+				m.fate, m.reply = mailq.Bounced, mailq.Reply{Class: mailq.RecipientUnknown, Code: 550}
+			}
+			w.send(shop, at, m)
+		}
+	}
+	for d := range 60 {
+		day(d, 15+int(recipientHash(uint64(d))%20))
+	}
+	w.forget()
+	for d := range 6 {
+		day(60+d, 150)
+	}
+	if worst := w.worst(shop); worst >= held {
+		t.Errorf("a sale came to level %d: %s", worst, short(w.last(shop).Evidence))
+	}
+}

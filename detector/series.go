@@ -50,7 +50,7 @@ var seriesOf = [tallies]struct {
 	seriesCopies:  {overHour, copiesMost, 32, 1.5, strangersHour},
 	seriesCrowds:  {overHour, crowdMost, 34, 1.2, strangersHour}, // two of twenty are taken for 40, give or take three
 	strangersHour: {overHour, 0, 16, 4, strangersHour},
-	strangersDay:  {overDay, 0, 40, 3, strangersDay},
+	strangersDay:  {overDay, 0, 40, 5, strangersDay}, // a sale brings a shop several times the orders
 }
 
 const (
