@@ -84,9 +84,9 @@ func (x *excess) remains(r *rate, now int64) float32 {
 }
 
 // exceed counts a message to somebody whom none of about the last hour reached; it
-// stands for n. What a list sends to strangers is its ordinary mail, and counts for nothing.
+// stands for n. A stranger counts for nothing: he is novelty's to judge.
 func (a *account) exceed(n float32, stranger bool) {
-	if a.series.past == nil || a.rate.days < excessDays || stranger && a.surely() < 0 {
+	if a.series.past == nil || a.rate.days < excessDays || stranger {
 		return
 	}
 	x := &a.series.past.excess

@@ -59,7 +59,7 @@ const (
 	seriesSays    = 9.2
 	seriesVaries  = 3.0 // times the square root of a record, but …
 	seriesOver    = 1.3 // … at least so many times the record is nothing strange
-	seriesList    = 2   // of one that writes to nobody twice, as shops and newsletters do, a series has to be this much longer
+	seriesMixed   = 5   // but so much longer a series is one whomever it goes to
 	seriesBusy    = 1.7 // a day so far beyond the usual is busy, see rate.dayBeyond
 	seriesYoung   = 5   // an account has a record once so many of its days are known
 	strangersLife = 60 * day
@@ -196,18 +196,16 @@ func (s *series) limit(t tally, now int64) float32 {
 	return max(seriesOf[t].limit, over*most)
 }
 
-// longest is the tally that is furthest above what it may come to. What a list, which
-// writes to nobody twice, sends to people that it has written to before is no
-// part of its ordinary series, however long those may be. A day up to a busy one is none.
-func (s *series) longest(list bool, busyDay float32, now int64) (longest tally, times float32) {
+// longest is the tally that is furthest above what it may come to. What goes to people
+// never written to before is novelty's to judge, and no part of it: a shop's orders, an
+// agency's inquiries. A day up to a busy one is none.
+func (s *series) longest(busyDay float32, now int64) (longest tally, times float32) {
 	for t := range strangersHour {
 		n := s.now[t]
 		if n <= seriesOf[t].limit {
 			continue
 		}
-		if list {
-			n = max(n/seriesList, n-s.now[seriesOf[t].strangers])
-		}
+		n = max(n-s.now[seriesOf[t].strangers], n/seriesMixed)
 		limit := s.limit(t, now)
 		if t == seriesDay {
 			limit = max(limit, busyDay)
@@ -221,7 +219,7 @@ func (s *series) longest(list bool, busyDay float32, now int64) (longest tally, 
 
 // longestSeries is [series.longest] of the account.
 func (a *account) longestSeries() (tally, float32) {
-	return a.series.longest(a.surely() < 0, a.rate.dayBeyond(seriesBusy), a.last)
+	return a.series.longest(a.rate.dayBeyond(seriesBusy), a.last)
 }
 
 // seriesScore is what the account's series says.

@@ -265,8 +265,13 @@ func newcomer(s *sender) {
 
 func shop(s *sender) {
 	a, b := s.between(3, 10), s.between(20, 60)
+	sale, times := s.between(50, 100), s.between(2, 6)
 	for day := range oddDays {
-		for range s.between(a, b) {
+		orders := s.between(a, b)
+		if day >= sale && day < sale+7 {
+			orders *= times
+		}
+		for range orders {
 			at := s.at(day, s.between(6, 23), s.IntN(3600))
 			m := s.send(at, s.who(strangersToCome, s.IntN(1<<30)))
 			m.Subject, m.Size = "Your order", 9000+s.IntN(900)
