@@ -8,6 +8,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -81,7 +82,27 @@ func commandsFor(args []string) any {
 
 // run is main without the process: it returns the exit code.
 func run(ctx context.Context, args []string, io std) (code int) {
-	return runAs(ctx, commandsFor(args), args, io)
+	out := &output{Writer: io.out}
+	io.out = out
+	code = runAs(ctx, commandsFor(args), args, io)
+	if code == 0 && out.err != nil && !errors.Is(out.err, syscall.EPIPE) { // who reads no further knows
+		fmt.Fprintln(io.err, "vedetta: what was to be printed is lost:", out.err)
+		return 1
+	}
+	return code
+}
+
+// output keeps the first error of writing: a password or a token that a full disk took
+// was shown to nobody.
+type output struct {
+	io.Writer
+	err error
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.Writer.Write(p)
+	o.err = cmp.Or(o.err, err)
+	return n, err
 }
 
 // runAs is run with the commands of a struct for kong.

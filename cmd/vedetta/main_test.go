@@ -165,3 +165,18 @@ func readStep(line string) (s jsonStep, err error) {
 	}
 	return s, nil
 }
+
+// What could not be printed is said: a password or a token was shown to nobody then.
+func TestOutputThatIsLost(t *testing.T) {
+	for _, args := range [][]string{{"rules", "test", "../../rules/shipped"}, {"config", "check", "-c", "../../config.example.yaml"}} {
+		var told strings.Builder
+		full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+		if err != nil {
+			t.Skip("no /dev/full here:", err)
+		}
+		defer full.Close()
+		if code := run(t.Context(), args, std{out: full, err: &told}); code != 1 || !strings.Contains(told.String(), "lost") {
+			t.Errorf("vedetta %s onto a full disk ended with %d: %q", args, code, told.String())
+		}
+	}
+}

@@ -177,6 +177,6 @@ func (o EvalOptions) readLogs(ctx context.Context, parser *mailq.Parser) ([]eval
 	if len(all) == 0 {
 		return nil, fmt.Errorf("%s: %w", strings.Join(o.Paths, " "), errNoTraffic)
 	}
-	tellPassedOver(o.Err, parser.Stats())
+	tellPassedOver(o.Err, parser.Stats(), reader.tooLong.Load())
 	return all, nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -18,7 +19,8 @@ type logReader struct {
 	location *time.Location // of stamps that name none
 	now      time.Time      // stamps without a year are not after this
 	line     func([]byte) error
-	progress func() // after each chunk
+	progress func()       // after each chunk
+	tooLong  atomic.Int64 // lines that were dropped, see mailq.Chunk
 }
 
 // run reads on a goroutine a log. Several logs are merged by the times of
@@ -80,6 +82,7 @@ func (r *logReader) read(ctx context.Context, path string, h *logHead) error {
 	}
 	return mailq.ReadChunks(f, room, func(c mailq.Chunk) error {
 		p.cut(c.Lines)
+		r.tooLong.Add(int64(c.Skipped))
 		select {
 		case h.pieces <- p:
 			p = nil

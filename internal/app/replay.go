@@ -132,6 +132,7 @@ type replay struct {
 	strongest map[string]rules.Action // by subject
 	first     time.Time               // event's
 	newest    time.Time               // event's
+	tooLong   int64                   // lines
 }
 
 const (
@@ -222,6 +223,7 @@ func (r *replay) parse(ctx context.Context, parsed chan<- *batch, judged <-chan 
 	if err := reader.run(ctx); err != nil {
 		return err
 	}
+	r.tooLong = reader.tooLong.Load()
 	parsed <- b
 	return nil
 }
@@ -293,7 +295,7 @@ func (r *replay) summary() error {
 	s := r.judge.parser.Stats()
 	span := r.newest.Sub(r.first).Round(time.Second)
 	fmt.Fprintf(r.options.Err, "%d lines, %d events over %s of log time; %d accounts\n", s.Lines, s.Events, span, r.judge.detector.Stats().Accounts)
-	tellPassedOver(r.options.Err, s)
+	tellPassedOver(r.options.Err, s, r.tooLong)
 	counts := map[rules.Action]int{}
 	for _, action := range r.strongest {
 		counts[action]++
@@ -304,7 +306,7 @@ func (r *replay) summary() error {
 		}
 	}
 	switch {
-	case s.Lines > 0 && s.Events == 0:
+	case s.Events == 0 && (s.Lines > 0 || r.tooLong > 0):
 		fmt.Fprintln(r.options.Err, "no line tells of mail or a login: name logs of Postfix, Exim or Dovecot")
 	case r.steps == 0:
 		fmt.Fprintln(r.options.Err, "nothing found")
@@ -313,8 +315,8 @@ func (r *replay) summary() error {
 }
 
 // tellPassedOver says how many lines of logs were not read.
-func tellPassedOver(w io.Writer, s mailq.ParserStats) {
-	if s.TooLong+s.Unrecognised > 0 {
-		fmt.Fprintf(w, "%d lines were not recognised, %d were too long\n", s.Unrecognised, s.TooLong)
+func tellPassedOver(w io.Writer, s mailq.ParserStats, tooLong int64) {
+	if s.Unrecognised > 0 || tooLong > 0 {
+		fmt.Fprintf(w, "%d lines were not recognised, %d were too long\n", s.Unrecognised, tooLong)
 	}
 }

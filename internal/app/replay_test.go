@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vedetta-watch/vedetta/internal/config"
+	"github.com/vedetta-watch/vedetta/mailq"
 )
 
 // write puts a text into a file of the test.
@@ -94,6 +95,17 @@ func TestReadingStopsAtAnError(t *testing.T) {
 		if err := r.run(t.Context()); !errors.Is(err, boom) {
 			t.Errorf("error = %v, want %v", err, boom)
 		}
+	}
+}
+
+// Lines that are too long to be read are counted, and the others read.
+func TestLongLinesAreCounted(t *testing.T) {
+	line := "Mar 20 10:00:01 mx1 x\n"
+	path := write(t, "long", line+strings.Repeat("x", mailq.MaxLine+1)+"\n"+line)
+	read := 0
+	r := &logReader{paths: []string{path}, progress: func() {}, line: func([]byte) error { read++; return nil }}
+	if err := r.run(t.Context()); err != nil || read != 2 || r.tooLong.Load() != 1 {
+		t.Errorf("%d lines read and %d too long, %v; want 2, 1 and no error", read, r.tooLong.Load(), err)
 	}
 }
 

@@ -51,7 +51,7 @@ func (db *DB) explain(what string, err error) error {
 // These are advice only: callers treat them as any other error.
 var (
 	errBusy    = errors.New("another program holds the database: end it")
-	errDamaged = errors.New("the database is damaged or is none: put it aside and restore a copy, or begin with an empty one; the logs are then read from their present end")
+	errDamaged = errors.New("the database is damaged or is none: put it aside and restore a copy, or begin with an empty one: it reads the logs from their beginning, and knows nothing of what is blocked")
 	errOpen    = errors.New("the file, or those that SQLite keeps beside it, cannot be opened: check the mode of its directory and the limit of open files")
 	errDisk    = errors.New("the disk or file system does not do what it should: see the kernel's log")
 )

@@ -81,6 +81,9 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader, in
 	}
 	req.Header.Set("Authorization", "Bearer "+c.Token)
 	resp, err := http.DefaultClient.Do(req)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("vedetta serve at %s has not answered within %s: what was asked may still be done; vedetta health says what is wrong", c.Base, clientTimeout)
+	}
 	if err != nil {
 		return fmt.Errorf("cannot ask vedetta serve at %s; is it running with this configuration? %w", c.Base, errors.Unwrap(err))
 	}
