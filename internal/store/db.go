@@ -35,8 +35,9 @@ import (
 // A DB is an open database. Its methods may be used by several goroutines.
 type DB struct {
 	path  string
-	write *sql.DB // one connection
-	read  *sql.DB // several connections that cannot write
+	file  os.FileInfo // of path, when it was opened
+	write *sql.DB     // one connection
+	read  *sql.DB     // several connections that cannot write
 
 	// The statements that Commit runs for each row.
 	putPosition, dropPosition *sql.Stmt
@@ -58,7 +59,7 @@ func Open(ctx context.Context, path string) (*DB, error) {
 		return nil, fmt.Errorf("store: %s: %w", path, err)
 	}
 	db := &DB{path: path, changes: changes{age: changesAge, bytes: changesBytes, few: changesFew}}
-	if err := touch(path); err != nil {
+	if db.file, err = touch(path); err != nil {
 		return nil, db.explain("open", err)
 	}
 	if err := db.connect(ctx); err != nil {
@@ -69,12 +70,13 @@ func Open(ctx context.Context, path string) (*DB, error) {
 
 // touch creates path with narrow permissions if it is not there, and finds
 // out whether it may be written.
-func touch(path string) error {
+func touch(path string) (os.FileInfo, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return f.Close()
+	info, err := f.Stat()
+	return info, errors.Join(err, f.Close())
 }
 
 func (db *DB) connect(ctx context.Context) error {

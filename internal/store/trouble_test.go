@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -120,5 +121,25 @@ func TestReadOnly(t *testing.T) {
 	pragma(t, db, "query_only(1)")
 	if _, err := db.Check(t.Context()); !errors.Is(err, ErrReadOnly) {
 		t.Errorf("check: got %v, want ErrReadOnly", err)
+	}
+}
+
+// A database that was removed or replaced while it is in use takes all that is written, and
+// keeps none of it.
+func TestFileIsGone(t *testing.T) {
+	for _, put := range []func(path string) error{
+		os.Remove,
+		func(path string) error { return errors.Join(os.Rename(path, path+".old"), os.WriteFile(path, nil, 0o600)) },
+	} {
+		db := open(t)
+		if _, err := db.Check(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := put(db.path); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.Check(t.Context()); !errors.Is(err, errGone) || !strings.Contains(err.Error(), db.path) {
+			t.Errorf("got %v, want that %s is gone", err, db.path)
+		}
 	}
 }
