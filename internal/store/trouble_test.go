@@ -129,7 +129,9 @@ func TestReadOnly(t *testing.T) {
 func TestFileIsGone(t *testing.T) {
 	for _, put := range []func(path string) error{
 		os.Remove,
-		func(path string) error { return errors.Join(os.Rename(path, path+".old"), os.WriteFile(path, nil, 0o600)) },
+		func(path string) error {
+			return errors.Join(os.Rename(path, path+".old"), os.WriteFile(path, nil, 0o600))
+		},
 	} {
 		db := open(t)
 		if _, err := db.Check(t.Context()); err != nil {
