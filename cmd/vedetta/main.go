@@ -18,8 +18,11 @@ import (
 	"reflect"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/vedetta-watch/vedetta/internal/config"
 )
 
 func main() {
@@ -105,6 +108,17 @@ func (o *output) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// duration reads one as the configuration does: 90d, too.
+func duration(ctx *kong.DecodeContext, target reflect.Value) error {
+	var text string
+	if err := ctx.Scan.PopValueInto("duration", &text); err != nil {
+		return err
+	}
+	d, err := config.ParseDuration(text)
+	target.SetInt(int64(d))
+	return err
+}
+
 // runAs is run with the commands of a struct for kong.
 func runAs(ctx context.Context, commands any, args []string, io std) (code int) {
 	defer func() {
@@ -122,6 +136,7 @@ func runAs(ctx context.Context, commands any, args []string, io std) (code int) 
 		kong.Writers(io.out, io.err),
 		kong.Exit(func(code int) { panic(exited{code}) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.TypeMapper(reflect.TypeFor[time.Duration](), kong.MapperFunc(duration)),
 	)
 	if err != nil {
 		panic(err) // a mistake in the struct above

@@ -15,20 +15,27 @@ type Duration time.Duration
 
 // UnmarshalYAML reads a duration; the error names what was written.
 func (d *Duration) UnmarshalYAML(node *yaml.Node) error {
-	text := node.Value
+	parsed, err := ParseDuration(node.Value)
+	if err != nil {
+		return &yaml.TypeError{Errors: []string{fmt.Sprintf("line %d: %v", node.Line, err)}}
+	}
+	*d = Duration(parsed)
+	return nil
+}
+
+// ParseDuration is that of package time, and knows whole days: 90d. The error names what
+// was written.
+func ParseDuration(text string) (time.Duration, error) {
 	if days, ok := strings.CutSuffix(text, "d"); ok {
 		if n, err := strconv.Atoi(days); err == nil && n >= 0 && n <= 36500 {
-			*d = Duration(time.Duration(n) * 24 * time.Hour)
-			return nil
+			return time.Duration(n) * 24 * time.Hour, nil
 		}
 	}
 	parsed, err := time.ParseDuration(text)
 	if err != nil {
-		return &yaml.TypeError{Errors: []string{
-			fmt.Sprintf("line %d: %q is no duration: write 30s, 5m, 12h or 90d", node.Line, text)}}
+		return 0, fmt.Errorf("%q is no duration: write 30s, 5m, 12h or 90d", text)
 	}
-	*d = Duration(parsed)
-	return nil
+	return parsed, nil
 }
 
 // MarshalYAML writes the duration as it would be read.

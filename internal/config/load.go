@@ -76,7 +76,14 @@ func decode(text []byte, c *Config) []mistake {
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	dec.KnownFields(true)
 	err := dec.Decode(c)
-	if err == nil || errors.Is(err, io.EOF) {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	if err == nil {
+		var more yaml.Node
+		if dec.Decode(&more) == nil {
+			return []mistake{{more.Line, "a second document begins here (---), and would not be read: make one of both"}}
+		}
 		return nil
 	}
 	var typeErr *yaml.TypeError

@@ -105,13 +105,19 @@ func (c Config) checkQueue(p *problems) {
 }
 
 func (c Config) checkGate(p *problems) {
+	listeners := map[string]string{} // fields by address
+	if c.API.Listen != "" {
+		listeners["inet:"+c.API.Listen] = "api.listen"
+	}
 	for _, gate := range []struct {
 		field string
 		addrs []string
 	}{{"gate.listen", c.Gate.Listen}, {"gate.milter", c.Gate.Milter}, {"gate.exim", c.Gate.Exim}} {
 		for i, addr := range gate.addrs {
-			p.need(validListener(addr), fmt.Sprintf("%s[%d]", gate.field, i),
-				"%q: write inet:127.0.0.1:9998 or unix:/path/to/socket", addr)
+			field := fmt.Sprintf("%s[%d]", gate.field, i)
+			p.need(validListener(addr), field, "%q: write inet:127.0.0.1:9998 or unix:/path/to/socket", addr)
+			p.need(listeners[addr] == "", field, "is the address of %s, too", listeners[addr])
+			listeners[addr] = field
 		}
 	}
 	p.need(c.Gate.Throttle == "hold" || c.Gate.Throttle == "defer", "gate.throttle", "%q is neither hold nor defer", c.Gate.Throttle)
@@ -234,10 +240,15 @@ func validListener(addr string) bool {
 	case "unix":
 		return strings.HasPrefix(rest, "/")
 	case "inet":
-		_, _, err := net.SplitHostPort(rest)
-		return err == nil
+		_, port, err := net.SplitHostPort(rest)
+		return err == nil && validPort(port)
 	}
 	return false
+}
+
+func validPort(port string) bool {
+	_, err := net.LookupPort("tcp", port)
+	return err == nil
 }
 
 func (c Config) checkRules(p *problems) {
@@ -264,8 +275,8 @@ func (c Config) checkAPI(p *problems) {
 	if c.API.Listen == "" {
 		return
 	}
-	host, _, err := net.SplitHostPort(c.API.Listen)
-	p.need(err == nil, "api.listen", "%q is no host:port", c.API.Listen)
+	host, port, err := net.SplitHostPort(c.API.Listen)
+	p.need(err == nil && validPort(port), "api.listen", "%q is no host:port", c.API.Listen)
 	if err != nil {
 		return
 	}
