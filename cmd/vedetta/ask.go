@@ -158,8 +158,44 @@ func (cmd *queueShowCmd) Run(ctx context.Context, io std) error {
 	if q.Error != "" {
 		fmt.Fprintf(io.out, "the queue could not be read: %s\n", clean(q.Error))
 	}
-	if len(q.Sample) > 0 {
-		fmt.Fprintf(io.out, "by the queue itself: %s\n", clean(string(q.Sample)))
+	if len(q.Sample) == 0 {
+		return nil
 	}
-	return nil
+	var sample app.QueueSample
+	if err := json.Unmarshal(q.Sample, &sample); err != nil {
+		return fmt.Errorf("what vedetta serve knows of the queue cannot be read: %w", err)
+	}
+	return printSample(io.out, &sample)
+}
+
+// sharesShown is how many accounts and domains people are shown, the largest first.
+const sharesShown = 20
+
+// printSample says what the queue itself holds. Of a large one the shares are estimates.
+func printSample(out io.Writer, s *app.QueueSample) error {
+	about := ""
+	if !s.Exact {
+		about = "about "
+	}
+	fmt.Fprintf(out, "by the queue itself, at %s: %d messages, %s%d of them held", stamp(s.Time), s.Total, about, s.Held)
+	if !s.Oldest.IsZero() {
+		fmt.Fprintf(out, ", the oldest since %s", stamp(s.Oldest))
+	}
+	fmt.Fprintln(out)
+	w := table(out)
+	for _, part := range []struct {
+		what   string
+		shares []app.QueueShare
+	}{{"from ", s.ByAccount}, {"to ", s.ByDestination}, {"", s.ByAge}} {
+		shown := part.shares[:min(len(part.shares), sharesShown)]
+		for _, share := range shown {
+			if share.Count > 0 {
+				fmt.Fprintf(w, "  %s%s\t%s%d\n", part.what, clean(share.Name), about, share.Count)
+			}
+		}
+		if more := len(part.shares) - len(shown); more > 0 {
+			fmt.Fprintf(w, "  %s%d others\t\n", part.what, more)
+		}
+	}
+	return w.Flush()
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/vedetta-watch/vedetta/internal/app"
 	"github.com/vedetta-watch/vedetta/test/bed"
 )
 
@@ -178,5 +179,33 @@ func TestOutputThatIsLost(t *testing.T) {
 		if code := run(t.Context(), args, std{out: full, err: &told}); code != 1 || !strings.Contains(told.String(), "lost") {
 			t.Errorf("vedetta %s onto a full disk ended with %d: %q", args, code, told.String())
 		}
+	}
+}
+
+func TestPrintSample(t *testing.T) {
+	at := time.Date(2026, 11, 30, 9, 0, 0, 0, time.Local)
+	sample := app.QueueSample{
+		Time: at, Total: 40, Held: 4, Oldest: at.Add(-time.Hour),
+		ByAccount:     []app.QueueShare{{Name: "alice@shop.test", Count: 30}, {Name: "b\x1b[31m@shop.test", Count: 6}},
+		ByDestination: make([]app.QueueShare, sharesShown+2),
+		ByAge:         []app.QueueShare{{Name: "under 5m", Count: 36}, {Name: "5m-1h"}},
+	}
+	for i := range sample.ByDestination {
+		sample.ByDestination[i] = app.QueueShare{Name: fmt.Sprintf("far%d.test", i), Count: 1}
+	}
+	var out strings.Builder
+	if err := printSample(&out, &sample); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"by the queue itself, at 2026-11-30 09:00:00: 40 messages, about 4 of them held, the oldest since 2026-11-30 08:00:00\n",
+		"  from alice@shop.test   about 30\n", "  from b?[31m@shop.test  about 6\n", "  to far19.test          about 1\n", "  to 2 others", "  under 5m               about 36\n",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is missing from:\n%s", want, &out)
+		}
+	}
+	if strings.Contains(out.String(), "5m-1h") {
+		t.Errorf("a share of nothing is shown:\n%s", &out)
 	}
 }

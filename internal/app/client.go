@@ -7,6 +7,7 @@ import (
 
 	"github.com/vedetta-watch/vedetta/internal/config"
 	"github.com/vedetta-watch/vedetta/internal/web"
+	"github.com/vedetta-watch/vedetta/mailq"
 	"github.com/vedetta-watch/vedetta/rules"
 )
 
@@ -22,6 +23,9 @@ type (
 	Complaint  = web.Complaint
 
 	ListRemovals = web.ListRemovals
+
+	QueueSample = mailq.QueueSample
+	QueueShare  = mailq.Share
 )
 
 // NewClient finds the running service by the configuration that it runs with.
