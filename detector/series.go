@@ -219,7 +219,11 @@ func (s *series) longest(busyDay float32, now int64) (longest tally, times float
 
 // longestSeries is [series.longest] of the account.
 func (a *account) longestSeries() (tally, float32) {
-	return a.series.longest(a.rate.dayBeyond(seriesBusy), a.last)
+	busyDay := float32(0)
+	if a.series.now[seriesDay] > seriesOf[seriesDay].limit { // else it is not asked for
+		busyDay = a.rate.dayBeyond(seriesBusy)
+	}
+	return a.series.longest(busyDay, a.last)
 }
 
 // seriesScore is what the account's series says.
