@@ -59,7 +59,6 @@ const (
 	seriesSays    = 9.2
 	seriesVaries  = 3.0 // times the square root of a record, but …
 	seriesOver    = 1.3 // … at least so many times the record is nothing strange
-	seriesMixed   = 5   // but so much longer a series is one whomever it goes to
 	seriesBusy    = 1.7 // a day so far beyond the usual is busy, see rate.dayBeyond
 	seriesYoung   = 5   // an account has a record once so many of its days are known
 	strangersLife = 60 * day
@@ -196,34 +195,25 @@ func (s *series) limit(t tally, now int64) float32 {
 	return max(seriesOf[t].limit, over*most)
 }
 
-// longest is the tally that is furthest above what it may come to. What goes to people
-// never written to before is novelty's to judge, and no part of it: a shop's orders, an
-// agency's inquiries. A day up to a busy one is none.
-func (s *series) longest(busyDay float32, now int64) (longest tally, times float32) {
+// longestSeries is the tally that is furthest above what it may come to. What goes to
+// people never written to before is novelty's to judge, and no part of it: a shop's orders,
+// an agency's inquiries. A day up to a busy one is none.
+func (a *account) longestSeries() (longest tally, times float32) {
+	s := &a.series
 	for t := range strangersHour {
-		n := s.now[t]
+		n := s.now[t] - s.now[seriesOf[t].strangers]
 		if n <= seriesOf[t].limit {
 			continue
 		}
-		n = max(n-s.now[seriesOf[t].strangers], n/seriesMixed)
-		limit := s.limit(t, now)
+		limit := s.limit(t, a.last)
 		if t == seriesDay {
-			limit = max(limit, busyDay)
+			limit = max(limit, a.rate.dayBeyond(seriesBusy))
 		}
 		if x := n / limit; x > times {
 			longest, times = t, x
 		}
 	}
 	return longest, times
-}
-
-// longestSeries is [series.longest] of the account.
-func (a *account) longestSeries() (tally, float32) {
-	busyDay := float32(0)
-	if a.series.now[seriesDay] > seriesOf[seriesDay].limit { // else it is not asked for
-		busyDay = a.rate.dayBeyond(seriesBusy)
-	}
-	return a.series.longest(busyDay, a.last)
 }
 
 // seriesScore is what the account's series says.
