@@ -163,7 +163,7 @@ func newService(ctx context.Context, c config.Config, db *store.DB, o Options) (
 		log: o.Log, metrics: m, judge: j, store: db, book: &incident.Book{}, teller: t,
 		acts: newExecutor(c, toldOf, panels, dir, db), queue: queue, directory: dir, fleet: agents,
 		stale:  time.Duration(c.Rules.StaleAfter),
-		chunks: make(chan sourceChunk), notes: make(chan gate.Request, maxNotes), asks: make(chan func()),
+		chunks: make(chan sourceChunk), notes: make(chan gate.Request, maxNotes), manyNotes: newBell(), asks: make(chan func()),
 		work: make(chan work, queueLength), done: make(chan struct{}), answered: make(chan struct{}), reconciled: make(chan time.Time, 1),
 		positions: map[string][]byte{},
 		health:    &health{mode: string(c.Mode), parts: map[string]string{}},

@@ -34,10 +34,11 @@ type pipeline struct {
 	teller  *teller
 	stale   time.Duration // a finding older than this is old news
 
-	chunks chan sourceChunk
-	notes  chan gate.Request
-	asks   chan func()
-	work   chan work
+	chunks    chan sourceChunk
+	notes     chan gate.Request // what the gate was told: joined with the log when there is more of it
+	manyNotes bell              // they cannot wait for that
+	asks      chan func()
+	work      chan work
 
 	done     chan struct{} // closed when observe has ended
 	answered chan struct{} // closed when answer has
@@ -111,14 +112,16 @@ func (p *pipeline) observe(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil // what is not handed over yet is read again
 		case c := <-p.chunks:
+			p.noteAll()
 			judging.do(func() { p.read(c) })
-		case r := <-p.notes:
-			p.note(r)
+		case <-p.manyNotes:
+			p.noteAll()
 		case ask := <-p.asks:
 			ask()
 		case d := <-p.fleet.deliver():
 			judging.do(func() { p.deliver(d) })
 		case <-flush.C:
+			p.noteAll()
 			due = p.dirty
 		}
 		if due || len(p.steps)+len(p.orders) > 0 || p.forward.full() {
@@ -242,6 +245,15 @@ func lostCoverage(subject string, now time.Time, text string) rules.Finding {
 	}
 }
 
+// noteAll joins what the gate was told so far with the log. No message counts
+// before the log tells of it, so that what the gate tells can wait for the next
+// lines: nobody is woken for each.
+func (p *pipeline) noteAll() {
+	for range len(p.notes) {
+		p.note(<-p.notes)
+	}
+}
+
 // note joins what the gate was told with the log.
 func (p *pipeline) note(r gate.Request) {
 	if r.Answer >= gate.Defer {
@@ -273,6 +285,9 @@ func (p *pipeline) seen(r gate.Request) {
 	case p.notes <- r:
 	default:
 		p.metrics.lostNotes.Inc()
+	}
+	if len(p.notes) >= maxNotes/2 {
+		p.manyNotes.ring()
 	}
 }
 

@@ -16,7 +16,9 @@ import (
 	"github.com/vedetta-watch/vedetta/enforce"
 	"github.com/vedetta-watch/vedetta/incident"
 	"github.com/vedetta-watch/vedetta/internal/config"
+	"github.com/vedetta-watch/vedetta/internal/gate"
 	"github.com/vedetta-watch/vedetta/internal/store"
+	"github.com/vedetta-watch/vedetta/mailq"
 	"github.com/vedetta-watch/vedetta/notify"
 	"github.com/vedetta-watch/vedetta/rules"
 )
@@ -329,4 +331,33 @@ func TestOneServiceAStateDirectory(t *testing.T) {
 		t.Fatalf("after the first was released: %v", err)
 	}
 	again()
+}
+
+// What the gate tells waits for the log, unless it is much; the service is
+// woken before any of it is lost.
+func TestNotesWaitUntilTheyAreMany(t *testing.T) {
+	p, _, _ := answering(t)
+	p.notes, p.manyNotes = make(chan gate.Request, maxNotes), newBell()
+	p.judge.parser = &mailq.Parser{}
+	tell := func(n int) {
+		for i := range n {
+			p.seen(gate.Request{QueueID: strconv.Itoa(i), Login: victim, Recipients: []string{"r@far.test"}})
+		}
+	}
+	tell(maxNotes/2 - 1)
+	if len(p.manyNotes) != 0 {
+		t.Error("woken for few")
+	}
+	tell(1)
+	if len(p.manyNotes) != 1 {
+		t.Error("not woken for many")
+	}
+	p.noteAll()
+	if len(p.notes) != 0 {
+		t.Errorf("%d notes were left", len(p.notes))
+	}
+	tell(maxNotes + 1)
+	if lost := value(t, p.metrics.lostNotes); lost != 1 {
+		t.Errorf("%v notes were lost, want the one that there is no room for", lost)
+	}
 }

@@ -18,7 +18,7 @@ import (
 // A packet is its length (four octets, big endian), a letter for its kind, and
 // data that the length counts too.
 type milterConn struct {
-	conn                 frugalConn
+	conn                 sparingConn
 	idle, request, write time.Duration
 
 	in         *bufio.Reader
@@ -53,7 +53,7 @@ const (
 )
 
 func newMilterConn(m *Milter, conn net.Conn) *milterConn {
-	from := frugal(conn)
+	from := swift(conn)
 	return &milterConn{
 		conn:    from,
 		idle:    orDefault(m.IdleTimeout, 4*time.Hour),
@@ -63,8 +63,8 @@ func newMilterConn(m *Milter, conn net.Conn) *milterConn {
 	}
 }
 
-// A frugalConn is a connection whose reader is not woken for each packet.
-type frugalConn interface {
+// A sparingConn is a connection whose reader need not be woken for each packet.
+type sparingConn interface {
 	net.Conn
 	// passOver has the next Read wait until more than n bytes are there.
 	passOver(n int)

@@ -77,7 +77,7 @@ func orDefault[T int | time.Duration](v, otherwise T) T {
 // serve answers one connection until it ends.
 func (p *Policy) serve(conn net.Conn) {
 	s := &session{
-		Policy: p, conn: conn, buf: make([]byte, firstRequest), dunno: []byte(wireDunno),
+		Policy: p, conn: swift(conn), buf: make([]byte, firstRequest), dunno: []byte(wireDunno),
 		idle:    orDefault(p.IdleTimeout, 15*time.Minute),
 		request: orDefault(p.RequestTimeout, 5*time.Second),
 		write:   orDefault(p.WriteTimeout, 5*time.Second),

@@ -62,10 +62,16 @@ func (l *quickListener) Accept() (net.Conn, error) {
 func (l *quickListener) accept() (fd int, err error) {
 	waited := l.raw.Read(func(listener uintptr) bool {
 		for {
-			fd, _, err = syscall.Accept4(int(listener), syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC)
-			if err != syscall.EINTR && err != syscall.ECONNABORTED {
-				return err != syscall.EAGAIN
+			r, _, errno := syscall.RawSyscall6(syscall.SYS_ACCEPT4, listener, 0, 0, syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0, 0)
+			switch errno {
+			case 0:
+				fd, err = int(r), nil
+				return true
+			case syscall.EINTR, syscall.ECONNABORTED:
+				continue
 			}
+			err = errno
+			return errno != syscall.EAGAIN
 		}
 	})
 	if waited != nil {
@@ -78,10 +84,9 @@ func (l *quickListener) accept() (fd int, err error) {
 func readNow(fd int, buf []byte) (text []byte, ended bool) {
 	held := 0
 	for held < len(buf) {
-		n, err := syscall.Read(fd, buf[held:])
+		n, errno := transfer(syscall.SYS_READ, uintptr(fd), buf[held:])
 		switch {
-		case err == syscall.EINTR:
-		case err != nil:
+		case errno != 0:
 			return buf[:held], false
 		case n == 0:
 			return buf[:held], true
@@ -94,7 +99,7 @@ func readNow(fd int, buf []byte) (text []byte, ended bool) {
 
 // answer answers a question and closes its connection. A panic ends no more than that.
 func (l *quickListener) answer(fd int, text []byte) {
-	defer syscall.Close(fd)
+	defer syscall.RawSyscall(syscall.SYS_CLOSE, uintptr(fd), 0, 0) // it was read to its end: nothing to wait for
 	defer l.exim.counters.recovered(l.exim.Log)
 	if len(text) > 0 {
 		_ = l.exim.answer(descriptor(fd), firstLine(text), nil) // who is gone needs no answer
@@ -105,7 +110,13 @@ func (l *quickListener) answer(fd int, text []byte) {
 // the first that is written.
 type descriptor int
 
-func (d descriptor) Write(p []byte) (int, error) { return syscall.Write(int(d), p) }
+func (d descriptor) Write(p []byte) (int, error) {
+	n, errno := transfer(syscall.SYS_WRITE, uintptr(d), p)
+	if errno != 0 {
+		return n, errno
+	}
+	return n, nil
+}
 
 // lateConn is the connection of a descriptor from which text was read already.
 func lateConn(fd int, text []byte) (net.Conn, error) {

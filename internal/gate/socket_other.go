@@ -4,7 +4,7 @@ package gate
 
 import "net"
 
-func frugal(conn net.Conn) frugalConn { return plainConn{conn} }
+func swift(conn net.Conn) sparingConn { return plainConn{conn} }
 
 type plainConn struct{ net.Conn }
 
