@@ -49,7 +49,7 @@ type way struct {
 	port  int
 	lines string  // of its service in master.cf
 	cost  float64 // goal; 0 is none
-	bare  bool    // asks a server that only answers: what asking costs by itself
+	bare  bool    // asks a server that only answers: what asking costs in any case
 	table bool    // looks into a table of Vedetta's, and asks nobody
 }
 
@@ -110,7 +110,8 @@ type sender struct {
 var senders = []sender{
 	{"clients with a login over TLS, delivered over SMTP", mailer{dialTLS, "r@" + farDomain}.send},
 	{"clients with a login, delivered to nowhere", mailer{smtp.Dial, "r@ok.test"}.send},
-	{"smtp-source, a trusted client without a login", sendTrusted},
+	{"smtp-source, a trusted client without a login, delivered over SMTP", trusted("r@" + farDomain).send},
+	{"smtp-source, a trusted client without a login, delivered to nowhere", trusted("r@ok.test").send},
 }
 
 // runMail measures how many messages a second a real Postfix takes and
@@ -390,10 +391,12 @@ func gateAnswers(ctx context.Context) (n int, err error) {
 	return n, nil
 }
 
-// sendTrusted sends with the tester that comes with Postfix.
-func sendTrusted(ctx context.Context, addr string, o mailOptions) error {
+// A trusted client sends to a recipient with the tester that comes with Postfix.
+type trusted string
+
+func (to trusted) send(ctx context.Context, addr string, o mailOptions) error {
 	text, err := exec.CommandContext(ctx, "smtp-source", "-s", strconv.Itoa(o.sessions), "-m", strconv.Itoa(o.messages), "-l", strconv.Itoa(o.size),
-		"-f", "alice@shop.test", "-t", "r@ok.test", addr).CombinedOutput()
+		"-f", "alice@shop.test", "-t", string(to), addr).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("smtp-source: %w\n%s", err, text)
 	}
