@@ -72,6 +72,10 @@ var yamlLine = regexp.MustCompile(`^(?:yaml: )?line (\d+): (.*)$`)
 // unknownField is what the decoder says of a field that no struct has.
 var unknownField = regexp.MustCompile(`^field (\S+) not found in type \S+$`)
 
+// wrongType is what the decoder says of a value that does not fit: what stands
+// there, the beginning of it if it is one value, and what Go wants.
+var wrongType = regexp.MustCompile("^cannot unmarshal !!(\\w+)(?: `(.*)`)? into (\\S+)$")
+
 func decode(text []byte, c *Config) []mistake {
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	dec.KnownFields(true)
@@ -106,7 +110,38 @@ func parseMistake(text string) mistake {
 	if parts := unknownField.FindStringSubmatch(m.text); parts != nil {
 		m.text = fmt.Sprintf("unknown field %q", parts[1])
 	}
+	if parts := wrongType.FindStringSubmatch(m.text); parts != nil {
+		m.text = fmt.Sprintf("%s stands here: write %s", stands(parts[1], parts[2]), wanted(parts[3]))
+	}
 	return m
+}
+
+// stands names what a YAML value is.
+func stands(tag, value string) string {
+	switch tag {
+	case "map":
+		return "a group of fields"
+	case "seq":
+		return "a list"
+	}
+	return strconv.Quote(value)
+}
+
+// wanted says what a field of a Go type takes.
+func wanted(goType string) string {
+	switch {
+	case strings.HasPrefix(goType, "[]"):
+		return "a list: [one, another]"
+	case goType == "string", goType == "config.Mode", goType == "config.Secret":
+		return "a text, in quotes if it begins with one of []{}"
+	case goType == "bool":
+		return "true or false"
+	case strings.HasPrefix(goType, "int"), strings.HasPrefix(goType, "uint"):
+		return "a whole number"
+	case strings.HasPrefix(goType, "float"):
+		return "a number"
+	}
+	return "a group of fields, each in a line of its own: name: value"
 }
 
 // locate gives each problem the line of the field it is about, or of the
