@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 	"strings"
 
 	"github.com/vedetta-watch/vedetta/rules"
@@ -32,36 +31,20 @@ func (d *DovecotDeny) Least() rules.Action { return rules.Block }
 // Apply makes the file hold the entries and no others, and reads it back. If
 // it does already, it is not written.
 func (d *DovecotDeny) Apply(_ context.Context, entries []Entry) error {
-	logins, left := deniedLogins(entries)
-	body := ""
-	if len(logins) > 0 {
-		body = strings.Join(logins, "\n") + "\n"
+	rows, left := tableRows(d, entries, func(Entry) string { return "" })
+	var body strings.Builder
+	for _, r := range rows {
+		body.WriteString(r.login + "\n")
 	}
-	if err := errors.Join(textTable{path: d.Path, mode: d.Mode}.hold([]byte(body)), left); err != nil {
+	if err := errors.Join(textTable{path: d.Path, mode: d.Mode}.hold([]byte(body.String())), left); err != nil {
 		return fmt.Errorf("enforce: %s: %w", d.Path, err)
 	}
 	return nil
 }
 
-// deniedLogins are the lines of the file, sorted. The error names the logins
-// that cannot be one.
-func deniedLogins(entries []Entry) (logins []string, err error) {
-	var left []error
-	for _, e := range entries {
-		if e.Action < rules.Block {
-			continue
-		}
-		for _, login := range e.Logins {
-			if !deniable(login) {
-				left = append(left, leave(e, fmt.Errorf("%w: %.80q", ErrLogin, login)))
-				continue
-			}
-			logins = append(logins, strings.ToLower(login)) // as username_format=%Lu does
-		}
-	}
-	slices.Sort(logins)
-	return slices.Compact(logins), errors.Join(left...)
-}
+// Keys are the names under which the account may log in, in lower case as
+// username_format=%Lu has them.
+func (d *DovecotDeny) Keys(e Entry) ([]string, error) { return loginKeys(e, deniable) }
 
 // deniable reports whether a login can be a line that denies itself only: a
 // colon ends the name, and a line that begins with # is no line.

@@ -41,6 +41,9 @@ type Table interface {
 	// Least is the weakest action that the table holds. Most leave a throttle
 	// to the gate: a table cannot count.
 	Least() rules.Action
+	// Keys are what an entry that is not weaker has in the table, none if it is
+	// not the table's business. The error names what the table cannot hold.
+	Keys(e Entry) ([]string, error)
 	// Apply makes the table hold these entries and no others, but those that
 	// are weaker. Entries that it cannot hold are left out and named in the
 	// error.
@@ -395,36 +398,24 @@ func (x *Executor) users(subject string) []string {
 	return nil
 }
 
-// A keyed table holds others than logins and system users, or not all of them,
-// and says by what it holds an entry, and what it cannot hold.
-type keyed interface {
-	Keys(e Entry) ([]string, error)
-}
-
 // Plan lists what Do would do, and would run, a line each.
 func (x *Executor) Plan(d rules.Decision) []string {
 	e := x.entry(d)
 	plan := []string{fmt.Sprintf("gate: %s %s", d.Action, d.Subject)}
-	if d.Action < rules.Hold {
-		return plan
-	}
 	for _, t := range x.Tables {
-		if t.Least() > d.Action {
+		if !holds(d.Action)(t) {
 			continue
 		}
-		names, left := slices.Concat(e.Logins, e.Users), error(nil)
-		if k, ok := t.(keyed); ok {
-			names, left = k.Keys(e)
-		}
-		if len(names) > 0 {
-			plan = append(plan, fmt.Sprintf("%s: %s", t.Name(), strings.Join(names, ", ")))
+		keys, left := t.Keys(e)
+		if len(keys) > 0 {
+			plan = append(plan, fmt.Sprintf("%s: %s", t.Name(), strings.Join(keys, ", ")))
 		}
 		if left != nil {
-			plan = append(plan, fmt.Sprintf("%s: left out: %v", t.Name(), left))
+			plan = append(plan, fmt.Sprintf("%s: left out: %s", t.Name(), strings.ReplaceAll(left.Error(), "\n", "; ")))
 		}
 	}
 	for _, s := range x.Switches {
-		if s.Covers(e) {
+		if d.Action >= rules.Hold && s.Covers(e) {
 			plan = append(plan, s.Plan(e)...)
 		}
 	}

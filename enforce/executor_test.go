@@ -67,6 +67,8 @@ func (l *list) Least() rules.Action {
 
 func (l *list) Name() string { return "list" }
 
+func (l *list) Keys(e Entry) ([]string, error) { return e.Logins, nil }
+
 func (l *list) Apply(ctx context.Context, entries []Entry) error {
 	if l.wait != nil {
 		<-l.wait
@@ -359,6 +361,9 @@ func TestPlanNamesTheTables(t *testing.T) {
 	}{
 		{decision(rules.Hold, "alice@shop.test"), []string{"gate: hold alice@shop.test", "postfix table /access: alice@shop.test", away + ": alice@shop.test"}},
 		{decision(rules.Block, "alice@shop.test"), []string{"gate: block alice@shop.test", "postfix table /access: alice@shop.test", away + ": alice@shop.test", "Dovecot deny file /deny: alice@shop.test"}},
+		{decision(rules.Throttle, "alice@shop.test"), []string{"gate: throttle alice@shop.test", away + ": alice@shop.test"}},
+		{decision(rules.Block, `al"ice@shop.test`), []string{`gate: block al"ice@shop.test`, `postfix table /access: left out: login cannot be written into the table: "al\"ice@shop.test"`,
+			away + `: left out: login cannot be written into the table: "al\"ice@shop.test"`, `Dovecot deny file /deny: al"ice@shop.test`}},
 		{decision(rules.Block, "script:33:x.php"), []string{"gate: block script:33:x.php", "Postfix's local mail /local: script:33:x.php"}},
 		{decision(rules.Hold, "script:/home/u/x.php"), []string{"gate: hold script:/home/u/x.php", away + ": " + scriptKey("/home/u/x.php")}},
 		{decision(rules.Block, "client:2001:db8::7"), []string{"gate: block client:2001:db8::7", away + ": client:2001:db8::7",

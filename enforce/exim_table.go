@@ -39,6 +39,24 @@ func (t *EximTable) Name() string {
 // Least is Hold; see [Table].
 func (t *EximTable) Least() rules.Action { return rules.Hold }
 
+// Keys are the names under which the account may log in, and "user:" and each
+// system user that it sends as.
+func (t *EximTable) Keys(e Entry) ([]string, error) {
+	if t.path(e.Action) == "" {
+		return nil, nil
+	}
+	logins, users, err := lsearchKeys(e, t.Shared)
+	return append(logins, users...), err
+}
+
+// path is the file of an action, empty if it has none.
+func (t *EximTable) path(action rules.Action) string {
+	if action >= rules.Block {
+		return t.BlockPath
+	}
+	return t.HoldPath
+}
+
 // Apply makes the files hold the entries and no others, and reads them back.
 // A file that holds them already is not written. What one file cannot be made
 // to hold does not keep the other from being written. Where two entries claim
@@ -74,9 +92,9 @@ func (t *EximTable) rows(entries []Entry) (blocked, held []row, err error) {
 		if e.Action < rules.Hold {
 			continue
 		}
-		logins, users, err := lsearchKeys(e, t.Shared)
+		keys, err := t.Keys(e)
 		left = append(left, leave(e, err))
-		for _, key := range append(logins, users...) {
+		for _, key := range keys {
 			claimed.add(key, e.Action, line(e.Text, 200))
 		}
 	}
@@ -94,18 +112,11 @@ func (t *EximTable) rows(entries []Entry) (blocked, held []row, err error) {
 // when it sends as a system user.
 func lsearchKeys(e Entry, shared func(mailq.Account) bool) (logins, users []string, err error) {
 	names, err := systemUsers(e, shared)
-	left := []error{err}
 	for _, name := range names {
 		users = append(users, mailq.KindUser+":"+name)
 	}
-	for _, login := range e.Logins {
-		if !lsearchable(login) {
-			left = append(left, fmt.Errorf("%w: %.80q", ErrLogin, login))
-			continue
-		}
-		logins = append(logins, strings.ToLower(login)) // lsearch does not tell cases apart
-	}
-	return logins, users, errors.Join(left...)
+	logins, unwritable := loginKeys(e, lsearchable) // lsearch does not tell cases apart
+	return logins, users, errors.Join(err, unwritable)
 }
 
 // lsearchable reports whether a login can be a key that matches itself only,

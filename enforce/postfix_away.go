@@ -35,7 +35,7 @@ func (t *PostfixAway) Least() rules.Action { return rules.Throttle }
 // Apply makes the table hold the entries and no others, and verifies it by
 // reading it back. If it does already, nothing is written.
 func (t *PostfixAway) Apply(ctx context.Context, entries []Entry) error {
-	rows, unwritable := tableRows(entries, t.Least(), t.value)
+	rows, unwritable := tableRows(t, entries, t.value)
 	if err := errors.Join(t.hold(ctx, rows), unwritable); err != nil {
 		return fmt.Errorf("enforce: %s: %w", t.Path, err)
 	}

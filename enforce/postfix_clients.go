@@ -48,7 +48,7 @@ func (t *PostfixClients) Least() rules.Action {
 // Apply makes the table hold the trusted clients among the entries, and no
 // others, and verifies it by reading it back.
 func (t *PostfixClients) Apply(ctx context.Context, entries []Entry) error {
-	rows, left := keyedRows(t, t.Least(), entries, tableValue)
+	rows, left := tableRows(t, entries, tableValue)
 	if err := errors.Join(t.hold(ctx, rows), left); err != nil {
 		return fmt.Errorf("enforce: %s: %w", t.Path, err)
 	}

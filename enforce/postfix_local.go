@@ -58,7 +58,7 @@ func (t *PostfixLocal) Least() rules.Action {
 func (t *PostfixLocal) Apply(ctx context.Context, entries []Entry) error {
 	table := t.PostfixTable
 	table.exact = true
-	rows, left := keyedRows(t, t.Least(), entries, func(e Entry) string { return strings.TrimSpace("HOLD " + line(e.Text, 200)) })
+	rows, left := tableRows(t, entries, func(e Entry) string { return strings.TrimSpace("HOLD " + line(e.Text, 200)) })
 	if err := errors.Join(table.hold(ctx, rows), left); err != nil {
 		return fmt.Errorf("enforce: %s: %w", t.Path, err)
 	}

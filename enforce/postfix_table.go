@@ -44,6 +44,24 @@ func (t *PostfixTable) Name() string { return "postfix table " + t.Path }
 // Least is Hold; see [Table].
 func (t *PostfixTable) Least() rules.Action { return rules.Hold }
 
+// Keys are the names under which the account may log in, in lower case as
+// postmap writes them.
+func (t *PostfixTable) Keys(e Entry) ([]string, error) { return loginKeys(e, writable) }
+
+// loginKeys are the names under which an account may log in that can be keys of
+// a table, in lower case. The error names the others.
+func loginKeys(e Entry, can func(login string) bool) (keys []string, err error) {
+	var left []error
+	for _, login := range e.Logins {
+		if !can(login) {
+			left = append(left, fmt.Errorf("%w: %.80q", ErrLogin, login))
+			continue
+		}
+		keys = append(keys, strings.ToLower(login))
+	}
+	return keys, errors.Join(left...)
+}
+
 // Apply makes the table hold the entries and no others, and verifies it by
 // reading it back. If it does already, nothing is written.
 func (t *PostfixTable) Apply(ctx context.Context, entries []Entry) error {
@@ -54,7 +72,7 @@ func (t *PostfixTable) Apply(ctx context.Context, entries []Entry) error {
 }
 
 func (t *PostfixTable) apply(ctx context.Context, entries []Entry) error {
-	rows, unwritable := tableRows(entries, t.Least(), tableValue)
+	rows, unwritable := tableRows(t, entries, tableValue)
 	return errors.Join(t.hold(ctx, rows), unwritable)
 }
 
@@ -239,34 +257,14 @@ func tableText(rows []row) []byte {
 	return headed(body.Bytes())
 }
 
-// tableRows turns entries, but those that are weaker than least, into rows,
-// sorted, one a login; where two entries claim a login the stronger action has
-// it. The error names the logins that cannot be written.
-func tableRows(entries []Entry, least rules.Action, value func(Entry) string) ([]row, error) {
-	claimed := claims{}
-	var unwritable []error
-	for _, e := range entries {
-		if e.Action < least {
-			continue
-		}
-		for _, login := range e.Logins {
-			if !writable(login) {
-				unwritable = append(unwritable, leave(e, fmt.Errorf("%w: %.80q", ErrLogin, login)))
-				continue
-			}
-			claimed.add(strings.ToLower(login), e.Action, value(e)) // as postmap does
-		}
-	}
-	return claimed.rows(), errors.Join(unwritable...)
-}
-
-// keyedRows turns entries into rows as tableRows does, by the keys that a table
-// says they have.
-func keyedRows(t keyed, least rules.Action, entries []Entry, value func(Entry) string) ([]row, error) {
+// tableRows turns entries, but those that are too weak for the table, into rows,
+// sorted, one a key; where two entries claim a key the stronger action has it.
+// The error names what the table cannot hold.
+func tableRows(t Table, entries []Entry, value func(Entry) string) ([]row, error) {
 	claimed := claims{}
 	var left []error
 	for _, e := range entries {
-		if e.Action < least {
+		if e.Action < t.Least() {
 			continue
 		}
 		keys, err := t.Keys(e)

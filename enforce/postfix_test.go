@@ -280,10 +280,10 @@ func FuzzTableText(f *testing.F) {
 		f.Add(login, login)
 	}
 	f.Fuzz(func(t *testing.T, login, text string) {
-		rows, err := tableRows([]Entry{
+		rows, err := tableRows(&PostfixTable{}, []Entry{
 			{Subject: "a", Logins: []string{login}, Action: rules.Block, Text: text},
 			{Subject: "b", Logins: []string{"alice@shop.test"}, Action: rules.Hold, Text: text},
-		}, rules.Hold, tableValue)
+		}, tableValue)
 		want := 2
 		if err != nil || strings.EqualFold(login, "alice@shop.test") {
 			want = 1

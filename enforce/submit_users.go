@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/vedetta-watch/vedetta/mailq"
 	"github.com/vedetta-watch/vedetta/rules"
@@ -35,28 +34,16 @@ func (t *SubmitUsers) Name() string { return "submit users " + t.Path }
 // Least is Block; see [Table].
 func (t *SubmitUsers) Least() rules.Action { return rules.Block }
 
+// Keys are the names of the system users that the account sends as.
+func (t *SubmitUsers) Keys(e Entry) ([]string, error) { return systemUsers(e, t.Shared) }
+
 // Apply makes the table hold the system users among the entries that are
 // blocked, and no others, and verifies it by reading it back. Users that it
 // cannot stop are named in the error.
 func (t *SubmitUsers) Apply(ctx context.Context, entries []Entry) error {
-	rows, left := t.rows(entries)
+	rows, left := tableRows(t, entries, func(Entry) string { return "blocked" })
 	if err := errors.Join(t.hold(ctx, rows), left); err != nil {
 		return fmt.Errorf("enforce: %s: %w", t.Path, err)
 	}
 	return nil
-}
-
-func (t *SubmitUsers) rows(entries []Entry) (rows []row, err error) {
-	var left []error
-	for _, e := range entries {
-		if e.Action < rules.Block {
-			continue
-		}
-		names, err := systemUsers(e, t.Shared)
-		left = append(left, leave(e, err))
-		for _, name := range names {
-			rows = append(rows, row{name, "blocked"})
-		}
-	}
-	return slices.Compact(sorted(rows)), errors.Join(left...)
 }

@@ -374,7 +374,7 @@ func FuzzTextTables(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, login, text string) {
 		entries := []Entry{{Subject: "a", Logins: []string{login}, Action: rules.Block, Text: text}, blocked("mallory@shop.test")}
-		blockedRows, _, errExim := (&EximTable{}).rows(entries)
+		blockedRows, _, errExim := (&EximTable{BlockPath: "block"}).rows(entries)
 		scripts, _ := (&EximAway{}).rows([]Entry{{Subject: "script:/" + login, Action: rules.Throttle, Text: text}})
 		if lines := strings.Split(string(lsearchLines(scripts)), "\n"); len(lines) > 2 || len(lines[0]) > 0 && !strings.HasPrefix(lines[0], `"`+scriptKey("/"+login)+`": FREEZE `) {
 			t.Errorf("of the script %q the lines %q", login, lines)
@@ -385,13 +385,14 @@ func FuzzTextTables(f *testing.F) {
 				t.Errorf("of %q the line %q has the key %q", login, line, key)
 			}
 		}
-		logins, errDeny := deniedLogins(entries)
-		for _, line := range logins {
+		denied, errDeny := tableRows(&DovecotDeny{}, entries, func(Entry) string { return "" })
+		for _, r := range denied {
+			line := r.login
 			if line != "mallory@shop.test" && line != strings.ToLower(login) || strings.ContainsAny(line, ":\r\n\x00") {
 				t.Errorf("of %q the line %q", login, line)
 			}
 		}
-		if errExim == nil && len(blockedRows) == 1 != strings.EqualFold(login, "mallory@shop.test") || errDeny == nil && len(logins) == 0 {
+		if errExim == nil && len(blockedRows) == 1 != strings.EqualFold(login, "mallory@shop.test") || errDeny == nil && len(denied) == 0 {
 			t.Errorf("%q is left out and not named", login)
 		}
 	})

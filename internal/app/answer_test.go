@@ -341,6 +341,8 @@ func (l *listed) Name() string { return "table" }
 
 func (*listed) Least() rules.Action { return rules.Hold }
 
+func (*listed) Keys(e enforce.Entry) ([]string, error) { return e.Logins, nil }
+
 func (l *listed) Apply(_ context.Context, entries []enforce.Entry) error {
 	l.subjects = nil
 	for _, e := range entries {
