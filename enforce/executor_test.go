@@ -355,6 +355,10 @@ func TestPlanNamesTheTables(t *testing.T) {
 	}}
 	clients := x.Tables[4].Name()
 	away := (&EximAway{Path: "/away"}).Name()
+	deferring := &Executor{Tables: []Table{&EximAway{Path: "/away", Defer: true}}}
+	if got := deferring.Plan(decision(rules.Throttle, "script:/home/u/x.php")); len(got) != 1 {
+		t.Errorf("the throttle of a script, where throttles defer, is %q; want the gate alone", got)
+	}
 	for _, row := range []struct {
 		d    rules.Decision
 		want []string

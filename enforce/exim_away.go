@@ -63,9 +63,6 @@ func (t *EximAway) rows(entries []Entry) (rows []row, err error) {
 	for _, e := range entries {
 		clients, local, err := t.keys(e)
 		left = append(left, leave(e, err))
-		if t.Defer && e.Action == rules.Throttle {
-			local = nil
-		}
 		for i, key := range append(clients, local...) {
 			claimed.add(key, e.Action, t.answer(e, i >= len(clients)))
 		}
@@ -109,7 +106,11 @@ func (t *EximAway) keys(e Entry) (clients, local []string, err error) {
 		}
 	}
 	logins, users, err := lsearchKeys(e, t.Shared)
-	return append(clients, logins...), append(local, users...), err
+	clients, local = append(clients, logins...), append(local, users...)
+	if t.Defer && e.Action == rules.Throttle {
+		local = nil // nobody lets frozen mail out, and a local program cannot be deferred
+	}
+	return clients, local, err
 }
 
 // maxScript bounds the path of a script as the gate and the log do, whose

@@ -59,9 +59,9 @@ func (t *EximTable) path(action rules.Action) string {
 
 // Apply makes the files hold the entries and no others, and reads them back.
 // A file that holds them already is not written. What one file cannot be made
-// to hold does not keep the other from being written. Where two entries claim
-// a login the stronger action has it. Entries whose action has no file are not
-// the table's business.
+// to hold does not keep the other from being written. Entries whose action has
+// no file are not the table's business; where two others claim a login the
+// stronger action has it.
 func (t *EximTable) Apply(_ context.Context, entries []Entry) error {
 	blocked, held, err := t.rows(entries)
 	// Blocked first: who was held is in both files for a moment, not in none.

@@ -247,7 +247,7 @@ func lostCoverage(subject string, now time.Time, text string) rules.Finding {
 
 // noteAll joins what the gate was told so far with the log. No message counts
 // before the log tells of it, so that what the gate tells can wait for the next
-// lines: nobody is woken for each.
+// lines, or for flushEvery where the log was first: nobody is woken for each.
 func (p *pipeline) noteAll() {
 	for range len(p.notes) {
 		p.note(<-p.notes)

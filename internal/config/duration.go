@@ -16,7 +16,7 @@ type Duration time.Duration
 // UnmarshalYAML reads a duration; the error names what was written.
 func (d *Duration) UnmarshalYAML(node *yaml.Node) error {
 	if node.Kind != yaml.ScalarNode {
-		return &yaml.TypeError{Errors: []string{fmt.Sprintf("line %d: %s stands here: write a duration: 30s, 5m, 12h or 90d", node.Line, stands(strings.TrimPrefix(node.Tag, "!!"), ""))}}
+		return &yaml.TypeError{Errors: []string{fmt.Sprintf("line %d: more than one value stands here: write a duration: 30s, 5m, 12h or 90d", node.Line)}}
 	}
 	parsed, err := ParseDuration(node.Value)
 	if err != nil {

@@ -67,14 +67,14 @@ type mistake struct {
 	text string
 }
 
-var yamlLine = regexp.MustCompile(`^(?:yaml: )?line (\d+): (.*)$`)
+var yamlLine = regexp.MustCompile(`(?s)^(?:yaml: )?line (\d+): (.*)$`)
 
 // unknownField is what the decoder says of a field that no struct has.
 var unknownField = regexp.MustCompile(`^field (\S+) not found in type \S+$`)
 
 // wrongType is what the decoder says of a value that does not fit: what stands
 // there, the beginning of it if it is one value, and what Go wants.
-var wrongType = regexp.MustCompile("^cannot unmarshal !!(\\w+)(?: `(.*)`)? into (\\S+)$")
+var wrongType = regexp.MustCompile("(?s)^cannot unmarshal !!(\\w+)(?: `(.*)`)? into (\\S+)$")
 
 func decode(text []byte, c *Config) []mistake {
 	dec := yaml.NewDecoder(bytes.NewReader(text))
@@ -137,7 +137,7 @@ func wanted(goType string) string {
 	case goType == "bool":
 		return "true or false"
 	case strings.HasPrefix(goType, "int"), strings.HasPrefix(goType, "uint"):
-		return "a whole number"
+		return "a whole number, of at most 18 digits"
 	case strings.HasPrefix(goType, "float"):
 		return "a number"
 	}

@@ -26,7 +26,7 @@ type socket struct {
 	patient bool      // passing over: woken for more than a byte
 
 	// Of the Read or Write that goes on. The functions are made once, so that
-	// none of them allocates.
+	// neither allocates.
 	rest                []byte
 	n                   int
 	errno               syscall.Errno
@@ -89,14 +89,15 @@ func (s *socket) readNow(fd uintptr) (done bool) {
 	return s.errno != syscall.EAGAIN
 }
 
-// SetReadDeadline sets a deadline, up to an eighth early: each that is set costs
+// SetReadDeadline sets a deadline, up to an eighth late: each that is set costs
 // a timer, and may wake who waits for the next one.
 func (s *socket) SetReadDeadline(t time.Time) error {
-	if later := t.Sub(s.readBy); later >= 0 && later < time.Until(t)/8 {
+	spare := max(time.Until(t)/8, 0)
+	if late := s.readBy.Sub(t); late >= 0 && late < spare {
 		return nil
 	}
-	s.readBy = t
-	return s.Conn.SetReadDeadline(t)
+	s.readBy = t.Add(spare)
+	return s.Conn.SetReadDeadline(s.readBy)
 }
 
 // SetWriteDeadline sets the deadline of a Write that has to wait.
