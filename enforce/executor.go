@@ -411,7 +411,7 @@ func (x *Executor) Plan(d rules.Decision) []string {
 			plan = append(plan, fmt.Sprintf("%s: %s", t.Name(), strings.Join(keys, ", ")))
 		}
 		if left != nil {
-			plan = append(plan, fmt.Sprintf("%s: left out: %s", t.Name(), strings.ReplaceAll(left.Error(), "\n", "; ")))
+			plan = append(plan, fmt.Sprintf("%s: left out: %s", t.Name(), inline(left)))
 		}
 	}
 	for _, s := range x.Switches {
@@ -482,12 +482,16 @@ func outcome(steps []Step) Outcome {
 		parts[i] = s.What
 		if s.Err != nil {
 			o.OK = false
-			parts[i] += ": FAILED: " + s.Err.Error()
+			parts[i] += ": FAILED: " + inline(s.Err)
 		}
 	}
 	o.Detail = strings.Join(parts, "; ")
 	return o
 }
+
+// inline is the text of an error in one line. Unlike [line] it keeps names beyond
+// ASCII, which tell the operator whom it is about.
+func inline(err error) string { return strings.ReplaceAll(err.Error(), "\n", " ") }
 
 // A turn is held by one goroutine at a time. Unlike a mutex it may be held
 // across I/O, as waiting for it ends with the context. The zero turn is free.

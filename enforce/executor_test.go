@@ -461,6 +461,21 @@ func TestLogins(t *testing.T) {
 	}
 }
 
+// The journal has one line, however many names a table cannot hold.
+func TestDetailIsOneLine(t *testing.T) {
+	x := &Executor{
+		Tables: []Table{&EximTable{BlockPath: filepath.Join(t.TempDir(), "block")}},
+		Logins: func(subject string) []string { return []string{subject, "<" + subject} },
+	}
+	if o := x.Reconcile(t.Context(), func(context.Context) ([]rules.Decision, error) { return nil, nil }); !o.OK {
+		t.Fatal(o.Detail)
+	}
+	o := x.Do(t.Context(), rules.Decision{Subject: ">odd@shop.test", Action: rules.Block, Enforce: true})
+	if named := strings.Count(o.Detail, ErrLogin.Error()); o.OK || named != 2 || strings.Contains(o.Detail, "\n") {
+		t.Errorf("%d names are left out: %q; want 2, in one line", named, o.Detail)
+	}
+}
+
 // What a table cannot hold of one account is that account's failure, and does
 // not keep others from being confirmed.
 func TestWhatIsLeftOutIsItsOwnFailure(t *testing.T) {

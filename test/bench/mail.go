@@ -49,7 +49,7 @@ type way struct {
 	port  int
 	lines string  // of its service in master.cf
 	cost  float64 // goal; 0 is none
-	bare  bool    // asks a server that only answers: what asking costs in any case
+	bare  bool    // asks a plain Go server that only answers
 	table bool    // looks into a table of Vedetta's, and asks nobody
 }
 
@@ -114,9 +114,10 @@ var senders = []sender{
 	{"smtp-source, a trusted client without a login, delivered to nowhere", trusted("r@ok.test").send},
 }
 
-// runMail measures how many messages a second a real Postfix takes and
-// delivers (to nowhere) without the gate, with the policy service and with the
-// milter, by turns. The service reads the log of that Postfix all the while.
+// runMail measures how many messages a second a real Postfix takes and delivers,
+// to another server or to nowhere, without the gate, with the policy service and
+// with the milter, by turns. The service reads the log of that Postfix all the
+// while.
 func runMail(ctx context.Context, args []string, out io.Writer) error {
 	var o mailOptions
 	flags := flag.NewFlagSet("mail", flag.ContinueOnError)
@@ -133,45 +134,8 @@ func runMail(ctx context.Context, args []string, out io.Writer) error {
 	}
 	t := &trial{}
 	defer t.end()
-	policy, err := findKind("policy")
+	r, err := startRig(ctx, t, o.accounts, out)
 	if err != nil {
-		return err
-	}
-	bare, err := startBare(ctx, policy)
-	if err != nil {
-		return err
-	}
-	defer bare.stop()
-	s, err := newService()
-	if err != nil {
-		return err
-	}
-	defer s.stop()
-	stop, err := startSink(ctx)
-	if err != nil {
-		return err
-	}
-	defer stop()
-	clients := filepath.Join(s.dir, "client_access")
-	b, err := startPostfix(t, bare.addr, clients, s.dir)
-	if err != nil {
-		return err
-	}
-	if err := s.load(ctx, o.accounts, 0, out); err != nil {
-		return err
-	}
-	// It observes: a mailbox that sends so much would soon be stopped.
-	sockets := filepath.Join(b.Dir, "spool/vedetta")
-	if err := os.Mkdir(sockets, 0o755); err != nil {
-		return err
-	}
-	config := fmt.Sprintf("mode: observe\nlogs: [{path: %s}]\ngate: {listen: [\"inet:%s\", \"unix:%[4]s/policy\"], milter: [\"inet:%[3]s\", \"unix:%[4]s/milter\"]}\n"+
-		"postfix: {client_access: %s, config_dir: %s}\n", b.MailLog, policyAddr, milterAddr, sockets, clients, b.Config)
-	if err := s.start(ctx, config, policyAddr, milterAddr); err != nil {
-		return err
-	}
-	r := rig{b, s, 0}
-	if r.master, err = masterPID(b); err != nil {
 		return err
 	}
 	var missed []error
@@ -186,6 +150,53 @@ type rig struct {
 	bed     *bed.Bed
 	service *ownService
 	master  int // Postfix's first process
+}
+
+// startRig starts all servers; t ends them. The service knows some accounts, and
+// observes: a mailbox that sends so much would soon be stopped.
+func startRig(ctx context.Context, t *trial, accounts int, out io.Writer) (r rig, err error) {
+	policy, err := findKind("policy")
+	if err != nil {
+		return r, err
+	}
+	bare, err := startBare(ctx, policy)
+	if err != nil {
+		return r, err
+	}
+	t.Cleanup(bare.stop)
+	stop, err := startSink(ctx)
+	if err != nil {
+		return r, err
+	}
+	t.Cleanup(stop)
+	if r.service, err = newService(); err != nil {
+		return r, err
+	}
+	t.Cleanup(func() { r.service.stop() })
+	clients := filepath.Join(r.service.dir, "client_access")
+	if r.bed, err = startPostfix(t, bare.addr, clients, r.service.dir); err != nil {
+		return r, err
+	}
+	if err := r.service.load(ctx, accounts, 0, out); err != nil {
+		return r, err
+	}
+	if err := r.startService(ctx, clients); err != nil {
+		return r, err
+	}
+	r.master, err = masterPID(r.bed)
+	return r, err
+}
+
+// startService starts the service with a gate over TCP and in Postfix's queue
+// directory.
+func (r rig) startService(ctx context.Context, clients string) error {
+	sockets := filepath.Join(r.bed.Dir, "spool/vedetta")
+	if err := os.Mkdir(sockets, 0o755); err != nil {
+		return err
+	}
+	config := fmt.Sprintf("mode: observe\nlogs: [{path: %s}]\ngate: {listen: [\"inet:%s\", \"unix:%[4]s/policy\"], milter: [\"inet:%[3]s\", \"unix:%[4]s/milter\"]}\n"+
+		"postfix: {client_access: %s, config_dir: %s}\n", r.bed.MailLog, policyAddr, milterAddr, sockets, clients, r.bed.Config)
+	return r.service.start(ctx, config, policyAddr, milterAddr)
 }
 
 func masterPID(b *bed.Bed) (int, error) {
