@@ -48,6 +48,10 @@ func LoadDir(dir string) (*Set, error) { return load(os.DirFS(dir), dir) }
 func load(fsys fs.FS, prefix string) (*Set, error) {
 	entries, err := fs.ReadDir(fsys, ".")
 	if err != nil {
+		var at *fs.PathError // its path is "."
+		if errors.As(err, &at) {
+			err = at.Err
+		}
 		return nil, fmt.Errorf("rules: %s: %w", prefix, err)
 	}
 	l := &loader{set: &Set{rules: map[string]*rule{}}}

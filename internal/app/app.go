@@ -301,8 +301,10 @@ func CheckLists(c config.Config) (warnings []string, err error) {
 func CheckRules(c config.Config) error {
 	_, err := loadRules(c.Rules.Dir)
 	errs := []error{err}
-	for _, entry := range c.Accounts.Exempt {
-		errs = append(errs, rules.CheckExempt(entry))
+	for i, entry := range c.Accounts.Exempt {
+		if err := rules.CheckExempt(entry); err != nil {
+			errs = append(errs, fmt.Errorf("accounts.exempt[%d]: %w", i, err))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -72,6 +72,7 @@ func (c Config) checkLogs(p *problems) {
 	for i, log := range c.Logs {
 		at := fmt.Sprintf("logs[%d]", i)
 		p.need((log.Path == "") != (len(log.Journal) == 0), at, "needs either path or journal")
+		p.need(!strings.ContainsAny(log.Path, "*?["), at+".path", "%q is a pattern: name each file in an entry of its own", log.Path)
 		p.need(!seen[log.Name()], at, "%s is listed twice", log.Name())
 		seen[log.Name()] = true
 		if log.TimeZone != "" {
