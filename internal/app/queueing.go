@@ -135,13 +135,18 @@ func (p *pipeline) orderQueue(ctx context.Context, o web.Order) (web.Result, err
 	if err != nil {
 		return result, fmt.Errorf("%s %s: %w", o.Do, account, err)
 	}
+	queued := len(ms)
 	if o.Do != doQueueDelete {
 		release := o.Do == doQueueRelease
 		ms = slices.DeleteFunc(ms, func(m enforce.Queued) bool { return m.Held != release })
 	}
 	act, done := p.queueAct(o.Do)
-	if o.DryRun || len(ms) == 0 {
+	switch {
+	case o.DryRun:
 		result.Done = append(result.Done, fmt.Sprintf("%d message%s of %s would be %s", len(ms), plural(len(ms)), account, done))
+		return result, nil
+	case len(ms) == 0:
+		result.Done = append(result.Done, nothingQueued(o.Do, account, queued))
 		return result, nil
 	}
 	samples := p.told(ctx, done, len(ms), len(ms), ms, nil) // before they are gone
@@ -154,6 +159,18 @@ func (p *pipeline) orderQueue(ctx context.Context, o web.Order) (web.Result, err
 	}
 	p.noteQueue(ctx, o.Do, string(account), o.Who, o.Why, cmp.Or(strings.Join(result.Failed, "; "), samples))
 	return result, nil
+}
+
+// nothingQueued says why an order finds nothing to do among so many of the account's
+// messages.
+func nothingQueued(do string, account mailq.Account, queued int) string {
+	switch {
+	case queued == 0:
+		return fmt.Sprintf("nothing to do: no message of %s is in the queue", account)
+	case do == doQueueRelease:
+		return fmt.Sprintf("nothing to do: no message of %s in the queue is held", account)
+	}
+	return fmt.Sprintf("nothing to do: of %d message%s of %s in the queue all are held", queued, plural(queued), account)
 }
 
 func (p *pipeline) queueAct(do string) (act func(context.Context, []enforce.Queued) (int, error), done string) {

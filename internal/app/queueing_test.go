@@ -145,11 +145,13 @@ func TestQueueOrders(t *testing.T) {
 		all  int
 		held int
 	}{
-		{doQueueHold, false, "0 messages of alice@shop.test would be held", 6, 6},
+		{doQueueHold, false, "nothing to do: of 5 messages of alice@shop.test in the queue all are held", 6, 6},
+		{doQueueHold, true, "0 messages of alice@shop.test would be held", 6, 6},
 		{doQueueDelete, true, "5 messages of alice@shop.test would be deleted", 6, 6},
 		{doQueueRelease, true, "5 messages of alice@shop.test would be released", 6, 6},
 		{doQueueDelete, false, "5 of 5 messages of alice@shop.test deleted", 1, 1},
-		{doQueueDelete, false, "0 messages of alice@shop.test would be deleted", 1, 1},
+		{doQueueDelete, false, "nothing to do: no message of alice@shop.test is in the queue", 1, 1},
+		{doQueueRelease, false, "nothing to do: no message of alice@shop.test is in the queue", 1, 1},
 	} {
 		if r := order(tt.do, tt.dry); r.Done[0] != tt.want {
 			t.Errorf("%s: %q, want %q", tt.do, r.Done[0], tt.want)
