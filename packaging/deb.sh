@@ -19,7 +19,7 @@ for unit in vedetta vedetta-agent; do
   sed -e '/^# Install:/,/^\[Unit\]/{/^\[Unit\]/!d}' -e 's|/usr/local/bin/|/usr/bin/|' "packaging/$unit.service" > "$root/usr/lib/systemd/system/$unit.service"
 done
 install -m 640 config.example.yaml "$root/etc/vedetta/vedetta.yaml"
-install -m 644 README.md CHANGELOG.md packaging/prometheus.rules "$root/usr/share/doc/vedetta/"
+install -m 644 README.md CHANGELOG.md packaging/prometheus.rules packaging/sudo.conf "$root/usr/share/doc/vedetta/"
 cp -r docs "$root/usr/share/doc/vedetta/docs"
 for script in postinst prerm postrm; do
   install -m 755 "packaging/debian/$script" "$root/DEBIAN/$script"

@@ -4,8 +4,9 @@
 # configured), MariaDB's and PostgreSQL's servers (MariaDB's sets up its data
 # with a program of the client's package; none is started; PostgreSQL's
 # package makes its usual empty cluster), pflogsumm to compare with, a C
-# compiler for the race detector, and Unbound and rbldnsd for block lists. Exim, which cannot be installed beside Postfix, is unpacked with the
-# libraries that it lacks into vedetta-tests/exim of the user's cache directory.
+# compiler for the race detector, Unbound and rbldnsd for block lists, and sudo.
+# Exim, which cannot be installed beside Postfix, is unpacked with the libraries
+# that it lacks into vedetta-tests/exim of the user's cache directory.
 # Says nothing and asks nobody where all of it is there already.
 #
 # Where it installs nothing, it says so and which tests that leaves out, and
@@ -13,7 +14,7 @@
 set -euo pipefail
 
 packages=(postfix dovecot-core dovecot-imapd dovecot-lmtpd dovecot-mysql dovecot-pgsql
-  mariadb-server-core mariadb-client-core postgresql pflogsumm gcc libc6-dev unbound rbldnsd)
+  mariadb-server-core mariadb-client-core postgresql pflogsumm gcc libc6-dev unbound rbldnsd sudo)
 
 # apt would remove another server of MySQL's family to install MariaDB's.
 if dpkg-query -W -f '${db:Status-Status} ${Package} ${Provides}\n' 2>/dev/null |

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
-	"os"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
@@ -85,8 +84,8 @@ func Enrol(ctx context.Context, c config.Config, token string) (agent string, er
 	if err != nil {
 		return "", err
 	}
-	if err := os.MkdirAll(c.State, 0o750); err != nil {
-		return "", fmt.Errorf("state directory: %w", err)
+	if err := ownState(c.State); err != nil {
+		return "", err
 	}
 	return t.Agent, hub.Enrol(ctx, c.Hub.Address, t, c.FleetDir(), shortVersion())
 }

@@ -75,8 +75,8 @@ func begin(ctx context.Context, c config.Config) (_ config.Config, db *store.DB,
 	if c.Hostname == "" {
 		c.Hostname, _ = os.Hostname()
 	}
-	if err := os.MkdirAll(c.State, 0o750); err != nil {
-		return c, nil, nil, fmt.Errorf("state directory: %w", err)
+	if err := makeState(c.State); err != nil {
+		return c, nil, nil, err
 	}
 	release, err := lock(c.State)
 	if err != nil {

@@ -33,8 +33,8 @@ func openLearning(ctx context.Context, c config.Config, paths []string) (*learni
 			return nil, fmt.Errorf("%s is read by vedetta serve itself, from its beginning: name only older logs", own.Path)
 		}
 	}
-	if err := os.MkdirAll(c.State, 0o750); err != nil {
-		return nil, fmt.Errorf("state directory: %w", err)
+	if err := ownState(c.State); err != nil {
+		return nil, err
 	}
 	unlock, err := lock(c.State)
 	if err != nil {

@@ -316,6 +316,23 @@ func TestDirectLetterSaysWhatWasNotDone(t *testing.T) {
 	}
 }
 
+// What root leaves in the state directory of the service's user would be closed to it.
+func TestRootLeavesNothingToAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a directory away")
+	}
+	dir := t.TempDir()
+	if err := ownState(dir); err != nil {
+		t.Errorf("root's own: %v", err)
+	}
+	if err := os.Chown(dir, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	if err := ownState(dir); err == nil || !strings.Contains(err.Error(), "runuser -u nobody -- vedetta") {
+		t.Errorf("nobody's: %v", err)
+	}
+}
+
 func TestOneServiceAStateDirectory(t *testing.T) {
 	dir := t.TempDir()
 	release, err := lock(dir)

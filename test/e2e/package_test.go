@@ -21,9 +21,9 @@ cp "$2" "$1/root/tmp/vedetta.deb"
 exec chroot "$1/root" /bin/sh -ec "$3"
 `
 
-// TestDebianPackage installs, runs, and purges the package in a copy of this
-// machine.
-func TestDebianPackage(t *testing.T) {
+// builtPackage builds the package.
+func builtPackage(t *testing.T) (deb string) {
+	t.Helper()
 	for _, tool := range []string{"dpkg-deb", "unshare", "git"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skipf("needs %s", tool)
@@ -40,6 +40,17 @@ func TestDebianPackage(t *testing.T) {
 	if err != nil || len(debs) != 1 {
 		t.Fatalf("%q, %v", debs, err)
 	}
+	return debs[0]
+}
+
+// TestDebianPackage tries the package in copies of this machine.
+func TestDebianPackage(t *testing.T) {
+	deb := builtPackage(t)
+	t.Run("installed and purged", func(t *testing.T) { installAndPurge(t, deb) })
+	t.Run("its units", func(t *testing.T) { runUnits(t, deb) })
+}
+
+func installAndPurge(t *testing.T, deb string) {
 	script := `
 dpkg -i /tmp/vedetta.deb
 id vedetta
@@ -51,14 +62,14 @@ dpkg -i /tmp/vedetta.deb
 dpkg --purge vedetta
 test ! -e /usr/bin/vedetta && test ! -e /var/lib/vedetta && test ! -e /etc/vedetta/vedetta.yaml && echo gone
 `
-	cmd := exec.Command("unshare", "-m", "sh", "-c", inCopy, "sh", t.TempDir(), debs[0], script)
+	cmd := exec.Command("unshare", "-m", "sh", "-c", inCopy, "sh", t.TempDir(), deb, script)
 	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	for _, want := range []string{
-		"(adm)", "750 root vedetta /etc/vedetta\n", "640 root vedetta /etc/vedetta/vedetta.yaml", "750 vedetta vedetta /var/lib/vedetta",
+		"(adm)", "750 root vedetta /etc/vedetta\n", "640 root vedetta /etc/vedetta/vedetta.yaml", "751 vedetta vedetta /var/lib/vedetta",
 		"/etc/vedetta/vedetta.yaml is right", "ExecStart=/usr/bin/vedetta serve -c", "ExecStart=/usr/bin/vedetta agent -c", "gone",
 	} {
 		if !strings.Contains(string(out), want) {
