@@ -17,6 +17,7 @@ type Error struct {
 	Err        error
 }
 
+// Error is the cause in one line, with control characters made visible.
 func (e *Error) Error() string { return visible(e.Err.Error(), maxValue) }
 
 // Unwrap returns the cause.

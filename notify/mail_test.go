@@ -415,7 +415,7 @@ func FuzzMail(f *testing.F) {
 	f.Fuzz(func(t *testing.T, id, thread, title, subject, text, command string, score float64, seconds int64) {
 		m := Message{
 			ID: id, Thread: thread, Type: title, Time: time.Unix(seconds, 0), Severity: Severity(subject), Title: title, Subject: subject,
-			What: text, Done: title, Note: subject, Undo: []string{command, text},
+			What: text, Done: title, Undo: []string{command, text},
 			Evidence: []Evidence{{Kind: subject, Text: text, Score: score}}, Facts: []Fact{{Name: title, Value: text}},
 		}
 		for _, m := range []Message{m, Digest([]Row{{Message: m}, {Message: m}})} {

@@ -49,7 +49,6 @@ type Message struct {
 	Evidence []Evidence `json:"evidence,omitempty"`
 	Facts    []Fact     `json:"facts,omitempty"`
 	Undo     []string   `json:"undo,omitempty"`     // command lines, a comment after "#"
-	Note     string     `json:"note,omitempty"`     // about the way it came, set by the Sender
 	Messages []Message  `json:"messages,omitempty"` // what a digest gathers
 }
 
@@ -83,7 +82,7 @@ const (
 func (m Message) Clean() Message {
 	m.ID, m.Thread, m.Type = visible(m.ID, maxLine), visible(m.Thread, maxLine), visible(m.Type, maxName)
 	m.Title, m.Subject = visible(m.Title, maxLine), visible(m.Subject, maxValue)
-	m.What, m.Done, m.Note = visible(m.What, maxText), visible(m.Done, maxText), visible(m.Note, maxText)
+	m.What, m.Done = visible(m.What, maxText), visible(m.Done, maxText)
 	if y := m.Time.Year(); y < 1 || y > 9999 {
 		m.Time = time.Time{} // RFC 3339 and RFC 5322 have no such year
 	}

@@ -26,20 +26,28 @@ func blocked() Message {
 		What: "alice@shop.test looks hijacked: since 2026-03-20 09:59:41 UTC it has sent 9 messages to 9 recipients.",
 		Done: "Its mail is refused, until 2026-03-21 10:00:07 UTC.",
 		Evidence: []Evidence{
-			{"novelty", "9 of 9 recipients never written to before; in the past year this account wrote to 2 new ones a week", 9.1},
-			{"rate", "9 messages in 26 seconds, usually 4 a day", 5.2},
-			{"login", "from 203.0.113.7, a network never seen before", 2.9},
+			{"novelty", "9 of 9 recipients never written to before", 9.1},
+			{"rate", "9 messages in 26 seconds; this account's usual busiest minute is 1", 5.2},
+			{"logins", "used from a network that it was never used from before", 2.9},
 		},
 		Facts: []Fact{
 			{"account", "alice@shop.test"},
 			{"since", "2026-03-20 09:59:41 UTC"},
+			{"noticed", "2026-03-20 10:00:07 UTC"},
 			{"messages", "9"},
 			{"recipients", "9"},
+			{"score", "17.2"},
+			{"rule", "hijacked-mailbox"},
+			{"action", "block"},
 			{"ends", "2026-03-21 10:00:07 UTC"},
+			{"why", `score 17.2, families 3, recipients 9: block when (score >= 16 && families >= 2 && foreign >= 2 && class != "forward") || hard != ""`},
 			{"finding", "f-ab4a31ce90f0479f"},
+			{"incident", "i-ab4a31ce90f0479f"},
+			{"server", "mx1.hosting.test"},
 		},
 		Undo: []string{
 			"vedetta release alice@shop.test  # it was no hijack: let it send, and learn from it",
+			"vedetta unblock alice@shop.test  # its password is changed: let it send again",
 			"vedetta why alice@shop.test  # all the evidence",
 		},
 	}
@@ -90,11 +98,9 @@ func golden(t *testing.T, file, got string) {
 }
 
 func TestLooks(t *testing.T) {
-	fallen := blocked()
-	fallen.Note = `Sent over "mail" because "hook" did not take it: webhook to hooks.shop.test: HTTP status 410 Gone`
 	channel := Mail{From: "Vedetta <vedetta@shop.test>", To: "duty@shop.test"}
 	for name, m := range map[string]Message{
-		"blocked": blocked(), "hostile": hostile(), "digest": Digest(storm(3)), "fallen": fallen,
+		"blocked": blocked(), "hostile": hostile(), "digest": Digest(storm(3)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			raw, err := channel.Render(m)

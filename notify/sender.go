@@ -18,10 +18,6 @@ import (
 // way twice.
 type Sender struct {
 	Channels map[string]Channel
-	Fallback map[string]string // channel → the one that takes its messages over when it fails
-	// After is how long a channel must have failed before the other takes
-	// over; 0 means 5 minutes. A permanent error does not wait for it.
-	After time.Duration
 	// MaxAge is how old a row may become before it is given up; 0 means 72
 	// hours, a long weekend. Until then even what was refused for good is
 	// tried each hour: the cause is mostly a configuration that gets mended.
@@ -37,7 +33,6 @@ type Sender struct {
 type line struct {
 	sent   []time.Time // single messages of the last Limit.Per
 	fails  int         // temporary failures since the last success
-	since  time.Time   // the first of them
 	until  time.Time   // the channel is left alone until then
 	err    error       // the last of them
 	digest []string    // row IDs of a digest that failed: it is tried again as it was
@@ -51,12 +46,11 @@ type Batch struct {
 
 // A Result is what became of a batch; it holds for each of its rows.
 type Result struct {
-	Sent    bool
-	Channel string    // the one that took it
-	Tried   bool      // its own channel was tried and failed: one more attempt
-	Due     time.Time // when to try again, if neither Sent nor Dead
-	Dead    bool      // given up
-	Err     error     // why its own channel did not take it, also when another one did
+	Sent  bool
+	Tried bool      // the channel was tried and failed: one more attempt
+	Due   time.Time // when to try again, if neither Sent nor Dead
+	Dead  bool      // given up
+	Err   error     // why the channel did not take it
 }
 
 // Plan groups the rows that are due into what goes out now. Rows in no batch
@@ -104,25 +98,23 @@ func (l *line) unfinished(rows []Row) (digest, rest []Row) {
 	return digest, rest
 }
 
-// Deliver tries to send a batch, and over the fallback when its own channel
-// refuses for good or has failed for long enough. A channel that has just
-// failed is left alone for a while: its batches come back at once, not tried.
+// Deliver tries to send a batch. A channel that has just failed is left alone
+// for a while: its batches come back at once, not tried.
 func (s *Sender) Deliver(ctx context.Context, b Batch, now time.Time) Result {
 	if len(b.Rows) == 0 {
-		return Result{Sent: true, Channel: b.Channel}
+		return Result{Sent: true}
 	}
 	m := Digest(b.Rows)
 	tried, err := s.try(ctx, b.Channel, m, now)
 	r := Result{Err: err}
 	switch {
 	case err == nil:
-		r.Sent, r.Channel = true, b.Channel
+		r.Sent = true
 	case ctx.Err() != nil:
 		r.Due = now // we are stopping, which is no failure of the channel
 		return r
 	default:
 		r.Tried = tried
-		r = s.fallOver(ctx, b, m, r, now)
 	}
 	s.note(b, r, now)
 	if !r.Sent {
@@ -151,47 +143,16 @@ func (s *Sender) try(ctx context.Context, name string, m Message, now time.Time)
 	defer s.mu.Unlock()
 	switch {
 	case err == nil:
-		l.fails, l.since, l.until, l.err = 0, time.Time{}, time.Time{}, nil
+		l.fails, l.until, l.err = 0, time.Time{}, nil
 	case ctx.Err() == nil && !errors.Is(err, ErrPermanent):
-		if l.fails++; l.fails == 1 {
-			l.since = now
-		}
+		l.fails++
 		l.until, l.err = Next(name, l.fails, now, RetryAfter(err)), err
 	}
 	return true, err
 }
 
-// fallOver tries the fallback if it is time for that.
-func (s *Sender) fallOver(ctx context.Context, b Batch, m Message, r Result, now time.Time) Result {
-	other, at := s.takeOver(b)
-	if other == "" || now.Before(at) && !errors.Is(r.Err, ErrPermanent) {
-		return r
-	}
-	m.Note = fmt.Sprintf("Sent over %q because %q did not take it: %v", other, b.Channel, r.Err)
-	if _, err := s.try(ctx, other, m, now); err != nil {
-		r.Err = errors.Join(r.Err, err)
-		return r
-	}
-	r.Sent, r.Channel = true, other
-	return r
-}
-
-// takeOver returns the fallback of a batch's channel, if it has one, and from
-// when on that takes over. The rows know of failures before a restart.
-func (s *Sender) takeOver(b Batch) (other string, at time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	since := s.lineLocked(b.Channel).since
-	for _, row := range b.Rows {
-		if row.Attempts > 0 && (since.IsZero() || row.Created.Before(since)) {
-			since = row.Created
-		}
-	}
-	return s.Fallback[b.Channel], since.Add(cmp.Or(s.After, 5*time.Minute))
-}
-
 // note remembers what the next Plan needs: the single messages that went out,
-// over whichever channel, and the digest that did not.
+// and the digest that did not.
 func (s *Sender) note(b Batch, r Result, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -215,21 +176,15 @@ func (s *Sender) due(b Batch, tried bool, err error, now time.Time) time.Time {
 	for _, row := range b.Rows {
 		attempts = max(attempts, row.Attempts)
 	}
-	var due time.Time
 	switch {
 	case errors.Is(err, ErrPermanent):
-		due = Next(b.Rows[0].ID, attempts+1, now, lastWait)
+		return Next(b.Rows[0].ID, attempts+1, now, lastWait)
 	case tried:
-		due = Next(b.Rows[0].ID, attempts+1, now, RetryAfter(err))
-	default:
-		s.mu.Lock()
-		due = s.lineLocked(b.Channel).until
-		s.mu.Unlock()
+		return Next(b.Rows[0].ID, attempts+1, now, RetryAfter(err))
 	}
-	if other, at := s.takeOver(b); other != "" && at.After(now) && at.Before(due) {
-		return at
-	}
-	return due
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lineLocked(b.Channel).until
 }
 
 func (s *Sender) lineLocked(name string) *line {

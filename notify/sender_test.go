@@ -88,7 +88,7 @@ func TestDeliverBacksOff(t *testing.T) {
 		now = latest(got.Due, s.lines["mail"].until)
 	}
 	mail.err = nil
-	if got := s.Deliver(t.Context(), single(r), now); !got.Sent || got.Channel != "mail" || got.Err != nil {
+	if got := s.Deliver(t.Context(), single(r), now); !got.Sent || got.Err != nil {
 		t.Errorf("when it works: %+v", got)
 	}
 	if mail.try != 13 {
@@ -137,62 +137,6 @@ func TestDeliverGoesOnAfterARefusal(t *testing.T) {
 	mail.err = nil
 	if got := s.Deliver(t.Context(), single(row("b")), t0); !got.Sent {
 		t.Errorf("the next: %+v", got)
-	}
-}
-
-func TestDeliverFallsOver(t *testing.T) {
-	busy, refused := error(errBusy), error(&Error{Permanent: true, Err: errors.New("401")})
-	old := func(r Row) Row { r.Attempts = 3; return r }
-	for _, c := range []struct {
-		name       string
-		mail, hook error
-		after      time.Duration // the row's age
-		row        Row
-		want       string // channel
-	}{
-		{"first failure waits", busy, nil, 0, row("a"), ""},
-		{"refusal does not wait", refused, nil, 0, row("a"), "hook"},
-		{"failed long enough, before a restart", busy, nil, 5 * time.Minute, old(row("a")), "hook"},
-		{"not yet long enough", busy, nil, 4 * time.Minute, old(row("a")), ""},
-		{"queued long ago, never tried", busy, nil, time.Hour, row("a"), ""},
-		{"both fail", busy, busy, 5 * time.Minute, old(row("a")), ""},
-		{"works", nil, nil, 0, row("a"), "mail"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			mail, hook := &fake{err: c.mail}, &fake{err: c.hook}
-			s := &Sender{Channels: map[string]Channel{"mail": mail, "hook": hook}, Fallback: map[string]string{"mail": "hook"}}
-			got := s.Deliver(t.Context(), single(c.row), t0.Add(c.after))
-			if got.Channel != c.want || got.Sent != (c.want != "") || (got.Err != nil) != (c.mail != nil) {
-				t.Errorf("%+v", got)
-			}
-			if c.want == "hook" && (len(hook.got) != 1 || !strings.Contains(hook.got[0].Note, `"mail" did not take it`)) {
-				t.Errorf("sent over the fallback: %+v", hook.got)
-			}
-		})
-	}
-}
-
-// The row is due at the moment at which the other channel takes over, however
-// long the back-off has become.
-func TestDeliverIsDueForTheFallback(t *testing.T) {
-	mail, hook := &fake{err: errBusy}, &fake{}
-	s := &Sender{Channels: map[string]Channel{"mail": mail, "hook": hook}, Fallback: map[string]string{"mail": "hook"}}
-	r, now := row("a"), t0
-	for i := 0; ; i++ {
-		got := s.Deliver(t.Context(), single(r), now)
-		if got.Sent {
-			break
-		}
-		if i > 20 {
-			t.Fatal("never sent")
-		}
-		if got.Tried {
-			r.Attempts++
-		}
-		now = got.Due
-	}
-	if took := now.Sub(t0); took != 5*time.Minute {
-		t.Errorf("the fallback took over after %v", took)
 	}
 }
 

@@ -39,7 +39,6 @@ func (m Message) Text() string {
 		}
 		s.WriteString("\n")
 	}
-	paragraph(&s, m.Note)
 	return strings.TrimRight(s.String(), "\n") + "\n"
 }
 

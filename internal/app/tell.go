@@ -82,7 +82,6 @@ func newTeller(c config.Notify, hostname string, db *store.DB, m *metrics, log *
 	}
 	t.sender = &notify.Sender{
 		Channels: map[string]notify.Channel{},
-		Fallback: map[string]string{},
 		Limit:    notify.Limit{Max: c.StormMax, Per: time.Duration(c.StormPer), Every: time.Duration(c.StormPer)},
 	}
 	for _, ch := range t.channels {
