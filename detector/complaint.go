@@ -26,6 +26,7 @@ const (
 	ComplaintReleased                        // an operator released the account since the message
 )
 
+// String is what became of the complaint, as figures have it.
 func (r ComplaintResult) String() string {
 	return [...]string{"unknown", "counted", "repeated", "released"}[r]
 }

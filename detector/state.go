@@ -26,8 +26,8 @@ const (
 	stateVersion = 5
 )
 
-// ErrState means that a state was not written by this version of the
-// detector, or was damaged.
+// ErrState means that a state was written by a version of the detector that
+// this one cannot read, or was damaged.
 var ErrState = errors.New("detector: unreadable state")
 
 // fleetKey is the account name under which the fleet's own state is kept;

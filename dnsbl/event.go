@@ -13,7 +13,7 @@ const (
 	_           EventKind = iota
 	Suspected             // a first answer says listed; not confirmed yet
 	Dismissed             // the second answer did not confirm it
-	Opened                // listed, confirmed by an authoritative server
+	Opened                // listed, confirmed by an authoritative server or, where none answers, by the resolver
 	Recoded               // still listed, with other codes
 	Clearing              // a first answer says clean
 	Relapsed              // the second answer says listed again

@@ -17,7 +17,7 @@ type Listing struct {
 	Tier         Tier      `json:"tier"`
 	Stage        Stage     `json:"stage"`
 	Since        time.Time `json:"since,omitzero"`     // first seen
-	Confirmed    time.Time `json:"confirmed,omitzero"` // by an authoritative server
+	Confirmed    time.Time `json:"confirmed,omitzero"` // by an authoritative server or, where none answers, by the resolver
 	Codes        []string  `json:"codes,omitempty"`
 	Meaning      string    `json:"meaning,omitempty"`
 	Scope        Scope     `json:"scope,omitempty"`

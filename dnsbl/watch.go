@@ -63,7 +63,7 @@ func NewWatch(c *Catalogue, keys Keys, rng *rand.Rand) *Watch {
 // Add begins to watch an address, a domain or an e-mail address. It is asked
 // about at once, and from then on as one that sends nothing until Sent says
 // that it does. Adding it again changes nothing. It returns [ErrTooMany] if
-// there is no place.
+// there is no place, and another error for a network or the zero Subject.
 func (w *Watch) Add(now time.Time, s Subject) error {
 	if err := w.AddStranger(now, s); err != nil {
 		return err

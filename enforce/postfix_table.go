@@ -33,7 +33,7 @@ type PostfixTable struct {
 	Postconf  string      // the program, asked when Type is empty; empty means postconf
 	ConfigDir string      // Postfix's configuration directory; empty means Postfix's own default
 	Mode      fs.FileMode // of both files; 0 means 0644, as Postfix must be able to read them
-	Timeout   time.Duration
+	Timeout   time.Duration // of each postmap and postconf; 0 means ten seconds
 
 	exact bool // keys that differ in case alone are different keys
 }

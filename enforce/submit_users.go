@@ -16,7 +16,7 @@ import (
 //
 // (postconf(5)) each time the command is run: a change takes effect with the
 // next message, without a reload. It stops; it cannot hold: entries with
-// Hold are left to the milter. Entries about other accounts are not its
+// Hold are left to the milter and to [PostfixLocal]. Entries about other accounts are not its
 // business.
 //
 // The table is made and kept as a [PostfixTable] is.

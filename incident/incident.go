@@ -34,6 +34,7 @@ const (
 
 var stateNames = [...]string{"none", "opened", "notified", "acknowledged", "escalated", "resolved"}
 
+// String is the state's name in JSON.
 func (s State) String() string { return name(stateNames[:], uint8(s), "state") }
 
 // MarshalText writes the state's name.
@@ -69,6 +70,7 @@ const (
 
 var kindNames = [...]string{"silent", "opened", "escalated", "reopened", "failed", "recovered", "released", "undone", "resolved", "unwatched", "widened"}
 
+// String is the kind's name, with which a message's type ends: "escalated" of "incident.escalated".
 func (k Kind) String() string { return name(kindNames[:], uint8(k), "kind") }
 
 func name(names []string, i uint8, what string) string {

@@ -21,6 +21,7 @@ const (
 
 var actionNames = [...]string{"nothing", "observe", "throttle", "hold", "block", "reset"}
 
+// String is the action's name in rules and figures: "observe", "throttle", ….
 func (a Action) String() string {
 	if int(a) < len(actionNames) {
 		return actionNames[a]
@@ -55,7 +56,7 @@ type Decision struct {
 	Why     string    `json:"why"`
 
 	// Enforce says whether the decision is carried out. When it is not,
-	// Held back says why: "mode is observe", "exempt", "blast limit", ….
+	// HeldBack says why: "mode is observe", "exempt", "blast limit", ….
 	Enforce  bool   `json:"enforce"`
 	HeldBack string `json:"held_back,omitempty"`
 }

@@ -33,6 +33,7 @@ type Mistake struct {
 	Text string
 }
 
+// Error is FILE:LINE: and what is wrong there.
 func (m *Mistake) Error() string { return fmt.Sprintf("%s:%d: %s", m.File, m.Line, m.Text) }
 
 // Load reads every *.yml and *.yaml at the top of fsys as a rule file. It

@@ -18,6 +18,7 @@ const (
 	ModeEnforce             // do it
 )
 
+// String is the mode's name in the configuration: "observe" or "enforce".
 func (m Mode) String() string {
 	if m == ModeEnforce {
 		return "enforce"
