@@ -64,6 +64,9 @@ func (d *Detector) failed(a *account, ev *mailq.Event, now int64) {
 	default:
 		return // an attempt that failed for now is repeated, and would count again
 	}
+	if unknown && d.wroteFirst(a, &ev.To) {
+		return // he exists or has lied: it says nothing of the account's list
+	}
 	if !unknown && a.fail.s == 0 {
 		if a.fail.own.of < 300 {
 			a.fail.own.add(false, 1)

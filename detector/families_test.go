@@ -573,6 +573,55 @@ func TestSlowHijackAmidMail(t *testing.T) {
 
 // A contact form writes to its owner and to whoever filled it in: half of its
 // recipients are strangers. When it is abused their number says so.
+// Who writes to two of the victim's own contacts for each stranger is stopped all the
+// same, and the owner who writes to thirty strangers among them is not.
+func TestStrangersAmongOwnContacts(t *testing.T) {
+	for _, tt := range []struct {
+		strangers int
+		stopped   bool
+	}{{80, true}, {30, false}} {
+		w := newWorld(t, nil)
+		evening := w.office(10, 40)
+		for i := range 3 * tt.strangers {
+			m := mail{to: []string{fmt.Sprintf("contact%d@client0.test", i%12)}, client: "10.1.0.5"}
+			if i%3 == 2 {
+				m.to[0] = fmt.Sprintf("victim%d@prey%d.test", i, i%30)
+			}
+			w.send("user0@office.test", evening.Add(time.Duration(i)*30*time.Second), m)
+		}
+		if got := w.worst("user0@office.test") >= held; got != tt.stopped {
+			t.Errorf("stopped for %d strangers: %v; %s", tt.strangers, got, short(w.last("user0@office.test").Evidence))
+		}
+	}
+}
+
+// Who writes to own contacts before each message to strangers, so that they weigh against
+// these, is held all the same; and what he wrote on one day excuses little more on the next.
+func TestOwnContactsBuyFewStrangers(t *testing.T) {
+	const account = "user0@office.test"
+	w := newWorld(t, nil)
+	at, reached, n := w.office(10, 40), 0, 0
+	for hour := 0; w.worst(account) < held && reached < 600; hour++ {
+		for range 16 {
+			n++
+			w.send(account, at.Add(time.Duration(n)*time.Second), mail{to: []string{fmt.Sprintf("contact%d@client0.test", n%8)}, client: "10.1.0.5"})
+		}
+		m := mail{client: "10.1.0.5"}
+		for range 14 {
+			reached++
+			m.to = append(m.to, fmt.Sprintf("victim%d@prey%d.test", reached, reached%30))
+		}
+		w.send(account, at.Add(time.Duration(n+60)*time.Second), m)
+		at = at.Add(time.Hour)
+		if hour == 3 { // 56 are written to on the first day
+			at = at.Add(20 * time.Hour)
+		}
+	}
+	if reached > 200 {
+		t.Errorf("held after %d strangers", reached)
+	}
+}
+
 func TestContactFormAbused(t *testing.T) {
 	w := newWorld(t, nil)
 	w.office(10, 30)

@@ -33,7 +33,7 @@ const (
 	onewayScale    = .4
 	onewayOrdinary = 3.0 // times the usual share of messages to mail
 	monthSpan      = 30 * day
-	floodFew       = 100 // mail of a day that is no flood, whatever an ordinary day brings …
+	floodFew       = 60  // mail of a day that is no flood, whatever an ordinary day brings …
 	floodTimes     = 4.0 // … nor so many times that
 	answersFew     = 20  // first answers of a day that are excused whatever came that day
 	answersTimes   = 1.5 // … and to each message that did
@@ -54,12 +54,12 @@ func (d *Detector) received(ev *mailq.Event) *account {
 	} else {
 		d.touch(a)
 	}
-	if ev.Writer.Hash != 0 {
-		d.hears(a, &ev.Writer)
-	}
 	in := a.receives(now)
 	in.day++
-	in.month++
+	if !in.flooded() {
+		in.month++
+		d.hears(a, &ev.Writer)
+	}
 	if !back {
 		return nil
 	}
@@ -93,6 +93,11 @@ func (d *Detector) answers(a *account, h uint64) bool {
 // flooded reports whether much more mail came within a day than on an ordinary one.
 func (in *inbox) flooded() bool {
 	return in.day > max(floodFew, floodTimes*in.month*float32(day)/float32(monthSpan))
+}
+
+// wroteFirst reports whether who has this hash has written to the account.
+func (d *Detector) wroteFirst(a *account, to *mailq.Recipient) bool {
+	return a.in != nil && d.fleet.heard.has(a.pair(to.Hash))
 }
 
 // pair is a hash of the account and of somebody's.

@@ -70,6 +70,51 @@ func TestForgedMailMakesNobodyKnown(t *testing.T) {
 	t.Errorf("never held: level %d", w.worst(alice))
 }
 
+// Nor does a flood of it some days before.
+func TestForgedFloodMakesNobodyKnownLater(t *testing.T) {
+	w := newWorld(t, nil)
+	evening := w.office(10, 25)
+	victim := func(i int) string { return fmt.Sprintf("victim%d@prey%d.test", i, i%30) }
+	for i := range 2000 {
+		w.get(alice, evening.Add(time.Duration(i)*40*time.Second), victim(i))
+	}
+	later := evening.Add(84 * time.Hour)
+	for hour := range 10 {
+		m := mail{client: "10.1.1.5"}
+		for i := range 20 {
+			m.to = append(m.to, victim(1000+20*hour+i))
+		}
+		w.send(alice, later.Add(time.Duration(hour)*time.Hour), m)
+		if w.worst(alice) >= held {
+			if hour > 2 {
+				t.Errorf("held after %d of them had mail", 20*(hour+1))
+			}
+			return
+		}
+	}
+	t.Errorf("never held: level %d", w.worst(alice))
+}
+
+// Anybody can write to a mailbox and have its answers refused, as spam or as to nobody:
+// that is no reason to stop who answers.
+func TestRefusedAnswersBlameNobody(t *testing.T) {
+	w := newWorld(t, nil)
+	evening := w.office(10, 25)
+	for i := range 12 {
+		at := evening.Add(time.Duration(i) * 10 * time.Minute)
+		who := fmt.Sprintf("enquirer%d@trap%d.test", i, i)
+		w.get(alice, at, who)
+		reply := mailq.Reply{Class: mailq.Content, Code: 550}
+		if i%2 == 1 {
+			reply.Class = mailq.RecipientUnknown
+		}
+		w.send(alice, at.Add(time.Minute), mail{to: []string{who}, client: "10.1.1.5", fate: mailq.Bounced, reply: reply})
+	}
+	if w.worst(alice) > quiet {
+		t.Errorf("level %d: %s", w.worst(alice), short(w.last(alice).Evidence))
+	}
+}
+
 // Nor does a little of it each day, for the day on which all of them are written to.
 func TestForgedMailOfDaysMakesFewKnown(t *testing.T) {
 	w := newWorld(t, nil)

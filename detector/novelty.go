@@ -49,7 +49,7 @@ const (
 	againMost     = -.4  // what a recipient known before says at most, also of an account that knows few
 	messageMin    = -4.0
 	messageMax    = 2.4
-	crowd         = 1.1 // what a message may gain with each factor e of new recipients that nobody here knows
+	crowd         = 2.0 // what a message may gain with each factor e of new recipients that nobody here knows
 	temper        = .8  // recipients are no independent draws: what they say is scaled by this
 	episodeWeight = .7  // what an episode has shown counts for this much of what its end will teach
 	unseenWeight  = 6.0
@@ -310,12 +310,18 @@ const (
 	strangersSays = 6.0 // just above the limit …
 	strangersMore = 6.0 // … and this much more each time they double
 	strangersTop  = 14.0
+	personOver    = 1.5 // times the record of somebody who writes to people again: a day of his may be the hijacker's first …
+	usualOver     = 6.0 // … unless he writes as many messages on an ordinary busy day, of which a sale brings a shop several times
 )
 
-// strangers is what the number of new recipients says of an account that writes to
-// nobody twice or is a program's, and the tally that says it.
+// personStrangers are up to how many nothing is strange of somebody who writes to people
+// again: with two of these beside each stranger the charts stay down, however many go out.
+var personStrangers = [tallies]float32{strangersHour: 44, strangersDay: 66}
+
+// strangers is what the number of new recipients says of the account, and the tally
+// that says it.
 func (a *account) strangers() (says float32, of tally) {
-	if a.surely() >= 0 && a.class == people || a.rate.days < seriesYoung {
+	if a.rate.days < seriesYoung {
 		return 0, 0
 	}
 	s := &a.series
@@ -323,12 +329,22 @@ func (a *account) strangers() (says float32, of tally) {
 		if s.now[t] <= seriesOf[t].limit {
 			continue
 		}
-		times := s.now[t] / s.limit(t, a.last)
+		times := s.now[t] / a.strangersLimit(t)
 		if x := min(strangersSays+strangersMore*log(times)/math.Ln2, strangersTop); times > 1 && x > says {
 			says, of = x, t
 		}
 	}
 	return says, of
+}
+
+// strangersLimit is up to how many new recipients nothing is strange.
+func (a *account) strangersLimit(t tally) float32 {
+	s := &a.series
+	limit := s.limit(t, a.last)
+	if a.surely() < 0 || a.class != people {
+		return limit
+	}
+	return max(personStrangers[t], personOver*s.most(t, a.last), min(limit, usualOver*a.rate.busyDay()))
 }
 
 // pendingMost is how many new recipients of an episode are remembered.

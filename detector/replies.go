@@ -23,6 +23,7 @@ const (
 	contentStep    = 4.0
 	contentLeast   = 1.0 // of one among many that were taken
 	knownStep      = .5  // times that, where none of the message's recipients is new
+	answeredStep   = .1  // … and where that recipient had written first: anybody can, and refuse the answer
 	reputationStep = 1.0
 	domainStep     = 1.0
 	acceptedStep   = -.1
@@ -60,8 +61,13 @@ func (d *Detector) answered(a *account, ev *mailq.Event, now int64) {
 		x = min(domainStep, max(reputationTop-said.s, 0))
 	}
 	m := a.find(ev.Message)
-	if m != nil && m.fresh == 0 && ev.Reply.Class == mailq.Content {
-		x *= knownStep
+	if ev.Reply.Class == mailq.Content {
+		switch {
+		case d.wroteFirst(a, &ev.To):
+			x *= answeredStep
+		case m != nil && m.fresh == 0:
+			x *= knownStep
+		}
 	}
 	if x == 0 || (m != nil && m.blamed) {
 		return

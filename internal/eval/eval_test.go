@@ -390,3 +390,19 @@ func TestRunRefuses(t *testing.T) {
 		t.Errorf("a short trace: %v", err)
 	}
 }
+
+// Cover is written to beside strangers in every message, or by messages of its own, and only
+// strangers may be traps.
+func TestCover(t *testing.T) {
+	for _, s := range []style{{rcpts: 1, cover: 2}, {rcpts: 15, cover: 10}, {rcpts: 1}, {rcpts: 50}} {
+		covered := 0
+		for k := range 150 {
+			if s.covers(k) {
+				covered++
+			}
+		}
+		if want := 150 - s.strangers(150); covered != want {
+			t.Errorf("%+v: %d of 150 recipients are own contacts, want %d", s, covered, want)
+		}
+	}
+}

@@ -24,7 +24,7 @@ func (p *pass) trial(i int) {
 		if of == nil { // it never sent before
 			of = newPast()
 		}
-		if account == "" || style.contacts && len(of.seen) < fewContacts {
+		if account == "" || len(of.seen) < style.leastContacts() {
 			continue
 		}
 		h := hijack{pass: p, style: style, account: account, at: at, next: i + 1, of: i}
@@ -159,7 +159,10 @@ func (h *hijack) message(contacts []uint64, n int) Message {
 func (h *hijack) recipient(contacts []uint64, k int) Recipient {
 	r := Recipient{Hash: h.rnd.Uint64(), Domain: domain}
 	switch {
-	case contacts != nil:
+	case h.style.covers(k):
+		r.Hash = contacts[k%coverContacts]
+		return r
+	case h.style.contacts:
 		r.Hash = contacts[k%len(contacts)]
 	case h.rnd.Float64() < h.style.known:
 		if m := &h.traffic[h.rnd.IntN(h.of+1)]; len(m.To) > 0 {
@@ -174,7 +177,7 @@ func (h *hijack) recipient(contacts []uint64, k int) Recipient {
 
 // contacts are the victim's, in an order of the trial's own.
 func (h *hijack) contacts(of *past) []uint64 {
-	if !h.style.contacts {
+	if h.style.leastContacts() == 0 {
 		return nil
 	}
 	all := make([]uint64, 0, len(of.seen))

@@ -157,7 +157,7 @@ func (s *style) strangers(n int) int {
 	if s.contacts {
 		return 0
 	}
-	return int(math.Round(float64(n) * (1 - s.known)))
+	return int(math.Round(float64(n) * (1 - s.known) * (1 - s.covered())))
 }
 
 // whole is how many recipients a hijack of the style has that nobody stops.

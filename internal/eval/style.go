@@ -15,6 +15,7 @@ type style struct {
 	dead     float64       // share of the recipients that do not exist
 	probes   int           // messages before a silence …
 	silence  time.Duration // … of this
+	cover    int           // own contacts beside the strangers: of each message, or, where these have one recipient, to each
 	contacts bool          // to the victim's own contacts only; a throttle counts as a stop
 	from     origin        // where it comes from
 	senders  bool          // each message under another address, nobody's here
@@ -42,8 +43,37 @@ const (
 	botnet               // each message from another of 1,000 networks in 40 countries
 )
 
-// fewContacts is below what a victim's contacts are no blast.
-const fewContacts = 50
+// fewContacts is below what a victim's contacts are no blast, and coverContacts are who
+// is written to for cover.
+const (
+	fewContacts   = 50
+	coverContacts = 12
+)
+
+// leastContacts is how many contacts a victim must have.
+func (s *style) leastContacts() int {
+	switch {
+	case s.contacts:
+		return fewContacts
+	case s.cover > 0:
+		return coverContacts
+	}
+	return 0
+}
+
+// turn is after how many recipients cover and strangers begin anew.
+func (s *style) turn() int {
+	if s.rcpts == 1 {
+		return s.cover + 1
+	}
+	return s.rcpts
+}
+
+// covers reports whether the kth recipient is an own contact for cover.
+func (s *style) covers(k int) bool { return k%s.turn() < s.cover }
+
+// covered is the share of recipients that are.
+func (s *style) covered() float64 { return float64(s.cover) / float64(s.turn()) }
 
 // messagesOf is how many messages of the style are shown at most: enough for a
 // limit of 200 to speak.
@@ -68,6 +98,8 @@ var styles = []style{
 	{name: "50 recipients each 10 seconds", gap: 10 * time.Second, rcpts: 50},
 	{name: "50 recipients each 5 minutes", gap: 5 * time.Minute, rcpts: 50},
 	{name: "3 in 10 known to others here", gap: 10 * time.Second, rcpts: 1, known: .3},
+	{name: "2 own contacts to each stranger", gap: 10 * time.Second, rcpts: 1, cover: 2},
+	{name: "5 strangers with 10 own contacts", gap: time.Minute, rcpts: 15, cover: 10},
 	{name: "2 in 10 addresses are dead", gap: 10 * time.Second, rcpts: 1, dead: .2},
 	{name: "2 probes, 8 hours' silence, burst", gap: time.Second, rcpts: 1, probes: 2, silence: 8 * time.Hour},
 	{name: "from one network abroad", gap: 10 * time.Second, rcpts: 1, from: abroad},
