@@ -95,7 +95,7 @@ func (in *inbox) flooded() bool {
 	return in.day > max(floodFew, floodTimes*in.month*float32(day)/float32(monthSpan))
 }
 
-// wroteFirst reports whether who has this hash has written to the account.
+// wroteFirst reports whether the recipient has written to the account.
 func (d *Detector) wroteFirst(a *account, to *mailq.Recipient) bool {
 	return a.in != nil && d.fleet.heard.has(a.pair(to.Hash))
 }

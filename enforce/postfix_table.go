@@ -27,12 +27,12 @@ import (
 // connection, without a reload. Nothing ever reads a half-written table, and
 // killing us at any moment leaves the old one or the new one.
 type PostfixTable struct {
-	Path      string      // of the source; the index is beside it
-	Type      string      // hash, btree, lmdb, cdb or texthash; empty asks Postfix for its default
-	Postmap   string      // the program; empty means postmap
-	Postconf  string      // the program, asked when Type is empty; empty means postconf
-	ConfigDir string      // Postfix's configuration directory; empty means Postfix's own default
-	Mode      fs.FileMode // of both files; 0 means 0644, as Postfix must be able to read them
+	Path      string        // of the source; the index is beside it
+	Type      string        // hash, btree, lmdb, cdb or texthash; empty asks Postfix for its default
+	Postmap   string        // the program; empty means postmap
+	Postconf  string        // the program, asked when Type is empty; empty means postconf
+	ConfigDir string        // Postfix's configuration directory; empty means Postfix's own default
+	Mode      fs.FileMode   // of both files; 0 means 0644, as Postfix must be able to read them
 	Timeout   time.Duration // of each postmap and postconf; 0 means ten seconds
 
 	exact bool // keys that differ in case alone are different keys
