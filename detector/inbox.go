@@ -33,7 +33,7 @@ const (
 	onewayScale    = .4
 	onewayOrdinary = 3.0 // times the usual share of messages to mail
 	monthSpan      = 30 * day
-	floodFew       = 60  // mail of a day that is no flood, whatever an ordinary day brings …
+	floodFew       = 100 // mail of a day that is no flood, whatever an ordinary day brings …
 	floodTimes     = 4.0 // … nor so many times that
 	answersFew     = 20  // first answers of a day that are excused whatever came that day
 	answersTimes   = 1.5 // … and to each message that did

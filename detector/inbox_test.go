@@ -49,6 +49,21 @@ func TestAnswersAreNoLettersToStrangers(t *testing.T) {
 	}
 }
 
+// Eighty who want the flat on one day are no flood.
+func TestManyAnswersOfADayAreNoLettersToStrangers(t *testing.T) {
+	w := newWorld(t, nil)
+	evening := w.office(10, 25)
+	for i := range 80 {
+		w.get(alice, evening.Add(time.Duration(i)*time.Second), fmt.Sprintf("tenant%d@flat%d.test", i, i))
+	}
+	for i := range 80 {
+		w.send(alice, evening.Add(10*time.Minute+time.Duration(i)*time.Minute), mail{to: []string{fmt.Sprintf("tenant%d@flat%d.test", i, i)}, client: "10.1.1.5"})
+	}
+	if w.worst(alice) >= held || w.said(alice, "novelty") > 0 {
+		t.Errorf("level %d: %s", w.worst(alice), short(w.last(alice).Evidence))
+	}
+}
+
 // Anybody can write to a mailbox in others' names before he hijacks it: that makes nobody
 // known, once it is more than a mailbox gets in a day.
 func TestForgedMailMakesNobodyKnown(t *testing.T) {
